@@ -64,7 +64,11 @@ class Child:
             return self.popen.poll() is None  # poll also reaps it
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
+            # The kernel counts from boot, psutil turns it into a date: a corrected clock shifts it a little.
+            if abs(process.create_time() - self.created) > 2:
+                return False
+            # A process whose first thread has ended looks like a zombie while its other threads still run.
+            return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
         except psutil.NoSuchProcess:
             return False
 
