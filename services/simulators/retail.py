@@ -144,7 +144,7 @@ def read(path: str | Path) -> Reading:
 @lru_cache(maxsize=65536)
 def is_goods(code: str) -> bool:
     """Whether an upper-case stock code means goods, as against a charge."""
-    return code[:5].isdigit() and len(code) >= 5 or code.startswith("DCGS")
+    return (len(code) >= 5 and code[:5].isdigit()) or code.startswith("DCGS")
 
 
 def _refusal(record: Record) -> str | None:
