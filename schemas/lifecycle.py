@@ -1,0 +1,193 @@
+"""The five machines: order, payment, parcel, declaration, return. Every transition of the system stands in this file.
+
+A row is (state, event) -> state and the service whose event it is. Services ask `answer`; the auditor, the explorer and
+the pages read the same rows. States after which nothing more needs to happen are in `TERMINAL`; some of them can be left
+again (a return after the money was released), which is why terminal is a set of its own and not "has no exit".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+NEW = "new"
+
+
+class Answer(Enum):
+    """What a machine says to an event in a state."""
+
+    APPLIED = "applied"
+    NOT_YET = "not yet"  # legal in a state that can still come: wait for it
+    STALE = "stale"      # no coming state allows it: late, doubled or overtaken
+
+
+@dataclass(frozen=True)
+class Row:
+    state: str
+    event: str
+    to: str
+    owner: str
+
+
+class Machine:
+    """A table of rows. Raises ValueError when two rows disagree."""
+
+    def __init__(self, name: str, rows: list[Row], terminal: set[str]):
+        self.name = name
+        self.rows = tuple(rows)
+        self.terminal = frozenset(terminal)
+        self.next: dict[tuple[str, str], str] = {}
+        for row in rows:
+            if self.next.setdefault((row.state, row.event), row.to) != row.to:
+                raise ValueError(f"{name}: ({row.state}, {row.event}) leads to two states")
+        self.states = frozenset({r.state for r in rows} | {r.to for r in rows})
+        self._ahead = {state: self._events_ahead(state) for state in self.states}
+
+    def answer(self, state: str, event: str) -> tuple[Answer, str]:
+        """The answer and the state after it (the same state unless APPLIED)."""
+        to = self.next.get((state, event))
+        if to is not None:
+            return Answer.APPLIED, to
+        return (Answer.NOT_YET if event in self._ahead[state] else Answer.STALE), state
+
+    def _events_ahead(self, state: str) -> frozenset[str]:
+        reached, frontier, events = {state}, [state], set()
+        while frontier:
+            here = frontier.pop()
+            for row in self.rows:
+                if row.state == here:
+                    events.add(row.event)
+                    if row.to not in reached:
+                        reached.add(row.to)
+                        frontier.append(row.to)
+        return frozenset(events)
+
+
+def _rows(owner: str, event: str, *pairs: tuple[str | tuple[str, ...], str]) -> list[Row]:
+    return [Row(state, event, to, owner) for states, to in pairs
+            for state in ((states,) if isinstance(states, str) else states)]
+
+
+def _loops(owner: str, event: str, *states: str) -> list[Row]:
+    return [Row(state, event, state, owner) for state in states]
+
+
+_OPEN = ("placed", "backordered", "allocated", "authorised", "fulfilling")
+_SOLD = ("completed", "after_sale")
+
+ORDER = Machine("order", [
+    *_rows("orders", "OrderPlaced", (NEW, "placed")),
+    *_rows("orders", "OrderRejected", (NEW, "rejected")),
+    *_rows("shipping", "Backordered", ("placed", "backordered")),
+    *_rows("shipping", "ParcelsAllocated", (("placed", "backordered"), "allocated")),
+    *_rows("payments", "PaymentAuthorised", (("allocated", "authorised"), "authorised")),
+    *_rows("payments", "PaymentHeld", (("allocated", "authorised", "fulfilling"), "fulfilling")),
+    *_loops("orders", "CancellationRequested", *_OPEN),
+    *_loops("orders", "ReceiptConfirmed", "fulfilling", "after_sale"),
+    *_rows("orders", "ReturnRequested", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
+    *_loops("orders", "ReturnExpired", "fulfilling", "after_sale"),
+    *_rows("orders", "DisputeOpened", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
+    *_loops("orders", "DisputeResolved", "fulfilling", "after_sale"),
+    *_rows("orders", "RefundGranted", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
+    *_rows("orders", "OrderCompleted", (("fulfilling", "after_sale"), "completed")),
+    *_rows("orders", "OrderCancelled", (_OPEN, "cancelled"), ("after_sale", "cancelled")),
+], {"completed", "cancelled", "rejected"})
+
+# One instance a parcel: the money of one parcel, whichever provider payment carries it.
+_PAID = ("held", "recovered")
+PAYMENT = Machine("payment", [
+    *_rows("payments", "PaymentAuthorised", (NEW, "authorised")),
+    *_rows("payments", "PaymentDeclined", (NEW, "declined")),
+    *_rows("payments", "PaymentVoided", ((NEW, "authorised"), "voided")),
+    *_rows("payments", "PaymentExpired", ("authorised", "expired")),
+    *_rows("payments", "PaymentHeld", ((NEW, "authorised"), "held")),  # from new: China, authorised and captured at once
+    *_rows("payments", "PaymentPartiallyRefunded", ("held", "held"), ("recovered", "settled")),
+    *_rows("payments", "PaymentRefunded", (_PAID, "refunded")),
+    *_loops("payments", "RefundFailed", *_PAID),
+    *_loops("payments", "ManualPayoutRequested", *_PAID),
+    *_rows("payments", "PaymentSettled", (_PAID, "settled")),
+    *_rows("payments", "PaymentChargedBack", (_PAID, "charged_back")),
+    *_rows("payments", "FundsRecovered", (("settled", "refunded"), "recovered")),
+], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
+
+_BEFORE_HANDOVER = ("allocated", "documented", "requested", "packed")
+_LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup")
+
+
+def _parcel(name: str, customs: bool, documents: str) -> Machine:
+    """The parcel's table; within a country the customs rows are absent."""
+    legs = _LEGS if customs else ("handed_over", "out_for_delivery", "at_pickup")
+    border = [
+        *_rows("shipping", "ParcelExported", ("handed_over", "exported")),
+        *_rows("shipping", "ParcelArrived", ("exported", "arrived")),
+        *_rows("shipping", "CustomsPresented", ("arrived", "presented")),
+        *_rows("shipping", "CustomsHeld", ("presented", "customs_held")),
+        *_rows("shipping", "CustomsReleased", (("presented", "customs_held"), "released")),
+        *_rows("shipping", "CustomsRefused", (("presented", "customs_held"), "returning")),
+    ]
+    last_mile = "released" if customs else "handed_over"
+    return Machine(name, [
+        *_rows("shipping", "ParcelsAllocated", (NEW, "allocated")),
+        *_rows("shipping", documents, ("allocated", "documented")),
+        *_rows("shipping", "FulfilmentRequested", ("documented", "requested")),
+        *_rows("shipping", "ParcelShortPicked", ("requested", "requested")),
+        *_rows("shipping", "ParcelPacked", ("requested", "packed")),
+        *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:3]),
+        *_rows("shipping", "ParcelCancelled", (_BEFORE_HANDOVER, "cancelled")),
+        *_rows("shipping", "ReservationExpired", (("allocated", "documented"), "cancelled")),
+        *_loops("shipping", "InterceptRequested", *legs),
+        *_loops("shipping", "CancellationDeclined", *_BEFORE_HANDOVER[3:], *legs, "delivered", "returning", "lost"),
+        *_rows("shipping", "ParcelHandedOver", ("packed", "handed_over")),
+        *(border if customs else []),
+        *_rows("shipping", "ParcelOutForDelivery", ((last_mile, "delivery_failed"), "out_for_delivery")),
+        *_rows("shipping", "DeliveryFailed", ("out_for_delivery", "delivery_failed")),
+        *_rows("shipping", "ParcelAtPickup", ("delivery_failed", "at_pickup")),
+        *_rows("shipping", "ParcelDelivered", (("out_for_delivery", "at_pickup"), "delivered")),
+        *_rows("shipping", "ParcelReturning", ((*legs, "delivery_failed"), "returning")),
+        *_rows("shipping", "ParcelReturned", ("returning", "returned")),
+        *_rows("shipping", "ParcelLost", ((*legs, "delivery_failed", "returning"), "lost")),
+        *_loops("shipping", "ClaimPaid", "lost"),
+        *_loops("shipping", "ReturnAuthorised", "delivered"),
+        *_loops("shipping", "ReturnReceived", "delivered"),
+        *_loops("shipping", "GrantPriced", "delivered"),
+    ], {"cancelled", "delivered", "returned", "lost"})
+
+
+PARCEL = {
+    "abroad": _parcel("parcel", True, "DocumentsReady"),
+    "china": _parcel("parcel (China)", True, "DocumentsMatched"),
+    "domestic": _parcel("parcel (domestic)", False, "DocumentsReady"),
+}
+
+DECLARATION = Machine("declaration", [
+    *_rows("shipping", "DocumentsReady", (NEW, "ready")),
+    *_rows("shipping", "DocumentsMatched", (NEW, "ready")),
+    *_rows("shipping", "ParcelCancelled", (("ready", NEW), "withdrawn")),
+    *_rows("shipping", "CustomsPresented", ("ready", "presented")),
+    *_rows("shipping", "CustomsHeld", ("presented", "held")),
+    *_rows("shipping", "CustomsReleased", (("presented", "held"), "released")),
+    *_rows("shipping", "CustomsRefused", (("presented", "held"), "refused")),
+], {"withdrawn", "released", "refused"})
+
+RETURN = Machine("return", [
+    *_rows("orders", "ReturnRequested", (NEW, "requested")),
+    *_rows("shipping", "ReturnAuthorised", ("requested", "authorised")),
+    *_rows("shipping", "ReturnReceived", ("authorised", "received")),
+    *_rows("payments", "PaymentPartiallyRefunded", ("received", "refunded")),
+    *_rows("payments", "PaymentRefunded", ("received", "refunded")),
+    *_rows("orders", "ReturnExpired", (("requested", "authorised"), "expired")),
+], {"refunded", "expired"})
+
+MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN)
+
+
+@lru_cache(maxsize=1)
+def deadlines() -> dict[str, int]:
+    """Defaults of the trade, in seconds of trade time. Which one fires is decided by the machine's service."""
+    hour, day = 3600, 86_400
+    return {
+        "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
+        "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
+        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day,
+    }

@@ -1,0 +1,94 @@
+"""orders.intake.v1: what storefronts, buyers, merchants and the platform's arbiters ask of an order.
+
+Written by storefronts through a trusted edge; read by orders. Key: order id.
+Persons arrive sealed (see `parties.py`): no name, address or identity number ever stands on a topic in clear.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.model import Command, Country, Currency, Id, LineNo, LineQuantity, Minor, Part, Quantity, Sku, Text, Time
+from schemas.parties import SealedParty
+
+
+class OrderLine(Part):
+    """One line of an order. `amount` is what the buyer pays for the whole line, before freight and tax."""
+
+    line_no: LineNo
+    sku: Sku
+    description: Text = ""
+    quantity: Quantity
+    amount: Minor
+    hs_code: Annotated[str, Field(pattern=r"^\d{6,10}$")] | None = None
+
+
+class PlaceOrder(Command):
+    """Place an order. `total` = sum of line amounts + freight + tax, or the order is refused.
+
+    `on_shortage`: what happens when only part of the stock is there: ship that and cancel the rest, or wait.
+    """
+
+    merchant_id: Id
+    currency: Currency
+    origin: Country
+    destination: Country
+    lines: Annotated[list[OrderLine], Field(min_length=1, max_length=2000)]
+    freight: Minor = 0
+    tax: Minor = 0
+    total: Minor
+    on_shortage: Literal["ship_available", "wait"] = "ship_available"
+    payment_token: Id
+    buyer: SealedParty
+    consignee: SealedParty
+    placed_at: Time
+    merchant_reference: Text = ""
+
+
+class CancelOrder(Command):
+    """Cancel the whole order (`lines` absent) or some units of some lines. After hand-over it is a request."""
+
+    lines: Annotated[list[LineQuantity], Field(min_length=1, max_length=2000)] | None = None
+    reason: Text = ""
+
+
+class ConfirmReceipt(Command):
+    """The buyer has the parcel: the money may go to the merchant."""
+
+    parcel_id: Id
+
+
+class RequestReturn(Command):
+    """The buyer sends goods back, whole (`lines` absent) or by line, within the market's window."""
+
+    parcel_id: Id | None = None
+    lines: Annotated[list[LineQuantity], Field(min_length=1, max_length=2000)] | None = None
+    reason: Text = ""
+
+
+class OpenDispute(Command):
+    """The buyer contests a parcel: its timer and its money stand still until an arbiter decides."""
+
+    parcel_id: Id
+    reason: Text = ""
+
+
+class ResolveDispute(Command):
+    """The arbiter's decision, from the merchant's point of view."""
+
+    parcel_id: Id
+    outcome: Literal["won", "lost"]
+
+
+class GrantRefund(Command):
+    """The merchant gives money back of its own will, at any time after delivery: `amount`, or the value of `lines`."""
+
+    parcel_id: Id | None = None
+    lines: Annotated[list[LineQuantity], Field(min_length=1, max_length=2000)] | None = None
+    amount: Annotated[int, Field(ge=1, le=10**13)] | None = None
+    reason: Text = ""
+
+
+MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund)

@@ -1,0 +1,120 @@
+"""orders.order.v1: what happened to an order as a whole. Written by orders; read by payments, shipping, the console."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.model import Country, Currency, Event, Id, LineQuantity, Minor, Part, Quantity, Regime, Sku, Text, Time
+
+
+class PlacedLine(Part):
+    line_no: int
+    sku: Sku
+    quantity: Quantity
+    amount: Minor
+    hs_code: str | None = None
+
+
+class OrderPlaced(Event):
+    """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault."""
+
+    merchant_id: Id
+    currency: Currency
+    origin: Country
+    destination: Country
+    regime: Regime
+    lines: list[PlacedLine]
+    freight: Minor
+    tax: Minor
+    total: Minor
+    on_shortage: Literal["ship_available", "wait"]
+    payment_token: Id
+    buyer_token: str
+    buyer_hash: str
+    consignee_token: str
+    consignee_hash: str
+    placed_at: Time
+
+
+class OrderRejected(Event):
+    """Refused at intake, with a named reason; nothing else will ever happen to this order."""
+
+    reason: str
+    detail: Text = ""
+
+
+class CommandRefused(Event):
+    """A later command that the order's state does not allow; the order is as it was."""
+
+    command: str
+    command_id: str
+    reason: str
+    detail: Text = ""
+
+
+class CancellationRequested(Event):
+    cancellation_id: str
+    lines: list[LineQuantity] | None = None
+    reason: Text = ""
+
+
+class ReceiptConfirmed(Event):
+    parcel_id: str
+    confirmed_by: Literal["buyer", "timer"]
+
+
+class ReturnRequested(Event):
+    """Goods of one parcel will come back; its money stands still meanwhile."""
+
+    return_id: str
+    parcel_id: str
+    lines: list[LineQuantity] | None = None
+    reason: Text = ""
+
+
+class ReturnExpired(Event):
+    """The goods never came back: the parcel goes on where it was."""
+
+    return_id: str
+    parcel_id: str
+
+
+class DisputeOpened(Event):
+    dispute_id: str
+    parcel_id: str
+    reason: Text = ""
+
+
+class DisputeResolved(Event):
+    dispute_id: str
+    parcel_id: str
+    outcome: Literal["won", "lost"]
+
+
+class RefundGranted(Event):
+    """The merchant gives back `amount`, or the value of `lines` (shipping prices them), of one parcel."""
+
+    grant_id: str
+    parcel_id: str
+    lines: list[LineQuantity] | None = None
+    amount: Minor | None = None
+    reason: Text = ""
+
+
+class OrderCompleted(Event):
+    """Every parcel has ended, at least one with the goods at the buyer and the money at the merchant."""
+
+    outcomes: dict[str, str]
+
+
+class OrderCancelled(Event):
+    """Every parcel was undone, to the last cent; `reason` is the exit."""
+
+    reason: str
+    outcomes: dict[str, str] = {}
+
+
+MESSAGES = (
+    OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
+    DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled,
+)

@@ -1,0 +1,80 @@
+"""Persons, as they cross a topic: sealed for the vault, with a token to look up and a keyed hash to compare.
+
+The edge seals (`seal`), the orders service opens (`unseal`) to check and stores the sealed form in its vault.
+AES-256-GCM; the hash is HMAC-SHA256 over the normalised person, so that nobody without the key can test a guess.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import unicodedata
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import Field
+from typing import Annotated
+
+from schemas.model import Id, Part
+
+
+class Person(Part):
+    """In clear: only at the edge, and in memory of the orders service."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    phone: Annotated[str, Field(max_length=40)] = ""
+    address: Annotated[str, Field(max_length=500)] = ""
+    identity_no: Annotated[str, Field(max_length=40)] = ""
+
+
+class SealedParty(Part):
+    token: Id
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    sealed: Annotated[str, Field(max_length=4000, description="base64: 12 bytes of nonce, then the ciphertext")]
+
+
+class SealBroken(ValueError):
+    """The sealed person cannot be opened with this system's vault key: seal it again with the current key."""
+
+
+@lru_cache(maxsize=8)
+def _cipher(key: bytes) -> AESGCM:
+    return AESGCM(key)
+
+
+def seal(person: Person, key: bytes) -> SealedParty:
+    """Seal a person with the 32-byte vault key. The same person gives the same token and hash."""
+    plain = _normalise(person)
+    digest = hmac.digest(key, plain, hashlib.sha256).hex()
+    nonce = os.urandom(12)
+    sealed = base64.b64encode(nonce + _cipher(key).encrypt(nonce, plain, None)).decode()
+    return SealedParty(token=f"per_{digest[32:56]}", hash=digest[:32], sealed=sealed)
+
+
+def unseal(party: SealedParty, key: bytes) -> Person:
+    """Open a sealed person; raises SealBroken when it was altered, or sealed with another key."""
+    return Person.model_validate_json(_open(party, key))
+
+
+def check(party: SealedParty, key: bytes) -> None:
+    """Raise SealBroken unless the party opens and its hash and token are those of the person inside."""
+    digest = hmac.digest(key, _open(party, key), hashlib.sha256).hex()
+    if party.hash != digest[:32] or party.token != f"per_{digest[32:56]}":
+        raise SealBroken("token or hash do not belong to the sealed person")
+
+
+def _open(party: SealedParty, key: bytes) -> bytes:
+    try:
+        raw = base64.b64decode(party.sealed, validate=True)
+        return _cipher(key).decrypt(raw[:12], raw[12:], None)
+    except (InvalidTag, ValueError) as why:
+        raise SealBroken("the sealed person cannot be opened with this vault key; seal it again") from why
+
+
+def _normalise(person: Person) -> bytes:
+    fields = {k: " ".join(unicodedata.normalize("NFKC", v).split()) for k, v in person.model_dump().items()}
+    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()

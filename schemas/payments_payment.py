@@ -1,0 +1,101 @@
+"""payments.payment.v1: what happened to the buyer's money. Written by payments; read by orders, shipping, the console.
+
+Money is held per parcel. At any moment, per order and currency:
+captured + recovered = held + released + refunded + charged back.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.model import Currency, Event, Minor, Part, Text
+
+
+class ParcelAmount(Part):
+    parcel_id: str
+    amount: Minor
+
+
+class PaymentEvent(Event):
+    payment_id: str
+    currency: Currency
+
+
+class PaymentAuthorised(PaymentEvent):
+    amount: Minor
+    parcels: list[ParcelAmount]
+
+
+class PaymentDeclined(PaymentEvent):
+    reason: str
+    parcels: list[ParcelAmount]
+
+
+class PaymentExpired(PaymentEvent):
+    """The authorisation ran out before the documents were ready."""
+
+    amount: Minor
+    parcels: list[ParcelAmount]
+
+
+class PaymentVoided(PaymentEvent):
+    """Given up before any capture; `amount` is what had been authorised (0: nothing had)."""
+
+    amount: Minor
+    parcels: list[ParcelAmount]
+
+
+class PaymentHeld(PaymentEvent):
+    """Captured, and held for the parcels until the buyer has them."""
+
+    amount: Minor
+    parcels: list[ParcelAmount]
+
+
+class ParcelPaymentEvent(PaymentEvent):
+    parcel_id: str
+    amount: Minor
+
+
+class PaymentPartiallyRefunded(ParcelPaymentEvent):
+    """Part went back; some of the parcel's money is still held, or with the merchant."""
+
+    reason: str
+    via: Literal["provider", "manual_payout"] = "provider"
+
+
+class PaymentRefunded(ParcelPaymentEvent):
+    """The last of the parcel's money went back to the buyer."""
+
+    reason: str
+    via: Literal["provider", "manual_payout"] = "provider"
+
+
+class RefundFailed(ParcelPaymentEvent):
+    """The provider refused the refund for good; a person pays by hand."""
+
+    detail: Text = ""
+
+
+class ManualPayoutRequested(ParcelPaymentEvent):
+    payout_id: str
+
+
+class PaymentSettled(ParcelPaymentEvent):
+    """Released to the merchant."""
+
+
+class PaymentChargedBack(ParcelPaymentEvent):
+    """The merchant lost the dispute: the money went to the buyer."""
+
+
+class FundsRecovered(ParcelPaymentEvent):
+    """Money came back into the hold: a claim the carrier paid, or a claw-back from the merchant."""
+
+    recovered_from: Literal["carrier", "merchant", "platform"]
+
+
+MESSAGES = (
+    PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
+    PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
+)

@@ -1,0 +1,232 @@
+"""shipping.shipment.v1: where the goods are. Written by shipping; read by orders, payments, warehouses, carriers, customs.
+
+`refund` on an event is by how much the buyer owes less for that parcel because of it, in minor units: payments needs to
+know nothing else about why goods did not arrive.
+"""
+
+from __future__ import annotations
+
+from schemas.model import Country, Currency, Event, LineQuantity, Minor, Part, Regime, Text
+
+
+class ParcelLine(Part):
+    line_no: int
+    sku: str
+    quantity: int
+    amount: Minor
+
+
+class ParcelPlan(Part):
+    """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight)."""
+
+    parcel_id: str
+    warehouse: str
+    lines: list[ParcelLine]
+    freight: Minor
+    amount: Minor
+
+
+class ParcelsAllocated(Event):
+    """Stock is reserved and split into parcels; the money may be asked for."""
+
+    currency: Currency
+    total: Minor
+    parcels: list[ParcelPlan]
+    unfilled: list[LineQuantity] = []
+
+
+class AllocationFailed(Event):
+    """Nothing of the order is in stock, or it waited too long; no money has moved."""
+
+    reason: str
+
+
+class MissingLine(Part):
+    line_no: int
+    sku: str
+    quantity: int
+
+
+class Backordered(Event):
+    """Part of the stock is missing and the order asked to wait."""
+
+    missing: list[MissingLine]
+
+
+class StockReceived(Event):
+    """Goods are on the shelf and may be sold. `order_id` is `stock:<warehouse>:<sku>`, as in the report."""
+
+    warehouse: str
+    sku: str
+    quantity: int
+    available: int
+
+
+class ReservationExpired(Event):
+    """No payment came in time: the stock is free again."""
+
+
+class ParcelEvent(Event):
+    parcel_id: str
+
+
+class DocumentsReady(Event):
+    """The parcels' customs papers are complete (within a country: none are needed)."""
+
+    parcel_ids: list[str]
+
+
+class DocumentsMatched(ParcelEvent):
+    """China: order, captured payment and waybill agree."""
+
+
+class FulfilmentRequested(ParcelEvent):
+    """To the warehouse: pack this."""
+
+    warehouse: str
+    destination: Country
+    regime: Regime
+    lines: list[ParcelLine]
+
+
+class ParcelPacked(ParcelEvent):
+    warehouse: str
+    destination: Country
+    regime: Regime
+
+
+class ParcelShortPicked(ParcelEvent):
+    lines: list[LineQuantity]
+    refund: Minor
+
+
+class ParcelLinesCancelled(ParcelEvent):
+    cancellation_id: str
+    lines: list[LineQuantity]
+    refund: Minor
+
+
+class ParcelCancelled(ParcelEvent):
+    """Undone before hand-over: unpacked and restocked."""
+
+    reason: str
+    refund: Minor
+
+
+class CancellationDeclined(ParcelEvent):
+    """Too late: the parcel goes on."""
+
+    cancellation_id: str
+    reason: str
+
+
+class InterceptRequested(ParcelEvent):
+    """To the carrier: stop this parcel if you can."""
+
+    cancellation_id: str
+
+
+class ParcelHandedOver(ParcelEvent):
+    carrier: str
+    tracking_no: str
+    destination: Country
+    regime: Regime
+
+
+class ParcelExported(ParcelEvent):
+    pass
+
+
+class ParcelArrived(ParcelEvent):
+    destination: Country
+
+
+class CustomsPresented(ParcelEvent):
+    destination: Country
+
+
+class CustomsHeld(ParcelEvent):
+    reason: Text
+
+
+class CustomsReleased(ParcelEvent):
+    pass
+
+
+class CustomsRefused(ParcelEvent):
+    """Refused, or not decided by the deadline: it goes back to the sender and the buyer gets the money back."""
+
+    reason: Text
+    refund: Minor
+
+
+class ParcelOutForDelivery(ParcelEvent):
+    pass
+
+
+class DeliveryFailed(ParcelEvent):
+    attempt: int
+    reason: Text = ""
+
+
+class ParcelAtPickup(ParcelEvent):
+    """After the third failed attempt it waits for the buyer at a pickup point."""
+
+
+class ParcelDelivered(ParcelEvent):
+    pass
+
+
+class ParcelReturning(ParcelEvent):
+    """On its way back to the sender: not collected, or intercepted."""
+
+    reason: str
+
+
+class ParcelReturned(ParcelEvent):
+    """Back at the warehouse and restocked."""
+
+    reason: str
+    refund: Minor
+
+
+class ParcelLost(ParcelEvent):
+    """No scan for too long, or the carrier says so. The carrier is asked for `claim`."""
+
+    reason: str
+    refund: Minor
+    claim: Minor
+
+
+class ClaimPaid(ParcelEvent):
+    """The carrier made the loss good."""
+
+    amount: Minor
+
+
+class ReturnAuthorised(ParcelEvent):
+    """To the buyer and the warehouse: this return is expected."""
+
+    return_id: str
+
+
+class ReturnReceived(ParcelEvent):
+    return_id: str
+    lines: list[LineQuantity]
+    refund: Minor
+
+
+class GrantPriced(ParcelEvent):
+    """What a merchant's granted refund is worth, never more than the parcel still is."""
+
+    grant_id: str
+    refund: Minor
+
+
+MESSAGES = (
+    ParcelsAllocated, AllocationFailed, Backordered, StockReceived, ReservationExpired, DocumentsReady, DocumentsMatched,
+    FulfilmentRequested, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
+    InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
+    CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning, ParcelReturned,
+    ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced,
+)

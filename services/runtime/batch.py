@@ -1,0 +1,387 @@
+"""What one batch does to the orders of a partition, without touching Kafka or PostgreSQL.
+
+The owner reads records and rows, a `Batch` turns them into changes, the owner commits those. Because nothing here does
+I/O, the same code runs under simulation. Rules kept here:
+- a record of ours whose sequence was seen from its source is a duplicate; an outsider's is one when its id was seen;
+- "not yet" is parked, and while something of a (order, source) waits, what follows from that source queues behind it;
+- after each change of an order its parked records are tried again, past the duplicate check they already went through.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from aiokafka.partitioner import murmur2
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from schemas.envelope import BadEnvelope, Envelope, envelope_of, event_id, type_of
+from schemas.topics import Topic
+from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale
+
+SEEN_MAX = 256
+VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
+RETRY = "Retry"
+POISONED_TIMER_PAUSE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One service, as the partition owner sees it. `tables` are its append-only tables and their columns."""
+
+    name: str
+    inputs: tuple[Topic, ...]
+    output: Topic
+    handled: frozenset[str]
+    new_state: Callable[[str], Any]
+    decide: Callable[..., Decision | NotYet | Stale]
+    state_type: TypeAdapter
+    document_type: TypeAdapter | None = None
+    shared_keys: Callable[[Any, Any, Incoming], Iterable[str]] | None = None
+    shared: Any = None  # module with `lock(conn, keys) -> view` and `write(conn, view)`
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        models, known = {}, {}
+        for topic in self.inputs:
+            known[topic.name] = {m.__name__.encode() for m in topic.messages}
+            for model in topic.messages:
+                if model.__name__ in self.handled:
+                    models[topic.name, model.__name__.encode()] = model.__pydantic_validator__
+        missing = self.handled - {name.decode() for _, name in models}
+        if missing:
+            raise ValueError(f"{self.name} handles types that none of its input topics carries: {sorted(missing)}")
+        object.__setattr__(self, "models", models)
+        object.__setattr__(self, "known", known)
+
+
+@dataclass(slots=True, frozen=True)
+class Record:
+    """One record that concerns this service. `fault`: why it can never be handled (reason, detail)."""
+
+    topic: str
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    order_id: str = ""
+    incoming: Incoming | None = None
+    fault: tuple[str, str] | None = None
+
+
+OURS = {"orders.order.v1": "orders", "payments.payment.v1": "payments", "shipping.shipment.v1": "shipping"}
+
+
+def read(spec: Spec, topic: str, offset: int, key: bytes | None, value: bytes | None,
+         headers: tuple[tuple[str, bytes], ...]) -> Record | None:
+    """Decode a record; None when its type is not this service's business. Never raises for what a record contains."""
+    name = type_of(headers)
+    validator = spec.models.get((topic, name))
+    if validator is None:
+        if name in spec.known[topic]:
+            return None
+        what = "ce_type is missing" if name is None else f"type {name[:80]!r} does not belong on {topic}"
+        return Record(topic, offset, key, value, headers, fault=("unknown_type", what))
+    try:
+        envelope = envelope_of(headers)
+        if not value:
+            return Record(topic, offset, key, value, headers, fault=("null_value", "the record has no value"))
+        data = validator.validate_json(value)
+    except BadEnvelope as bad:
+        return Record(topic, offset, key, value, headers, fault=(bad.reason, bad.detail))
+    except ValidationError as bad:
+        first = bad.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return Record(topic, offset, key, value, headers, fault=("invalid", f"{where}: {first['msg']}"[:300]))
+    ours = OURS.get(topic)
+    if (envelope.source == ours) != (ours is not None) or (ours and not envelope.sequence) or \
+            (not ours and envelope.source in OURS.values()):
+        return Record(topic, offset, key, value, headers,
+                      fault=("source", f"source {envelope.source!r} with sequence {envelope.sequence} may not write here"))
+    if key != data.order_id.encode() or envelope.subject != data.order_id:
+        return Record(topic, offset, key, value, headers, fault=("key", "key, subject and order_id are not the same"))
+    incoming = Incoming(envelope.type, envelope.id, envelope.source, envelope.sequence if ours else 0, envelope.time, data,
+                        envelope.correlation or envelope.id, envelope.merchant)
+    return Record(topic, offset, key, value, headers, data.order_id, incoming)
+
+
+@dataclass(slots=True)
+class Track:
+    """What was seen of whom, so that nothing counts twice. `waiting`: how many records of a source are held back."""
+
+    last: dict[str, int] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        return to_json({"last": self.last, "seen": self.seen, "waiting": self.waiting}).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Track:
+        return cls(**from_json(text))
+
+
+@dataclass(slots=True)
+class Entry:
+    """One order in the owner's cache. `armed` is the due time of its row in `timers`, `stored` whether it has rows."""
+
+    state: Any
+    document: Any = None
+    seq: int = 0
+    track: Track = field(default_factory=Track)
+    parked: list[Record] = field(default_factory=list)
+    armed: datetime | None = None
+    stored: bool = False
+
+    def draft(self) -> Entry:
+        track = Track(dict(self.track.last), list(self.track.seen), dict(self.track.waiting))
+        return Entry(self.state, self.document, self.seq, track, list(self.parked), self.armed, self.stored)
+
+
+@dataclass(slots=True, frozen=True)
+class Out:
+    """One event to publish, as it stands in the outbox."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    type: str
+    sequence: int
+    time: datetime
+    correlation: str
+    causation: str
+    merchant: str
+    headers: tuple[tuple[str, bytes], ...] | None = None  # dead letters carry their own
+
+
+def fingerprint(incoming: Incoming, value: bytes) -> str:
+    """64 bits of source and id, then 30 bits of the content: enough never to take a stranger for a repetition."""
+    identity = hashlib.blake2b(f"{incoming.source}\0{incoming.id}".encode(), digest_size=8).digest()
+    content = hashlib.blake2b(value, digest_size=4).digest()
+    return base64.b64encode(identity + content)[:16].decode()
+
+
+class Batch:
+    """Collects what a run of records changes. `entries` are the cached orders; drafts replace them after the commit."""
+
+    def __init__(self, spec: Spec, partition: int, partitions: int, entries: dict[str, Entry], shared: Any, now: datetime):
+        self.spec, self.partition, self.partitions, self.shared, self.now = spec, partition, partitions, shared, now
+        self.entries = entries
+        self.drafts: dict[str, Entry] = {}
+        self.out: list[Out] = []
+        self.rows: dict[str, list[tuple]] = defaultdict(list)
+        self.intents: list[tuple[str, Intent]] = []
+        self.done_intents: list[str] = []
+        self.documents: list[tuple[str, Any]] = []
+        self.parked: dict[tuple, Record] = {}
+        self.unparked: list[tuple[str, str, int, str]] = []
+        self.again: set[str] = set()
+        self.postponed: dict[str, datetime] = {}
+        self.counts: Counter[str] = Counter()
+
+    def handle(self, record: Record) -> None:
+        """Apply one record. Raises SharedMissing, before it has changed anything, when a shared row was not locked."""
+        if record.fault is not None:
+            self._dead_letter(record, *record.fault)
+            return
+        draft = self._draft(record.order_id)
+        incoming = record.incoming
+        if incoming.type == RETRY:
+            self._retry(draft)
+            return
+        if incoming.type == TIMER:
+            draft.armed = None
+        elif not draft.stored and draft.seq == 0 and not draft.track.last and not draft.track.seen:
+            if (murmur2(record.key) & 0x7FFFFFFF) % self.partitions != self.partition:
+                self._dead_letter(record, "partition", f"key belongs to another partition than {self.partition}")
+                return
+        if incoming.type != TIMER and self._repeated(draft, record):
+            return
+        if draft.track.waiting.get(incoming.source):
+            self._park(draft, record)
+            return
+        try:
+            answer = self._decide(draft, incoming)
+        except Impossible as why:
+            self._refuse(draft, record, why)
+            return
+        if isinstance(answer, NotYet):
+            self._park(draft, record)
+        else:
+            self._settle(draft, record)
+            if isinstance(answer, Stale):
+                self.counts[f"stale: {answer.reason}"] += 1
+            else:
+                self._apply(draft, incoming, answer)
+                if draft.parked:
+                    self._retry(draft)
+
+    def expire(self, order_id: str) -> None:
+        """What this order is still waiting for did not come in time: its parked records become dead letters."""
+        draft = self._draft(order_id)
+        for record in list(draft.parked):
+            self._unpark(draft, record)
+            self._settle(draft, record)
+            self._dead_letter(record, "parked_too_long", f"order is {draft.state.status!r}; what it waits for never came")
+
+    # -- one record -----------------------------------------------------------------------------------------------
+
+    def _draft(self, order_id: str) -> Entry:
+        draft = self.drafts.get(order_id)
+        if draft is None:
+            entry = self.entries.get(order_id)
+            draft = entry.draft() if entry else Entry(self.spec.new_state(order_id))
+            self.drafts[order_id] = draft
+        return draft
+
+    def _repeated(self, draft: Entry, record: Record) -> bool:
+        incoming = record.incoming
+        if incoming.sequence:
+            if incoming.sequence <= draft.track.last.get(incoming.source, 0):
+                self.counts["duplicate"] += 1
+                return True
+            waiting = any(p.incoming.source == incoming.source and p.incoming.sequence == incoming.sequence
+                          for p in draft.parked)
+            self.counts["duplicate"] += waiting
+            return waiting
+        mark = fingerprint(incoming, record.value)
+        for seen in draft.track.seen:
+            if seen[:10] == mark[:10]:
+                if seen == mark:
+                    self.counts["duplicate"] += 1
+                else:
+                    self._dead_letter(record, "id_reused", f"id {incoming.id!r} came before with other content")
+                return True
+        return False
+
+    def _settle(self, draft: Entry, record: Record) -> None:
+        """The record has its answer: remember it, so that a repetition of it changes nothing."""
+        incoming, track = record.incoming, draft.track
+        if incoming.sequence:
+            track.last[incoming.source] = max(incoming.sequence, track.last.get(incoming.source, 0))
+        elif incoming.type != TIMER and (mark := fingerprint(incoming, record.value)) not in track.seen:
+            track.seen.append(mark)
+            del track.seen[:-SEEN_MAX]
+
+    def _decide(self, draft: Entry, incoming: Incoming) -> Decision | NotYet | Stale:
+        return self.spec.decide(draft.state, draft.document, incoming, self.shared, self.now)
+
+    def _apply(self, draft: Entry, incoming: Incoming, decision: Decision) -> None:
+        order_id = incoming.data.order_id if incoming.data is not None else draft.state.order_id
+        draft.state = decision.state
+        key, merchant = order_id.encode(), decision.state.merchant_id
+        for event in decision.events:
+            value = event.__pydantic_serializer__.to_json(event)
+            draft.seq += 1
+            self.out.append(Out(self.spec.output.name, key, value, type(event).__name__, draft.seq, self.now,
+                                incoming.correlation, incoming.id, merchant))
+        for move in decision.moves:
+            self.shared.apply(move)
+        for table, row in decision.rows:
+            self.rows[table].append(row)
+        for intent in decision.intents:
+            self.intents.append((order_id, intent))
+        self.done_intents.extend(decision.done_intents)
+        if decision.document is not None:
+            draft.document = decision.document
+            self.documents.append((order_id, decision.document))
+        self.counts["applied"] += 1
+
+    # -- waiting --------------------------------------------------------------------------------------------------
+
+    def _park(self, draft: Entry, record: Record) -> None:
+        draft.parked.append(record)
+        waiting = draft.track.waiting
+        waiting[record.incoming.source] = waiting.get(record.incoming.source, 0) + 1
+        if not record.incoming.sequence and record.incoming.type != TIMER:
+            self._settle(draft, record)  # an outsider's repetition must not be parked twice
+        self.parked[self._parking_key(record)] = record
+        self.counts["parked"] += 1
+
+    def _unpark(self, draft: Entry, record: Record) -> None:
+        draft.parked.remove(record)
+        source = record.incoming.source
+        left = draft.track.waiting.get(source, 1) - 1
+        if left > 0:
+            draft.track.waiting[source] = left
+        else:
+            draft.track.waiting.pop(source, None)
+        if self.parked.pop(self._parking_key(record), None) is None:
+            self.unparked.append(self._parking_key(record))
+
+    @staticmethod
+    def _parking_key(record: Record) -> tuple[str, str, int, str]:
+        return record.order_id, record.incoming.source, record.incoming.sequence, record.incoming.id
+
+    def _retry(self, draft: Entry) -> None:
+        """Try what waits, the oldest of each source first, until nothing moves."""
+        moved = True
+        while moved and draft.parked:
+            moved = False
+            blocked: set[str] = set()
+            for record in list(draft.parked):
+                source = record.incoming.source
+                if source in blocked:
+                    continue
+                try:
+                    answer = self._decide(draft, record.incoming)
+                except SharedMissing:
+                    self.again.add(record.order_id)  # its rows get locked in a batch of its own
+                    return
+                except Impossible as why:
+                    self._unpark(draft, record)
+                    self._refuse(draft, record, why)
+                    moved = True
+                    continue
+                if isinstance(answer, NotYet):
+                    blocked.add(source)
+                    continue
+                self._unpark(draft, record)
+                self._settle(draft, record)
+                if isinstance(answer, Decision):
+                    self._apply(draft, record.incoming, answer)
+                    self.counts["unparked"] += 1
+                moved = True
+
+    # -- never ----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, draft: Entry, record: Record, why: Impossible) -> None:
+        self._settle(draft, record)
+        self._dead_letter(record, why.reason, why.detail)
+
+    def _dead_letter(self, record: Record, reason: str, detail: str) -> None:
+        headers = tuple(record.headers) + (
+            ("__dlq.errors.topic", record.topic.encode()), ("__dlq.errors.partition", b"%d" % self.partition),
+            ("__dlq.errors.offset", b"%d" % record.offset), ("__dlq.errors.reason", reason.encode()),
+            ("__dlq.errors.detail", detail[:500].encode(errors="replace")), ("__dlq.errors.service", self.spec.name.encode()))
+        self.out.append(Out(f"{record.topic}.dlq", record.key or b"", record.value or b"", "", 0, self.now, "", "", "",
+                            headers))
+        self.counts[f"dead letter: {reason}"] += 1
+
+    def poison(self, record: Record, why: Exception) -> None:
+        """A record that fails alone, for a reason that is not transient."""
+        draft = self.drafts.get(record.order_id) if record.order_id else None
+        if draft is None and record.order_id and record.order_id in self.entries:
+            draft = self._draft(record.order_id)
+        if draft is not None and record.incoming and record.incoming.type not in (TIMER, RETRY):
+            self._settle(draft, record)
+        if record.incoming and record.incoming.type in (TIMER, RETRY):
+            self.postponed[record.order_id] = self.now + POISONED_TIMER_PAUSE  # or it would fire at once, for ever
+            if record.incoming.type == RETRY:
+                return  # nothing of the outside world is in it; what waits stays parked
+        if isinstance(why, Impossible):
+            self._dead_letter(record, why.reason, why.detail)
+        else:
+            self._dead_letter(record, "handler_error", f"{type(why).__name__}: {why}")
+
+
+def envelope_for(out: Out) -> Envelope:
+    source, order_id = OURS[out.topic], out.key.decode()
+    return Envelope(event_id(source, order_id, out.sequence), out.type, source, out.time, order_id, out.sequence,
+                    out.correlation, out.causation, out.merchant)

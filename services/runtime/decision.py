@@ -1,0 +1,95 @@
+"""The shape of a decision: what goes into a service's pure `decide`, and what comes out.
+
+    decide(state, document, incoming, shared, now) -> Decision | NotYet | Stale
+
+`state` is small and changes; `document` is large and never changes once written; `shared` is a view of rows that orders
+have in common (stock), locked for the batch. A decision is a value: nothing in it has happened until the partition owner
+commits it, and the same arguments always give the same decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+TIMER = "TimerFired"
+
+
+@dataclass(slots=True, frozen=True)
+class Incoming:
+    """One event or command, decoded. `data` is its schema model (None for a fired timer)."""
+
+    type: str
+    id: str
+    source: str
+    sequence: int
+    time: datetime
+    data: Any
+    correlation: str = ""
+    merchant: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Intent:
+    """A call to the outside, saved with the decision and made after it. `intent_id` is the idempotency key."""
+
+    intent_id: str
+    kind: str
+    body: dict[str, Any]
+
+
+class State(Protocol):
+    """What the owner needs to know of a service's state of one order."""
+
+    status: str
+    closed: bool
+    merchant_id: str
+
+    def due(self) -> datetime | None:
+        """The earliest moment (trade time) at which the order wants to be woken."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """APPLIED. `rows` are append-only rows by table; `moves` change shared rows; `document` is written once."""
+
+    state: Any
+    events: list[BaseModel] = field(default_factory=list)
+    intents: list[Intent] = field(default_factory=list)
+    done_intents: list[str] = field(default_factory=list)
+    rows: list[tuple[str, tuple]] = field(default_factory=list)
+    moves: list[Any] = field(default_factory=list)
+    document: Any = None
+
+
+@dataclass(slots=True, frozen=True)
+class NotYet:
+    """Legal later: the owner parks the record and tries it again after each change of the order."""
+
+    waiting_for: str
+
+
+@dataclass(slots=True, frozen=True)
+class Stale:
+    """Late, doubled or overtaken: nothing changes; counted by `reason`."""
+
+    reason: str
+
+
+class Impossible(Exception):
+    """The event contradicts the order for good; the record becomes a dead letter with this reason."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class SharedMissing(Exception):
+    """`decide` asked for a shared row that was not locked for this batch: the owner ends the batch before the record."""
+
+
+def earliest(timers: dict[str, datetime]) -> datetime | None:
+    return min(timers.values()) if timers else None

@@ -1,0 +1,348 @@
+"""The partition owner: reads one partition of all of a service's input topics, and is the only one who writes its orders.
+
+The way of a batch: fetch -> load the orders -> one transaction (fence, shared rows, decide, write, outbox) -> relay.
+Everything the owner believes (cache, offsets, epoch) is valid only while its epoch is: on any doubt it ends, and the
+service starts a new owner that claims again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import asyncpg
+import msgpack
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic_core import from_json, to_json
+
+from services.runtime import storage
+from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Entry, Record, Spec, Track, read
+from services.runtime.clock import Clock
+from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
+from services.runtime.relay import Relay, pack, unpack
+
+log = logging.getLogger(__name__)
+
+# Not the record's fault: the owner ends, and the next one tries again. Never a dead letter.
+TRANSIENT = (
+    storage.OwnershipLost, KafkaError, OSError, asyncio.TimeoutError, asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError, asyncpg.OperatorInterventionError, asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError,
+)
+PARKED_SECONDS_MAX = 3600.0
+WAIT_S = 0.2
+
+Submit = Callable[[int, str, Intent], Awaitable[None]]
+
+
+class Owner:
+    """Owns partition `partition` from `claim` until anything goes wrong. One database session, one relay."""
+
+    def __init__(self, spec: Spec, dsn: str, partition: int, partitions: int, instance: str, consumer: AIOKafkaConsumer,
+                 producer: AIOKafkaProducer, clock: Clock, submit: Submit | None = None, batch_max: int = 500,
+                 linger_s: float = 0.0, cache_max: int = 10_000):
+        self.spec, self.dsn, self.partition, self.partitions, self.instance = spec, dsn, partition, partitions, instance
+        self.consumer, self.producer, self.clock, self.submit = consumer, producer, clock, submit
+        self.batch_max, self.linger_s, self.cache_max = batch_max, linger_s, cache_max
+        self.tps = [TopicPartition(t.name, partition) for t in spec.inputs]
+        self.cache: dict[str, Entry] = {}
+        self.counts: Counter[str] = Counter()
+        self.conn: asyncpg.Connection | None = None
+
+    async def run(self) -> None:
+        """Claim and work until cancelled; raises what ended the ownership."""
+        self.conn = await storage.connect(self.dsn, f"tradewind {self.instance} {self.partition}")
+        relay_task = None
+        try:
+            await self._claim()
+            relay_task = asyncio.create_task(self.relay.run(), name=f"relay-{self.partition}")
+            for batch, payload in await storage.read_outbox(self.conn, self.partition):
+                await self.relay.put(batch, unpack(payload))
+            for row in await storage.read_intents(self.conn, self.partition):
+                await self._submit(row[1], Intent(row[0], row[2], from_json(row[3])))
+            await self._work()
+        finally:
+            if relay_task:
+                relay_task.cancel()
+                await asyncio.gather(relay_task, return_exceptions=True)
+            self.conn.terminate()
+
+    async def _claim(self) -> None:
+        self.epoch = await storage.claim(self.dsn, self.conn, self.partition, self.instance)
+        self.stored = await storage.read_offsets(self.conn, self.partition)
+        self.ahead = {tp.topic: self.stored.get(tp.topic, 0) for tp in self.tps}
+        self.next_batch = self.epoch << 32
+        self.relay = Relay(self.producer, self.partition)
+        self.due = await storage.next_due(self.conn, self.partition)
+        await self._refuse_to_start_behind_the_database()
+        # What was fetched before the claim is thrown away: seek drops it.
+        for tp in self.tps:
+            self.consumer.seek(tp, self.ahead[tp.topic])
+        self.consumer.resume(*self.tps)
+
+    async def _refuse_to_start_behind_the_database(self) -> None:
+        ends = await self.consumer.end_offsets(self.tps)
+        for tp, end in ends.items():
+            if self.ahead[tp.topic] > end:
+                raise storage.OwnershipLost(
+                    f"{tp.topic} partition {self.partition} ends at {end}, but the database has read to "
+                    f"{self.ahead[tp.topic]}: the topic is older than the database; restore both from the same moment")
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        housekeeping = loop.time() + 1.0
+        while True:
+            fetched = await self.consumer.getmany(*self.tps, timeout_ms=self._wait_ms(), max_records=self.batch_max)
+            records = self._read(fetched)
+            now = self.clock.now()
+            if self.due is not None and self.due <= now:
+                records += await self._timers(now)
+            if records:
+                await self._process(records, now)
+            if loop.time() >= housekeeping:
+                housekeeping = loop.time() + 1.0
+                await self._tidy()
+            if self.relay.failed is not None:
+                raise self.relay.failed
+            if records and self.linger_s:
+                await asyncio.sleep(self.linger_s)  # a fuller batch costs less an event
+
+    def _wait_ms(self) -> int:
+        if self.due is None:
+            return int(WAIT_S * 1000)
+        real = (self.due - self.clock.now()).total_seconds() / self.clock.speed
+        return max(1, int(min(WAIT_S, real) * 1000))
+
+    def _read(self, fetched: dict[TopicPartition, list]) -> list[Record]:
+        records = []
+        for tp in self.tps:
+            for raw in fetched.get(tp, ()):
+                if raw.offset < self.ahead[tp.topic]:
+                    continue
+                self.ahead[tp.topic] = raw.offset + 1
+                record = read(self.spec, tp.topic, raw.offset, raw.key, raw.value, raw.headers)
+                if record is not None:
+                    records.append(record)
+        return records
+
+    async def _timers(self, now: datetime) -> list[Record]:
+        rows = await storage.due_timers(self.conn, self.partition, now, self.batch_max)
+        if len(rows) < self.batch_max:
+            self.due = None
+        return [Record("timer", 0, order_id.encode(), None, (), order_id,
+                       Incoming(TIMER, f"timer:{order_id}:{due.timestamp():.6f}", "timer", 0, now, None,
+                                f"timer:{order_id}:{due.timestamp():.6f}"))
+                for order_id, due in rows]
+
+    async def _tidy(self) -> None:
+        """Once a second: move past records of no interest, delete what the broker has, give up what waited too long."""
+        if self.ahead != self.stored or self.relay.acknowledged > self.relay.deleted:
+            await self._attempt([], self.clock.now())
+        late = await storage.parked_too_long(self.conn, self.partition, PARKED_SECONDS_MAX, self.batch_max)
+        if late:
+            await self._attempt([], self.clock.now(), expire=late)
+        for _ in range(len(self.cache) - self.cache_max):
+            del self.cache[next(iter(self.cache))]
+
+    # -- one batch ------------------------------------------------------------------------------------------------
+
+    async def _process(self, records: list[Record], now: datetime) -> None:
+        """Apply all records, by halves when something among them can never be applied."""
+        while records:
+            try:
+                done, again = await self._attempt(records, now)
+            except TRANSIENT:
+                raise
+            except Exception as why:  # a bug or a value PostgreSQL refuses: its neighbours must not suffer for it
+                if len(records) > 1:
+                    await self._process(records[:len(records) // 2], now)
+                    await self._process(records[len(records) // 2:], now)
+                    return
+                log.exception("record %s/%d@%d can never be applied", records[0].topic, self.partition, records[0].offset)
+                done, again = await self._attempt(records, now, poison=why)
+            records = records[done:]
+            if again:
+                records = [self._retry_of(order_id) for order_id in again] + records
+
+    @staticmethod
+    def _retry_of(order_id: str) -> Record:
+        return Record("retry", 0, order_id.encode(), None, (), order_id,
+                      Incoming(RETRY, f"retry:{order_id}", "retry", 0, datetime.min, None))
+
+    async def _attempt(self, records: list[Record], now: datetime, poison: Exception | None = None,
+                       expire: list[str] = ()) -> tuple[int, set[str]]:
+        """One transaction. Returns how many records it settled (fewer, when one needs rows not yet locked) and the
+        orders whose parked records need a batch of their own."""
+        await self._load([r.order_id for r in records if r.order_id] + list(expire))
+        conn, keys = self.conn, self._shared_keys(records)
+        transaction = conn.transaction()
+        await transaction.start()
+        try:
+            await storage.fence(conn, self.partition, self.epoch, self.stored)
+            shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
+            batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now)
+            done = self._decide(batch, records, poison)
+            for order_id in expire:
+                batch.expire(order_id)
+            end = self._end_of(records, done)
+            number = await self._write(batch, end)
+        except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out
+            if not conn.is_closed():
+                await transaction.rollback()
+            raise
+        await transaction.commit()
+        await self._committed(batch, end, number)
+        return done, batch.again
+
+    def _decide(self, batch: Batch, records: list[Record], poison: Exception | None) -> int:
+        for n, record in enumerate(records):
+            if poison is not None:
+                batch.poison(record, poison)
+                continue
+            before = len(batch.out)
+            try:
+                batch.handle(record)
+            except SharedMissing:
+                if n == 0:
+                    raise
+                return n
+            for out in batch.out[before:]:
+                if len(out.value) > VALUE_BYTES_MAX and out.headers is None:
+                    raise Impossible("output_too_large", f"{out.type} has {len(out.value)} bytes")
+        return len(records)
+
+    def _end_of(self, records: list[Record], done: int) -> dict[str, int]:
+        """Without records (housekeeping: everything fetched is settled), all that was skipped is behind us too."""
+        end = dict(self.ahead) if not records else dict(self.stored)
+        for record in records[:done]:
+            if record.topic in self.ahead:
+                end[record.topic] = max(end.get(record.topic, 0), record.offset + 1)
+        return end
+
+    async def _load(self, order_ids: list[str]) -> None:
+        missing = [order_id for order_id in set(order_ids) if order_id not in self.cache]
+        if not missing:
+            return
+        rows = await storage.load(self.conn, self.partition, missing)
+        if not rows:
+            return
+        spec = self.spec
+        found = [row[0] for row in rows]
+        documents = await storage.load_documents(self.conn, found) if spec.document_type else {}
+        waiting = []
+        for order_id, seq, track, state, due in rows:
+            document = documents.get(order_id)
+            entry = Entry(spec.state_type.validate_json(state),
+                          spec.document_type.validate_json(document) if document else None,
+                          seq, Track.decode(track), [], due, True)
+            self.cache[order_id] = entry
+            if entry.track.waiting:
+                waiting.append(order_id)
+        if waiting:
+            for order_id, topic, offset, headers, value in await storage.load_parked(self.conn, waiting):
+                record = read(spec, topic, offset, order_id.encode(), value, tuple(map(tuple, msgpack.unpackb(headers))))
+                self.cache[order_id].parked.append(record)
+
+    def _shared_keys(self, records: list[Record]) -> set[str]:
+        if self.spec.shared_keys is None:
+            return set()
+        keys: set[str] = set()
+        for record in records:
+            if record.incoming is None:
+                continue
+            entry = self.cache.get(record.order_id)
+            state, document = (entry.state, entry.document) if entry else (None, None)
+            keys.update(self.spec.shared_keys(state, document, record.incoming))
+            for parked in entry.parked if entry else ():
+                keys.update(self.spec.shared_keys(state, document, parked.incoming))
+        return keys
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    async def _write(self, batch: Batch, end: dict[str, int]) -> int:
+        conn, partition, spec = self.conn, self.partition, self.spec
+        fresh, changed, arm, disarm = self._rows_of(batch)
+        if batch.shared is not None:
+            await spec.shared.write(conn, batch.shared)
+        if fresh:
+            await storage.insert_orders(conn, fresh)
+        if changed:
+            await storage.update_orders(conn, changed)
+        if batch.documents:
+            encode = spec.document_type.serializer.to_json
+            await storage.insert_documents(conn, [(oid, encode(body).decode()) for oid, body in batch.documents])
+        for table, rows in batch.rows.items():
+            await storage.append(conn, table, spec.tables[table], rows)
+        if arm:
+            await storage.arm_timers(conn, partition, arm)
+        if disarm:
+            await storage.disarm_timers(conn, disarm)
+        if batch.intents:
+            await storage.insert_intents(conn, [(i.intent_id, partition, oid, i.kind, to_json(i.body).decode())
+                                               for oid, i in batch.intents])
+        if batch.done_intents:
+            await storage.delete_intents(conn, batch.done_intents)
+        if batch.parked:
+            await storage.insert_parked(conn, [
+                (partition, *key, r.topic, r.offset, msgpack.packb(r.headers), r.value) for key, r in batch.parked.items()])
+        if batch.unparked:
+            await storage.delete_parked(conn, batch.unparked)
+        if self.relay.acknowledged > self.relay.deleted:
+            self._deleting = self.relay.acknowledged
+            await storage.delete_outbox(conn, partition, self._deleting)
+        else:
+            self._deleting = self.relay.deleted
+        if batch.out:
+            self.next_batch += 1
+            await storage.insert_outbox(conn, partition, self.next_batch, pack(batch.out))
+        if end != self.stored:
+            await storage.move_offsets(conn, partition, end)
+        return self.next_batch
+
+    def _rows_of(self, batch: Batch) -> tuple[list, list, list, list]:
+        encode = self.spec.state_type.serializer.to_json
+        fresh, changed, arm, disarm = [], [], [], []
+        for order_id, draft in batch.drafts.items():
+            entry = self.cache.get(order_id)
+            state, stored = draft.state, draft.stored
+            if entry is None and not stored and not draft.seq and draft.track == Track():
+                continue  # only a dead letter named this order
+            if entry is not None and entry.state is state and entry.track == draft.track and entry.armed == draft.armed:
+                continue
+            row = (order_id, self.partition, state.status, state.closed, draft.seq, draft.track.encode(), encode(state).decode())
+            (changed if stored else fresh).append(row)
+            due = batch.postponed.get(order_id) or (None if state.closed else state.due())
+            if due is not None and (draft.armed is None or due < draft.armed):
+                arm.append((order_id, due))
+                draft.armed = due
+            elif due is None and (draft.armed is not None or (entry is not None and entry.armed is not None)):
+                disarm.append(order_id)
+                draft.armed = None
+            draft.stored = True
+        return fresh, changed, arm, disarm
+
+    async def _committed(self, batch: Batch, end: dict[str, int], number: int) -> None:
+        """Only now is the batch true: the cache takes the drafts, the relay the events, the callers the intents."""
+        self.stored = end
+        self.relay.deleted = self._deleting
+        self.counts.update(batch.counts)
+        for order_id, draft in batch.drafts.items():
+            self.cache.pop(order_id, None)  # the youngest change goes to the end: eviction takes from the front
+            if draft.stored and not draft.state.closed:
+                self.cache[order_id] = draft
+            if draft.armed is not None and (self.due is None or draft.armed < self.due):
+                self.due = draft.armed
+        if batch.out:
+            await self.relay.put(number, batch.out)
+        for order_id, intent in batch.intents:
+            await self._submit(order_id, intent)
+
+    async def _submit(self, order_id: str, intent: Intent) -> None:
+        if self.submit is not None:
+            await self.submit(self.partition, order_id, intent)
