@@ -27,7 +27,8 @@ _LOGGING = """<Configuration status="WARN" shutdownHook="disable"><Appenders><Co
 <AppenderRef ref="out"/></Root></Loggers></Configuration>"""
 
 # Why each value: small, because a handful of our own clients are all it serves; kept for ever, because
-# the topics are the record; no waiting when a consumer joins an empty group.
+# the topics are the record; no waiting when a consumer joins an empty group; a short session, because a
+# broker that was killed may not come back before its old session has run out.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id={node}
@@ -49,6 +50,8 @@ transaction.state.log.num.partitions=6
 share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr={in_sync}
 share.coordinator.state.topic.num.partitions=1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 log.retention.ms=-1
 log.retention.bytes=-1
