@@ -112,12 +112,13 @@ PAYMENT = Machine("payment", [
 ], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
 
 _BEFORE_HANDOVER = ("allocated", "documented", "requested", "packed")
-_LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup")
+_LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup",
+         "delivery_failed")
 
 
 def _parcel(name: str, customs: bool, documents: str) -> Machine:
     """The parcel's table; within a country the customs rows are absent."""
-    legs = _LEGS if customs else ("handed_over", "out_for_delivery", "at_pickup")
+    legs = _LEGS if customs else ("handed_over", "out_for_delivery", "at_pickup", "delivery_failed")
     border = [
         *_rows("shipping", "ParcelExported", ("handed_over", "exported")),
         *_rows("shipping", "ParcelArrived", ("exported", "arrived")),
@@ -135,7 +136,6 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
         *_rows("shipping", "ParcelPacked", ("requested", "packed")),
         *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:3]),
         *_rows("shipping", "ParcelCancelled", (_BEFORE_HANDOVER, "cancelled")),
-        *_rows("shipping", "ReservationExpired", (("allocated", "documented"), "cancelled")),
         *_loops("shipping", "InterceptRequested", *legs),
         *_loops("shipping", "CancellationDeclined", *_BEFORE_HANDOVER[3:], *legs, "delivered", "returning", "lost"),
         *_rows("shipping", "ParcelHandedOver", ("packed", "handed_over")),
@@ -144,9 +144,9 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
         *_rows("shipping", "DeliveryFailed", ("out_for_delivery", "delivery_failed")),
         *_rows("shipping", "ParcelAtPickup", ("delivery_failed", "at_pickup")),
         *_rows("shipping", "ParcelDelivered", (("out_for_delivery", "at_pickup"), "delivered")),
-        *_rows("shipping", "ParcelReturning", ((*legs, "delivery_failed"), "returning")),
+        *_rows("shipping", "ParcelReturning", (legs, "returning")),
         *_rows("shipping", "ParcelReturned", ("returning", "returned")),
-        *_rows("shipping", "ParcelLost", ((*legs, "delivery_failed", "returning"), "lost")),
+        *_rows("shipping", "ParcelLost", ((*legs, "returning"), "lost")),
         *_loops("shipping", "ClaimPaid", "lost"),
         *_loops("shipping", "ReturnAuthorised", "delivered"),
         *_loops("shipping", "ReturnReceived", "delivered"),

@@ -61,6 +61,7 @@ class PaymentPartiallyRefunded(ParcelPaymentEvent):
     """Part went back; some of the parcel's money is still held, or with the merchant."""
 
     reason: str
+    ref: str = ""  # the return, grant or cancellation it belongs to
     via: Literal["provider", "manual_payout"] = "provider"
 
 
@@ -68,6 +69,7 @@ class PaymentRefunded(ParcelPaymentEvent):
     """The last of the parcel's money went back to the buyer."""
 
     reason: str
+    ref: str = ""  # the return, grant or cancellation it belongs to
     via: Literal["provider", "manual_payout"] = "provider"
 
 

@@ -10,6 +10,8 @@ from schemas.model import Country, Currency, Event, LineQuantity, Minor, Part, R
 
 
 class ParcelLine(Part):
+    """Units of one order line in one parcel; `amount` is what the buyer owes for them, with the line's share of tax."""
+
     line_no: int
     sku: str
     quantity: int
@@ -60,10 +62,6 @@ class StockReceived(Event):
     sku: str
     quantity: int
     available: int
-
-
-class ReservationExpired(Event):
-    """No payment came in time: the stock is free again."""
 
 
 class ParcelEvent(Event):
@@ -224,7 +222,7 @@ class GrantPriced(ParcelEvent):
 
 
 MESSAGES = (
-    ParcelsAllocated, AllocationFailed, Backordered, StockReceived, ReservationExpired, DocumentsReady, DocumentsMatched,
+    ParcelsAllocated, AllocationFailed, Backordered, StockReceived, DocumentsReady, DocumentsMatched,
     FulfilmentRequested, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning, ParcelReturned,
