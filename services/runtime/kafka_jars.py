@@ -31,8 +31,7 @@ def jars(cache: Path) -> list[Path]:
 
     Raises ProgramMissing when one can be had neither from the cache nor from Maven Central.
     """
-    wanted = dict(line.split() for line in _LIST.read_text().splitlines() if line and not line.startswith("#"))
-    folder = cache / f"kafka-{KAFKA_VERSION}"
+    wanted, folder = _pinned(), cache / f"kafka-{KAFKA_VERSION}"
     paths = {name: folder / _file_name(name) for name in wanted}
     if not all(path.exists() for path in paths.values()):
         try:
@@ -47,6 +46,17 @@ def jars(cache: Path) -> list[Path]:
             with ThreadPoolExecutor(12) as pool:
                 list(pool.map(lambda name: _fetch(name, wanted[name], paths[name]), missing))
     return list(paths.values())
+
+
+def cached(cache: Path) -> tuple[int, int]:
+    """How many of the jars are there, and how many there must be."""
+    names = [cache / f"kafka-{KAFKA_VERSION}" / _file_name(name) for name in _pinned()]
+    return sum(name.exists() for name in names), len(names)
+
+
+def _pinned() -> dict[str, str]:
+    """Coordinate → SHA-256."""
+    return dict(line.split() for line in _LIST.read_text().splitlines() if line and not line.startswith("#"))
 
 
 def _file_name(coordinate: str) -> str:

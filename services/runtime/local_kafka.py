@@ -87,10 +87,10 @@ class LocalKafka:
         Raises PortTaken, FolderOfAnotherVersion, ProgramMissing, NotReady; then nothing of it is left running.
         """
         classpath = os.pathsep.join(str(jar) for jar in await asyncio.to_thread(jars, self.cache))
-        stored = self._check_folder()
+        cluster = self._cluster()
         try:
             for node in range(1, self.nodes + 1):
-                await self.start_node(node, classpath, stored["cluster"])
+                await self.start_node(node, classpath, cluster)
             await self._wait_ready(timeout_s)
         except BaseException:
             await asyncio.shield(self.stop())
@@ -99,7 +99,7 @@ class LocalKafka:
     async def start_node(self, node: int, classpath: str | None = None, cluster: str | None = None) -> Child:
         """Start (or take over) one broker, counted from 1, without waiting until it is ready."""
         classpath = classpath or os.pathsep.join(str(jar) for jar in jars(self.cache))
-        cluster = cluster or self._check_folder()["cluster"]
+        cluster = cluster or self._cluster()
         port = self.port + node - 1
         if found := processes.running(self._pid_file(node)):
             self.children[node], stored = found
@@ -140,24 +140,41 @@ class LocalKafka:
     def _pid_file(self, node: int) -> Path:
         return self.folder / f"node-{node}" / "kafka.pid.json"
 
-    def _check_folder(self) -> dict:
-        """What the folder says of itself; a new one is marked with our version. Raises FolderOfAnotherVersion."""
-        path, wanted = self.folder / "version.json", {"kafka": KAFKA_VERSION, "nodes": self.nodes}
-        stored = read_json(path)
-        if stored is None:
-            if any(self.folder.glob("node-*/data/meta.properties")):
-                raise FolderOfAnotherVersion(
-                    "a Kafka folder that does not say its version", str(self.folder), _REMEDY)  # fmt: skip
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            stored = wanted | {"cluster": cluster.replace("-", "A")}
-            write_json(path, stored)
-        for key, value in wanted.items():
-            if stored.get(key) != value:
+    @property
+    def ports(self) -> list[int]:
+        """All ports that the nodes listen on."""
+        return [self.port + n + offset for n in range(self.nodes) for offset in (0, _CONTROLLER_OFFSET)]
+
+    def check_folder(self) -> None:
+        """Raises FolderOfAnotherVersion; a folder that is not there yet is fine."""
+        stored = read_json(self._version_file)
+        if stored is None and any(self.folder.glob("node-*/data/meta.properties")):
+            raise FolderOfAnotherVersion("a Kafka folder that does not say its version", str(self.folder), _REMEDY)
+        for key, value in self._ours.items():
+            if stored is not None and stored.get(key) != value:
                 raise FolderOfAnotherVersion(
                     f"its Kafka data was written with {key} {stored.get(key)}, this is {key} {value}",
                     str(self.folder), _REMEDY,
                 )  # fmt: skip
-        return stored
+
+    @property
+    def _version_file(self) -> Path:
+        return self.folder / "version.json"
+
+    @property
+    def _ours(self) -> dict[str, object]:
+        return {"kafka": KAFKA_VERSION, "nodes": self.nodes}
+
+    def _cluster(self) -> str:
+        """The id of the cluster in this folder; a new folder is given one and marked with our version."""
+        self.check_folder()
+        stored = read_json(self._version_file)
+        if stored is None:
+            # Its first character may not be a dash: the tools would take it for an option.
+            cluster = "T" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+            stored = self._ours | {"cluster": cluster}
+            write_json(self._version_file, stored)
+        return stored["cluster"]
 
     def _properties(self, node: int, home: Path) -> str:
         voters = ",".join(
@@ -173,9 +190,7 @@ class LocalKafka:
         shutil.rmtree(home / "data", ignore_errors=True)
         command = [*_java(home), "-cp", classpath, "kafka.tools.StorageTool", "format",
                    "--cluster-id", cluster, "--config", str(home / "server.properties")]  # fmt: skip
-        child = processes.spawn("kafka-format", command, log=home / "format.log", env=_environment())
-        if not await processes.gone(child, 60) or child.popen.returncode != 0:
-            await processes.stop(child)
+        if await processes.run("kafka-format", command, log=home / "format.log", env=_environment()) != 0:
             shutil.rmtree(home / "data", ignore_errors=True)
             raise NotReady(
                 f"Kafka's folder could not be formatted: {processes.tail(home / 'format.log')}", str(home),

@@ -74,7 +74,7 @@ class LocalPostgres:
                     "Stop it first (`tradewind down`).",
                 )  # fmt: skip
         else:
-            self._check_folder()
+            self.check_folder()
             processes.require_port(self.port, "TRADEWIND_POSTGRES_PORT")
             if not self.data.exists():
                 await self._initialise()
@@ -109,7 +109,8 @@ class LocalPostgres:
     def _pid_file(self) -> Path:
         return self.folder / "postgres.pid.json"
 
-    def _check_folder(self) -> None:
+    def check_folder(self) -> None:
+        """Raises FolderOfAnotherVersion; a folder that is not there yet is fine."""
         version = self.data / "PG_VERSION"
         if self.data.exists() and (found := version.read_text().strip() if version.exists() else "none") != POSTGRES_MAJOR:
             raise FolderOfAnotherVersion(
@@ -126,9 +127,7 @@ class LocalPostgres:
             unprivileged.own(draft)
         command = [str(_program("initdb")), "-D", str(draft), "-U", _SUPERUSER, "--auth=trust", "--encoding=UTF8",
                    "--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]  # fmt: skip
-        child = self._leashed("initdb", command, self.folder / "initdb.log", signal.SIGKILL)
-        if not await processes.gone(child, 60) or child.popen.returncode != 0:
-            await processes.stop(child)
+        if await processes.run("initdb", command, log=self.folder / "initdb.log", **self._options(command)) != 0:
             raise NotReady(
                 f"the database could not be made: {processes.tail(self.folder / 'initdb.log')}", str(draft),
                 "Run `tradewind doctor`.",
@@ -137,16 +136,18 @@ class LocalPostgres:
         draft.rename(self.data)
 
     def _spawn(self) -> None:
-        options = [f"--{name}={value}" for name, value in _CONFIGURATION.items()]
-        command = [str(_program("postgres")), "-D", str(self.data), "-p", str(self.port), *options]
+        settings = [f"--{name}={value}" for name, value in _CONFIGURATION.items()]
+        command = [str(_program("postgres")), "-D", str(self.data), "-p", str(self.port), *settings]
         # SIGQUIT: should we be killed, it takes its sessions with it and replays its log next time.
-        self.child = self._leashed("postgres", command, self.log, signal.SIGQUIT)
+        options = self._options(command)
+        self.child = processes.spawn("postgres", command, log=self.log, death_signal=signal.SIGQUIT, **options)
         processes.save_pid(self._pid_file, self.child, port=self.port)
 
-    def _leashed(self, name: str, command: list[str], log: Path, death_signal: int) -> Child:
+    def _options(self, command: list[str]) -> dict:
+        """How a program of PostgreSQL is started: without the user's PG… variables, and never as root."""
         become = unprivileged.change(Path(command[0]), self.data) if unprivileged.needed() else None
         env = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"}
-        return processes.spawn(name, command, log=log, env=env, cwd=Path("/"), death_signal=death_signal, before_exec=become)
+        return {"env": env, "cwd": Path("/"), "before_exec": become}
 
     async def _wait_ready(self, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s

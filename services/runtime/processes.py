@@ -84,6 +84,11 @@ class Child:
         return {"name": self.name, "pid": self.pid, "created": self.created}
 
 
+def itself(name: str) -> Child:
+    """This process, as others may note and later find it."""
+    return Child(name, os.getpid(), psutil.Process().create_time())
+
+
 def leash(death_signal: int, parent: int) -> None:
     """Runs in the child before exec: tie its life to the parent's."""
     if LIBC is None:
@@ -125,6 +130,16 @@ def spawn(
         except (FileNotFoundError, PermissionError) as error:
             raise ProgramMissing(f"{name} cannot be started: {error.strerror}", args[0], "Run `make .venv`.") from error
     return Child(name, popen.pid, psutil.Process(popen.pid).create_time(), popen)
+
+
+async def run(name: str, args: list[str], *, log: Path, timeout_s: float = 60, **options) -> int:
+    """Run a short program to its end; its exit code. Killed when it takes too long (-9) or when we are cancelled."""
+    child = spawn(name, args, log=log, **options)
+    try:
+        await gone(child, timeout_s)
+    finally:
+        child.signal(signal.SIGKILL)
+    return child.popen.wait()
 
 
 async def stop(child: Child, *, first: int = signal.SIGTERM, grace_s: float = 15.0, then: int = signal.SIGKILL) -> bool:

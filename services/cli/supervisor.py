@@ -1,0 +1,268 @@
+"""Starts, watches and stops a whole Tradewind: Kafka, PostgreSQL, the services and the outside world.
+
+Whatever ends it, nothing is left behind: it stops its children in reverse order when it is asked to end, and
+when it is killed the kernel kills them (see `services.runtime.processes`); the next start clears the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TypeVar
+
+from services.cli import prepare
+from services.cli.state import Folder, Lock, child_of, read_state, write_state
+from services.cli.table import Program, programs, waves
+from services.runtime import clock as clocks
+from services.runtime import processes
+from services.runtime.clock import Clock
+from services.runtime.local import LocalKafka, LocalPostgres
+from services.runtime.processes import Child, NotReady
+from services.runtime.settings import Settings
+
+T = TypeVar("T")
+_LOOK_EVERY_S = 0.1
+_READY_WITHIN_S = 60.0
+_GRACE_S = 10.0
+_BACKOFF_S, _BACKOFF_MAX_S = 0.2, 5.0
+_STEADY_S = 30.0  # whoever lived that long starts over with the shortest backoff
+
+
+class Interrupted(Exception):
+    """SIGINT, SIGTERM or SIGHUP arrived, and everything has been stopped."""
+
+
+@dataclass
+class Watched:
+    """A process that is started again when it dies. Times are of the monotonic clock, in seconds."""
+
+    name: str
+    launch: Callable[[], Awaitable[Child]]
+    child: Child
+    since: float
+    restarts: int = 0
+    failures: int = 0  # in a row
+    reviving: asyncio.Task[None] | None = None
+
+    @property
+    def backoff_s(self) -> float:
+        return min(_BACKOFF_S * 2**self.failures, _BACKOFF_MAX_S)
+
+
+class Supervisor:
+    """One running Tradewind. Use `run` below, which also handles signals and always stops it."""
+
+    def __init__(
+        self, settings: Settings, table: tuple[Program, ...] | None = None, progress: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`table` None: all programs that are installed. `progress` is told each step, in words."""
+        self.settings, self.progress = settings, progress
+        self.table = programs(settings) if table is None else table
+        self.folder = Folder(settings.data_folder)
+        self.watched: dict[str, Watched] = {}
+        self.kafka: LocalKafka | None = None
+        self.postgres: LocalPostgres | None = None
+        self.clock: Clock | None = None
+        self.phase = "starting"
+        self.was_ready = False
+        self._lock = Lock(self.folder)
+        self._started = datetime.now(UTC)
+        self._error: dict[str, str] | None = None
+        self._hurry = False
+
+    async def start(self) -> None:
+        """Everything up and ready. Raises StartError; `stop` clears up whatever was started by then."""
+        self._lock.take()
+        await self._clear_leftovers()
+        self.clock = clocks.resume(self.folder.clock, self.settings.speed)
+        self._save()
+        await self._start_servers()
+        self.progress("databases and topics")
+        await prepare.databases(self.settings, self.postgres)
+        await prepare.topics(self.settings)
+        for wave in waves(self.table):
+            self.progress("start " + ", ".join(program.name for program in wave))
+            for program in wave:
+                await self._watch_over(program.name, lambda program=program: self._spawn(program))
+            await asyncio.gather(*(self._wait_ready(program) for program in wave))
+        self.phase, self.was_ready = "ready", True
+        self._save()
+
+    async def watch(self) -> None:
+        """Start again what dies, and keep the trade clock on disk. Never returns."""
+        saved = 0.0
+        while True:
+            for watched in self.watched.values():
+                if watched.reviving is None and not watched.child.alive:
+                    watched.reviving = asyncio.create_task(self._revive(watched))
+            if time.monotonic() - saved >= clocks.SAVE_EVERY_S:
+                clocks.save(self.folder.clock, self.clock, stopped=False)
+                saved = time.monotonic()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def stop(self) -> None:
+        """Stop the programs, last wave first, then the servers. Does nothing when nothing was started."""
+        if self.phase != "failed":
+            self.phase = "stopping"
+        for watched in self.watched.values():
+            if watched.reviving is not None:
+                watched.reviving.cancel()
+        await asyncio.gather(*(w.reviving for w in self.watched.values() if w.reviving), return_exceptions=True)
+        for wave in reversed(waves(self.table)):
+            going = [self.watched[p.name].child for p in wave if p.name in self.watched]
+            await asyncio.gather(*(processes.stop(child, grace_s=self._grace_s) for child in going))
+        servers = [server for server in (self.kafka, self.postgres) if server is not None]
+        await asyncio.gather(*(server.stop(self._grace_s * 2) for server in servers))
+        if self.clock is not None:
+            clocks.save(self.folder.clock, self.clock, stopped=True)
+            self.phase = "failed" if self._error else "stopped"
+            self.watched.clear()
+            self._save()
+        self._lock.release()
+
+    def hurry(self) -> None:
+        """Asked to stop a second time: no more patience. PostgreSQL replays its log at the next start."""
+        self._hurry = True
+        for watched in self.watched.values():
+            watched.child.signal(signal.SIGQUIT if watched.name == "postgres" else signal.SIGKILL)
+
+    def failed(self, error: processes.StartError) -> None:
+        """Note why the start failed, for whoever reads the state."""
+        self.phase = "failed"
+        self._error = {"what": error.what, "where": error.where, "remedy": error.remedy}
+
+    @property
+    def _grace_s(self) -> float:
+        return 0.1 if self._hurry else _GRACE_S
+
+    async def _clear_leftovers(self) -> None:
+        """End what a supervisor that was killed left; its children are usually dead or dying by themselves."""
+        entries = (read_state(self.folder) or {}).get("processes", {})
+        leftovers = [child_of(name, entry) for name, entry in entries.items() if not name.startswith(("kafka", "postgres"))]
+        await asyncio.gather(*(processes.stop(child, grace_s=2) for child in leftovers if child.alive))
+        await asyncio.gather(prepare.kafka(self.settings).stop(), prepare.postgres(self.settings).stop())
+
+    async def _start_servers(self) -> None:
+        starting = []
+        if self.settings.needs_local_postgres:
+            self.postgres = prepare.postgres(self.settings)
+            starting.append(self.postgres.start())
+        if self.settings.bootstrap_servers is None:
+            self.kafka = prepare.kafka(self.settings)
+            starting.append(self.kafka.start())
+        if starting:
+            self.progress("start Kafka and PostgreSQL (the first time, some jars are fetched)")
+        for outcome in await asyncio.gather(*starting, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if self.postgres is not None:
+            self._note("postgres", self._revive_postgres, self.postgres.child)
+        for node, child in self.kafka.children.items() if self.kafka else ():
+            self._note(child.name, lambda node=node: self.kafka.start_node(node), child)
+        self._save()
+
+    async def _revive_postgres(self) -> Child:
+        await self.postgres.start()
+        return self.postgres.child
+
+    async def _spawn(self, program: Program) -> Child:
+        ready = self.folder.ready(program.name)
+        ready.unlink(missing_ok=True)
+        env = self.settings.child_env(TRADEWIND_READY_FILE=str(ready), **self.clock.env())
+        command = [sys.executable, "-m", program.module, *program.args]
+        return processes.spawn(program.name, command, log=self.folder.log(program.name), env=env)
+
+    def _note(self, name: str, launch: Callable[[], Awaitable[Child]], child: Child) -> None:
+        self.watched[name] = Watched(name, launch, child, time.monotonic())
+
+    async def _watch_over(self, name: str, launch: Callable[[], Awaitable[Child]]) -> None:
+        self._note(name, launch, await launch())
+        self._save()
+
+    async def _wait_ready(self, program: Program) -> None:
+        """A program that dies before it was ever ready is not started again: its cause would not go away."""
+        log, child = self.folder.log(program.name), self.watched[program.name].child
+        end = time.monotonic() + _READY_WITHIN_S
+        while not self.folder.ready(program.name).exists():
+            if not child.alive:
+                raise NotReady(f"{program.name} ended: {processes.tail(log)}", str(log), "Its log has the cause.")
+            if time.monotonic() > end:
+                raise NotReady(f"{program.name} is not ready after {_READY_WITHIN_S:g} s", str(log), "See its log.")
+            await asyncio.sleep(0.02)
+
+    async def _revive(self, watched: Watched) -> None:
+        if time.monotonic() - watched.since > _STEADY_S:
+            watched.failures = 0
+        self.progress(f"{watched.name} (pid {watched.child.pid}) ended unexpectedly; it is started again")
+        await asyncio.sleep(watched.backoff_s)
+        watched.failures += 1
+        try:
+            watched.child = await watched.launch()
+            watched.restarts += 1
+        except processes.StartError as error:
+            self.progress(f"{watched.name} does not start: {error}")
+        finally:
+            watched.since, watched.reviving = time.monotonic(), None
+        self._save()
+
+    def _save(self) -> None:
+        seen = {
+            name: w.child.as_dict() | {"restarts": w.restarts, "log": str(self._log_of(name))}
+            for name, w in self.watched.items()
+        }
+        me = processes.itself("supervisor")
+        write_state(self.folder, {
+            "phase": self.phase, "error": self._error, "version": version("tradewind"), "supervisor": me.as_dict(),
+            "started": self._started.isoformat(), "addresses": prepare.addresses(self.settings), "processes": seen,
+        })  # fmt: skip
+
+    def _log_of(self, name: str):
+        if name == "postgres":
+            return self.postgres.log
+        return self.kafka.log(int(name.split("-")[1])) if name.startswith("kafka-") else self.folder.log(name)
+
+
+async def run(supervisor: Supervisor, body: Callable[[Supervisor], Awaitable[T]] | None = None) -> T:
+    """Start everything, run `body` beside the watch (None: until a signal), stop everything; what `body` returned.
+
+    Raises Interrupted after a signal, StartError when something cannot start, and what `body` raises; by then
+    everything has been stopped. A second signal shortens the stop.
+    """
+    loop = asyncio.get_running_loop()
+    work = asyncio.ensure_future(_work(supervisor, body))
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, lambda: supervisor.hurry() if work.done() else work.cancel())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise Interrupted from None
+    except processes.StartError as error:
+        supervisor.failed(error)
+        raise
+    finally:
+        supervisor.progress("stop")
+        await supervisor.stop()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def _work(supervisor: Supervisor, body: Callable[[Supervisor], Awaitable[T]] | None) -> T:
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    doing = asyncio.ensure_future(body(supervisor) if body else asyncio.Event().wait())
+    try:
+        await asyncio.wait({watching, doing}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()  # raises: it never returns
+        return doing.result()
+    finally:
+        watching.cancel()
+        doing.cancel()
+        await asyncio.gather(watching, doing, return_exceptions=True)

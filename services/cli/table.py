@@ -1,0 +1,62 @@
+"""The processes of a running Tradewind: what each is, and what must be ready before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from services.runtime.settings import Settings
+
+
+@dataclass(frozen=True)
+class Program:
+    """`python -m module *args`, started when all of `needs` are ready (Kafka and PostgreSQL always are)."""
+
+    name: str
+    module: str
+    args: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+_SERVICES = ("orders", "payments", "shipping")
+_WORLD = ("storefront", "warehouse", "carrier", "customs")
+
+PROGRAMS = (
+    Program("orders", "services.orders.app"),
+    Program("payments", "services.payments.app"),
+    Program("shipping", "services.shipping.app"),
+    Program("payments-webhook", "services.payments.webhook"),
+    Program("console-views", "services.console.views", ("worker",)),
+    # The outside world comes last and goes first: nothing of it is sent to a service that is not there.
+    Program("provider", "services.simulators.provider", needs=("payments-webhook",)),
+    *(Program(role, "services.simulators.world", ("--role", role), _SERVICES) for role in _WORLD),
+)
+_HTTP_PROVIDER = {"provider", "payments-webhook"}
+
+
+def programs(settings: Settings, *, world: bool = True) -> tuple[Program, ...]:
+    """What `up` starts with these settings; without `world` only our own side."""
+    left_out = set() if settings.provider == "http" else set(_HTTP_PROVIDER)
+    if settings.provider_url is not None:
+        left_out.add("provider")
+    if not world:
+        left_out |= {"provider", *_WORLD}
+    return tuple(p for p in PROGRAMS if p.name not in left_out and _installed(p.module))
+
+
+def waves(table: tuple[Program, ...]) -> list[list[Program]]:
+    """The programs in groups: a group needs only earlier ones. A need that is not in the table counts as ready."""
+    names, placed, result = {p.name for p in table}, set(), []
+    while len(placed) < len(table):
+        wave = [p for p in table if p.name not in placed and not (set(p.needs) & names) - placed]
+        assert wave, f"needs in a circle: {sorted(names - placed)}"
+        placed |= {p.name for p in wave}
+        result.append(wave)
+    return result
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
