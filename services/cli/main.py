@@ -10,6 +10,8 @@ from importlib.util import find_spec
 
 import typer
 
+from services.cli import exits
+
 
 @dataclass(frozen=True)
 class Command:
@@ -72,8 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point; leaves with one of `services.cli.exits`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     wanted = next((word for word in arguments if not word.startswith("-")), None)
-    run: Callable[..., None] = build(wanted)
-    run(arguments, prog_name="tradewind")
+    try:
+        run: Callable[..., None] = build(wanted)
+        run(arguments, prog_name="tradewind")
+    except KeyboardInterrupt:
+        sys.exit(exits.INTERRUPTED)  # before anything was started
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import typer
 from pydantic import ValidationError
 
 from services.cli import exits
+from services.cli.state import AlreadyRunning
+from services.cli.table import UnknownProgram
 from services.runtime.processes import StartError
 
 
@@ -75,9 +77,10 @@ class Output:
 
     def _explain(self, error: BaseException) -> None:
         """Turn an expected error into words and a code; any other is a bug and keeps its trace."""
-        from services.cli.state import AlreadyRunning
-
-        codes = {AlreadyRunning: exits.ALREADY_RUNNING, NotRunning: exits.NOT_RUNNING, Refused: exits.REFUSED}
+        codes = {
+            AlreadyRunning: exits.ALREADY_RUNNING, NotRunning: exits.NOT_RUNNING, Refused: exits.REFUSED,
+            UnknownProgram: exits.USAGE,
+        }  # fmt: skip
         if isinstance(error, StartError):
             self._code = codes.get(type(error), exits.ENVIRONMENT)
             self._complain(error.what, error.where, error.remedy)

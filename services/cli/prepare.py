@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.resources import files
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ async def databases(settings: Settings, local: LocalPostgres | None) -> None:
         dsn = settings.dsn(service)
         if local is not None and getattr(settings, f"{service}_dsn") is None:
             await local.create_database(f"tradewind_{service}")
-        if find_spec(f"services.{service}") is None:
+        if find_spec(f"services.{service}") is None or not (files(f"services.{service}") / "schema.sql").is_file():
             continue
         where = public_address(dsn)
         try:

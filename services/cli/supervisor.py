@@ -108,8 +108,9 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop the programs, last wave first, then the servers. Does nothing when nothing was started."""
-        if self.phase != "failed":
-            self.phase = "stopping"
+        if self.clock is not None:  # the lock is ours
+            self.phase = "failed" if self._error else "stopping"
+            self._save()
         for watched in self.watched.values():
             if watched.reviving is not None:
                 watched.reviving.cancel()

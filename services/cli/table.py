@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from services.runtime.processes import StartError
 from services.runtime.settings import Settings
 
 
@@ -34,8 +35,20 @@ PROGRAMS = (
 _HTTP_PROVIDER = {"provider", "payments-webhook"}
 
 
-def programs(settings: Settings, *, world: bool = True) -> tuple[Program, ...]:
-    """What `up` starts with these settings; without `world` only our own side."""
+class UnknownProgram(StartError):
+    """`--only` names a program that is not in the table."""
+
+
+def programs(settings: Settings, *, world: bool = True, only: tuple[str, ...] | None = None) -> tuple[Program, ...]:
+    """What `up` starts with these settings: `only` these names, else all; without `world` only our own side.
+
+    Raises UnknownProgram.
+    """
+    if only is not None:
+        if unknown := set(only) - {p.name for p in PROGRAMS}:
+            names = ", ".join(p.name for p in PROGRAMS)
+            raise UnknownProgram(f"no program is called {', '.join(sorted(unknown))}", "--only", f"There are: {names}.")
+        return tuple(p for p in PROGRAMS if p.name in only)
     left_out = set() if settings.provider == "http" else set(_HTTP_PROVIDER)
     if settings.provider_url is not None:
         left_out.add("provider")

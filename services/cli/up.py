@@ -13,6 +13,7 @@ import typer
 
 from services.cli.output import Output
 from services.cli.state import Folder, Lock, child_of, read_state, supervisor_of
+from services.cli.table import Program, programs
 from services.runtime import processes
 from services.runtime.processes import Child, StartError
 from services.runtime.settings import Settings
@@ -24,6 +25,7 @@ _DOWN_WITHIN_S = 90.0
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
     world: Annotated[bool, typer.Option(help="Also start the simulated outside world.")] = True,
+    only: Annotated[str | None, typer.Option(help="Only these programs, with commas; '' for the servers alone.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start Kafka, PostgreSQL, the services and the simulated outside world, and keep them running.
@@ -34,23 +36,23 @@ def up(
     """
     with Output(as_json) as out:
         settings = Settings()
+        table = programs(settings, world=world, only=None if only is None else tuple(filter(None, only.split(","))))
         if detach:
-            state = _detached(settings, out, world)
+            state = _detached(settings, out, table)
             _say_ready(out, state)
             out.result(_summary(state))
         else:
-            asyncio.run(_in_front(settings, out, world))
+            asyncio.run(_in_front(settings, out, table))
 
 
-async def _in_front(settings: Settings, out: Output, world: bool) -> None:
+async def _in_front(settings: Settings, out: Output, table: tuple[Program, ...]) -> None:
     from services.cli.supervisor import Interrupted, Supervisor, run
-    from services.cli.table import programs
 
     async def until_asked(supervisor: Supervisor) -> None:
         _say_ready(out, read_state(supervisor.folder))
         await asyncio.Event().wait()
 
-    supervisor = Supervisor(settings, programs(settings, world=world), out.progress)
+    supervisor = Supervisor(settings, table, out.progress)
     try:
         await run(supervisor, until_asked)
     except Interrupted:
@@ -61,7 +63,7 @@ async def _in_front(settings: Settings, out: Output, world: bool) -> None:
             raise
 
 
-def _detached(settings: Settings, out: Output, world: bool) -> dict:
+def _detached(settings: Settings, out: Output, table: tuple[Program, ...]) -> dict:
     """Start `up` in a session of its own and wait until it is ready; its state. Raises StartError."""
     folder = Folder(settings.data_folder)
     lock = Lock(folder)
@@ -69,7 +71,7 @@ def _detached(settings: Settings, out: Output, world: bool) -> dict:
     lock.release()
     log = folder.log("supervisor")
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "services.cli.main", "up", "--world" if world else "--no-world"]
+    command = [sys.executable, "-m", "services.cli.main", "up", "--only", ",".join(program.name for program in table)]
     with open(log, "ab") as output:
         started = subprocess.Popen(
             command, env=settings.child_env(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)  # fmt: skip

@@ -10,9 +10,9 @@ import base64
 import os
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICES = ("orders", "payments", "shipping")
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
 
     # The local broker and database.
     kafka_port: int = Field(19092, ge=1, le=65000, description="first local broker; node n has the n-th after it")
-    kafka_nodes: Literal[1, 3] = Field(1, description="local brokers; 3 replicate with min ISR 2")
+    kafka_nodes: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(1, description="local brokers; 3 replicate with min ISR 2")
     postgres_port: int = Field(15432, ge=1, le=65535)
 
     # The trade.
