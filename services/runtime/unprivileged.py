@@ -18,7 +18,8 @@ from services.runtime.processes import LIBC
 
 _USER = "nobody"
 _CAP_DAC_OVERRIDE = 1
-_PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _AMBIENT_RAISE = 8, 47, 2
+_PR_GET_SECUREBITS, _PR_SET_SECUREBITS, _PR_CAP_AMBIENT, _AMBIENT_RAISE = 27, 28, 47, 2
+_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}.get(platform.machine())
 
@@ -41,7 +42,9 @@ def change(*paths: Path) -> Callable[[], None]:
 
     def become() -> None:
         if keep:
-            LIBC.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            # Else the change of user takes the capability, and access(2), which initdb asks, ignores it.
+            bits = LIBC.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
+            LIBC.prctl(_PR_SET_SECUREBITS, bits | _NO_SETUID_FIXUP, 0, 0, 0)
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
