@@ -1,0 +1,24 @@
+"""The orders service: `python -m services.orders.app`."""
+
+from __future__ import annotations
+
+from schemas.topics import INTAKE, ORDER, PAYMENT, SHIPMENT
+from services.orders import machine
+from services.runtime.batch import Spec
+from services.runtime.decision import TIMER
+from services.runtime.main import run
+from services.runtime.settings import Settings
+
+
+def spec(settings: Settings) -> Spec:
+    key = settings.vault_key_bytes()
+
+    def decide(state, document, incoming, shared, now):
+        return machine.decide(state, document, incoming, key, now)
+
+    return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - {TIMER}, machine.Order,
+                decide, machine.STATE, machine.DOCUMENT, tables={"vault": ("order_id", "role", "token", "hash", "sealed")})
+
+
+if __name__ == "__main__":
+    run(spec)

@@ -1,0 +1,490 @@
+"""What payments decides. Pure. One rule carries all exits: `_next` compares what should be with what is.
+
+Each parcel has a hold: what the buyer still owes for it (`due`), what of it is held, and what has to go back (`owed`).
+Whatever happens to goods only lowers `due`; `_next` then finds the one call that brings a payment closer to the truth:
+authorise, capture, void, refund or release. A payment has at most one call in flight until its definite answer, else a
+void would find nothing and the authorisation that was being retried would land after it.
+
+Ledger: each movement is two rows that add up to zero; per order and currency
+captured + recovered = held + released + refunded + charged back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from schemas import payments_payment as out
+from schemas.lifecycle import PAYMENT, Answer, deadlines
+from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, Stale, earliest
+
+REFUND_TRIES_MAX = 3
+RELEASE_PAUSE = timedelta(hours=1)
+LEDGER = ("order_id", "entry", "account", "currency", "amount", "payment_id", "parcel_id", "kind", "booked_at")
+
+
+@dataclass(slots=True)
+class Owed:
+    """One refund to make: `kind` is refund or chargeback; `tries` counts refusals of the provider."""
+
+    amount: int
+    reason: str
+    ref: str = ""
+    kind: str = "refund"
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Hold:
+    """The money of one parcel, in minor units. `status` is the payment machine's."""
+
+    due: int
+    status: str = "new"
+    captured: int = 0
+    held: int = 0
+    released: int = 0
+    refunded: int = 0
+    charged_back: int = 0
+    recovered: int = 0
+    documents: bool = False
+    confirmed: bool = False
+    frozen: list[str] = field(default_factory=list)
+    owed: list[Owed] = field(default_factory=list)
+    payout: str = ""
+
+    def draft(self) -> Hold:
+        return Hold(self.due, self.status, self.captured, self.held, self.released, self.refunded, self.charged_back,
+                    self.recovered, self.documents, self.confirmed, list(self.frozen),
+                    [Owed(o.amount, o.reason, o.ref, o.kind, o.tries) for o in self.owed], self.payout)
+
+
+@dataclass(slots=True)
+class Payment:
+    """One payment at the provider. `status`: new, authorised, held, ended. `intent`: the call in flight."""
+
+    parcels: list[str]
+    status: str = "new"
+    authorised: int = 0
+    reference: str = ""
+    intent: str = ""
+    intent_kind: str = ""
+    intent_amount: int = 0
+    intent_parcel: str = ""
+    capturing: dict[str, int] = field(default_factory=dict)
+    calls: int = 0
+    expiring: bool = False
+
+    def draft(self) -> Payment:
+        return Payment(self.parcels, self.status, self.authorised, self.reference, self.intent, self.intent_kind,
+                       self.intent_amount, self.intent_parcel, dict(self.capturing), self.calls, self.expiring)
+
+
+@dataclass(slots=True)
+class Account:
+    """All money of one order. `entries` numbers the ledger's entries."""
+
+    order_id: str
+    status: str = "new"
+    closed: bool = False
+    merchant_id: str = ""
+    currency: str = ""
+    regime: str = "abroad"
+    token: str = ""
+    entries: int = 0
+    payments: dict[str, Payment] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    timers: dict[str, datetime] = field(default_factory=dict)
+
+    def draft(self) -> Account:
+        return Account(self.order_id, self.status, self.closed, self.merchant_id, self.currency, self.regime, self.token,
+                       self.entries, {k: p.draft() for k, p in self.payments.items()},
+                       {k: h.draft() for k, h in self.holds.items()}, dict(self.timers))
+
+    def due(self) -> datetime | None:
+        return earliest(self.timers)
+
+
+STATE = TypeAdapter(Account)
+
+
+def decide(account: Account, document: None, incoming: Incoming, shared: None, now: datetime) -> Decision | NotYet | Stale:
+    """One event, provider's answer or timer against the money of one order."""
+    if account.status == "new" and incoming.type != "OrderPlaced":
+        return NotYet("OrderPlaced")
+    draft = account.draft()
+    work = _Work(draft, now)
+    answer = HANDLERS[incoming.type](work, incoming)
+    if answer is not None:
+        return answer
+    for payment_id, payment in draft.payments.items():
+        _next(work, payment_id, payment)
+    draft.closed = bool(draft.holds) and all(_done(draft, p) for p in draft.payments.values())
+    if draft.status != "void":
+        draft.status = "closed" if draft.closed else "open"
+    else:
+        draft.closed = True
+    if draft.closed:
+        draft.timers.clear()
+    return Decision(draft, work.events, work.intents, work.answered, work.rows)
+
+
+class _Work:
+    """What one decision collects."""
+
+    def __init__(self, account: Account, now: datetime):
+        self.account, self.now = account, now
+        self.events: list[Any] = []
+        self.intents: list[Intent] = []
+        self.answered: list[str] = []
+        self.rows: list[tuple[str, tuple]] = []
+
+    def emit(self, model: type, payment_id: str, **fields: Any) -> None:
+        a = self.account
+        self.events.append(model.model_construct(order_id=a.order_id, payment_id=payment_id, currency=a.currency, **fields))
+
+    def step(self, parcel_id: str, event: str) -> None:
+        hold = self.account.holds[parcel_id]
+        answer, to = PAYMENT.answer(hold.status, event)
+        assert answer is Answer.APPLIED, f"{event} is not in the table for money that is {hold.status}"
+        hold.status = to
+
+    def book(self, kind: str, payment_id: str, parcel_id: str, debit: str, credit: str, amount: int) -> None:
+        """Two rows, together zero: `debit` goes down by `amount`, `credit` goes up."""
+        a = self.account
+        a.entries += 1
+        for name, signed in ((debit, -amount), (credit, amount)):
+            self.rows.append(("ledger", (a.order_id, a.entries, name, a.currency, signed, payment_id, parcel_id, kind, self.now)))
+
+    def call(self, payment_id: str, kind: str, amount: int, parcel_id: str = "") -> None:
+        a, payment = self.account, self.account.payments[payment_id]
+        payment.calls += 1
+        payment.intent = f"{payment_id}.{kind}.{payment.calls}"
+        payment.intent_kind, payment.intent_amount, payment.intent_parcel = kind, amount, parcel_id
+        self.intents.append(Intent(payment.intent, kind, {
+            "payment_id": payment_id, "amount": amount, "currency": a.currency, "token": a.token,
+            "reference": payment.reference, "parcel_id": parcel_id}))
+
+
+# -- the one rule -----------------------------------------------------------------------------------------------------
+
+
+def _next(work: _Work, payment_id: str, payment: Payment) -> None:
+    """The call that brings this payment closer to what should be; none while one is in flight."""
+    if payment.intent or payment.status == "ended":
+        return
+    holds = {k: work.account.holds[k] for k in payment.parcels}
+    due = sum(h.due for h in holds.values())
+    if payment.status == "new":
+        if due:
+            work.call(payment_id, "authorise", due)
+        else:
+            _give_up(work, payment_id, payment, "PaymentVoided", 0)
+    elif payment.status == "authorised":
+        if not due or payment.expiring:
+            work.call(payment_id, "void", payment.authorised)
+        elif work.account.regime == "china" or all(h.documents for h in holds.values() if h.due):
+            payment.capturing = {k: h.due for k, h in holds.items() if h.due}
+            work.call(payment_id, "capture", due)
+    else:
+        _next_of_held(work, payment_id, holds)
+
+
+def _next_of_held(work: _Work, payment_id: str, holds: dict[str, Hold]) -> None:
+    for parcel_id, hold in holds.items():
+        if hold.payout:
+            continue
+        if hold.owed:
+            owed = hold.owed[0]
+            if owed.amount > hold.held:  # it was with the merchant already
+                _recover(work, payment_id, parcel_id, "merchant", owed.amount - hold.held)
+            work.call(payment_id, "refund", owed.amount, parcel_id)
+            return
+        if f"release:{payment_id}" in work.account.timers:
+            continue
+        if hold.held and not hold.frozen and (hold.confirmed or hold.status == "recovered"):
+            work.call(payment_id, "release", hold.held, parcel_id)
+            return
+
+
+def _recover(work: _Work, payment_id: str, parcel_id: str, source: str, amount: int) -> None:
+    hold = work.account.holds[parcel_id]
+    work.step(parcel_id, "FundsRecovered")
+    hold.held += amount
+    hold.recovered += amount
+    work.book(f"recover_{source}", payment_id, parcel_id, "recovered", "held", amount)
+    work.emit(out.FundsRecovered, payment_id, parcel_id=parcel_id, amount=amount, recovered_from=source)
+
+
+def _give_up(work: _Work, payment_id: str, payment: Payment, event: str, amount: int, **fields: Any) -> None:
+    """No capture will come: the payment's end for all its parcels."""
+    payment.status = "ended"
+    work.account.timers.pop(f"authorisation:{payment_id}", None)
+    parcels = [out.ParcelAmount(parcel_id=k, amount=work.account.holds[k].due) for k in payment.parcels]
+    for parcel_id in payment.parcels:
+        work.step(parcel_id, event)
+    if event != "PaymentDeclined":
+        fields["amount"] = amount
+    work.emit(getattr(out, event), payment_id, parcels=parcels, **fields)
+
+
+def _done(account: Account, payment: Payment) -> bool:
+    if payment.intent or payment.status in ("new", "authorised"):
+        return False
+    return payment.status == "ended" or all(
+        account.holds[k].status in PAYMENT.terminal and not account.holds[k].owed and not account.holds[k].payout
+        and not account.holds[k].frozen for k in payment.parcels)
+
+
+# -- what orders and shipping say ---------------------------------------------------------------------------------------
+
+
+def _placed(work: _Work, incoming: Incoming) -> Stale | None:
+    account, event = work.account, incoming.data
+    if account.status != "new":
+        return Stale("placed before")
+    account.status = "open"
+    account.merchant_id, account.currency, account.regime = event.merchant_id, event.currency, event.regime
+    account.token = event.payment_token
+    return None
+
+
+def _allocated(work: _Work, incoming: Incoming) -> Stale | None:
+    account, event = work.account, incoming.data
+    if account.holds:
+        return Stale("allocated before")
+    account.holds = {plan.parcel_id: Hold(plan.amount) for plan in event.parcels}
+    groups = [[p] for p in account.holds] if account.regime == "china" else [list(account.holds)]
+    account.payments = {f"{account.order_id}-Y{n}": Payment(parcels) for n, parcels in enumerate(groups, 1)}
+    return None
+
+
+def _not_allocated(work: _Work, incoming: Incoming) -> None:
+    work.account.status = "void"  # no money has moved, and none will
+
+
+def _documents(work: _Work, incoming: Incoming) -> NotYet | None:
+    if not work.account.holds:
+        return NotYet("ParcelsAllocated")
+    for parcel_id in incoming.data.parcel_ids:
+        work.account.holds[parcel_id].documents = True
+    return None
+
+
+def _lowered(work: _Work, incoming: Incoming) -> NotYet | None:
+    """The buyer owes less for a parcel, for whatever reason shipping has."""
+    event, account = incoming.data, work.account
+    hold = account.holds.get(event.parcel_id)
+    if hold is None:
+        return NotYet("ParcelsAllocated")
+    ref = ""
+    if incoming.type == "ReturnReceived":
+        if event.return_id not in hold.frozen:
+            return NotYet("ReturnRequested")
+        hold.frozen.remove(event.return_id)
+        ref = event.return_id
+    elif incoming.type == "GrantPriced":
+        ref = event.grant_id
+    named = incoming.type in ("ParcelCancelled", "ParcelReturned")  # elsewhere `reason` is somebody's free text
+    reason = event.reason if named else REASONS[incoming.type]
+    _lower(account, event.parcel_id, Owed(event.refund, reason, ref))
+    return None
+
+
+def _lower(account: Account, parcel_id: str, owed: Owed) -> None:
+    hold = account.holds[parcel_id]
+    owed.amount = min(owed.amount, hold.due)
+    hold.due -= owed.amount
+    payment = next(p for p in account.payments.values() if parcel_id in p.parcels)
+    # Before the capture is under way, less is captured; from then on, what is too much goes back.
+    if owed.amount and (hold.captured or parcel_id in payment.capturing):
+        hold.owed.append(owed)
+
+
+def _confirmed(work: _Work, incoming: Incoming) -> NotYet | None:
+    hold = work.account.holds.get(incoming.data.parcel_id)
+    if hold is None:
+        return NotYet("ParcelsAllocated")
+    hold.confirmed = True
+    return None
+
+
+def _frozen(work: _Work, incoming: Incoming) -> NotYet | None:
+    """A return or dispute begins: what is held stays held."""
+    event = incoming.data
+    hold = work.account.holds.get(event.parcel_id)
+    if hold is None:
+        return NotYet("ParcelsAllocated")
+    hold.frozen.append(event.return_id if incoming.type == "ReturnRequested" else event.dispute_id)
+    return None
+
+
+def _thawed(work: _Work, incoming: Incoming) -> NotYet | None:
+    event = incoming.data
+    hold = work.account.holds[event.parcel_id]
+    name = event.return_id if incoming.type == "ReturnExpired" else event.dispute_id
+    if name in hold.frozen:
+        hold.frozen.remove(name)
+    if incoming.type == "DisputeResolved" and event.outcome == "lost":
+        _lower(work.account, event.parcel_id, Owed(hold.due, "dispute_lost", name, "chargeback"))
+    return None
+
+
+def _claim_paid(work: _Work, incoming: Incoming) -> NotYet | None:
+    """The carrier pays for what it lost, once the buyer has the money back; it goes on to the merchant."""
+    event = incoming.data
+    hold = work.account.holds.get(event.parcel_id)
+    if hold is None or hold.status != "refunded":
+        return NotYet("PaymentRefunded")
+    payment_id = next(k for k, p in work.account.payments.items() if event.parcel_id in p.parcels)
+    if event.amount:
+        _recover(work, payment_id, event.parcel_id, "carrier", event.amount)
+    return None
+
+
+# -- what the provider says ---------------------------------------------------------------------------------------------
+
+
+def _answered(work: _Work, incoming: Incoming) -> Stale | None:
+    event = incoming.data
+    payment = work.account.payments.get(event.payment_id)
+    if payment is None or payment.intent != event.intent_id:
+        return Stale("answer to a call that is not open")
+    if (event.kind, event.currency) != (payment.intent_kind, work.account.currency) or (
+            event.outcome == "succeeded" and event.amount != payment.intent_amount):
+        raise Impossible("amount_mismatch", f"{event.intent_id}: asked to {payment.intent_kind} {payment.intent_amount} "
+                         f"{work.account.currency}, answered {event.kind} {event.amount} {event.currency}")
+    parcel_id, payment.intent = payment.intent_parcel, ""
+    payment.reference = event.provider_reference or payment.reference
+    work.answered.append(event.intent_id)
+    {"authorise": _authorise_answered, "capture": _capture_answered, "void": _void_answered,
+     "refund": _refund_answered, "release": _release_answered}[event.kind](work, event, payment, parcel_id)
+    return None
+
+
+def _authorise_answered(work: _Work, event: Any, payment: Payment, _: str) -> None:
+    if event.outcome == "failed":
+        _give_up(work, event.payment_id, payment, "PaymentDeclined", 0, reason=event.reason or "declined")
+        return
+    payment.status, payment.authorised = "authorised", event.amount
+    if work.account.regime == "china":
+        return  # authorisation and capture collapse into one payment: nobody needs to know of the first half
+    for parcel_id in payment.parcels:
+        work.step(parcel_id, "PaymentAuthorised")
+    work.account.timers[f"authorisation:{event.payment_id}"] = work.now + timedelta(seconds=deadlines()["authorisation"])
+    work.emit(out.PaymentAuthorised, event.payment_id, amount=event.amount, parcels=[
+        out.ParcelAmount(parcel_id=k, amount=work.account.holds[k].due) for k in payment.parcels])
+
+
+def _capture_answered(work: _Work, event: Any, payment: Payment, _: str) -> None:
+    capturing, payment.capturing = payment.capturing, {}
+    if event.outcome == "failed":
+        for parcel_id in capturing:
+            work.account.holds[parcel_id].owed.clear()
+        _give_up(work, event.payment_id, payment, _refused_name(work, payment), payment.authorised,
+                 **({"reason": event.reason or "capture refused"} if work.account.regime == "china" else {}))
+        return
+    payment.status = "held"
+    work.account.timers.pop(f"authorisation:{event.payment_id}", None)
+    held, left = [], []
+    for parcel_id in payment.parcels:
+        hold, amount = work.account.holds[parcel_id], capturing.get(parcel_id, 0)
+        (held if amount else left).append(out.ParcelAmount(parcel_id=parcel_id, amount=amount))
+        work.step(parcel_id, "PaymentHeld" if amount else "PaymentVoided")
+        if amount:
+            hold.captured = hold.held = amount
+            work.book("capture", event.payment_id, parcel_id, "buyer", "held", amount)
+    work.emit(out.PaymentHeld, event.payment_id, amount=event.amount, parcels=held)
+    if left:
+        work.emit(out.PaymentVoided, event.payment_id, amount=0, parcels=left)
+
+
+def _refused_name(work: _Work, payment: Payment) -> str:
+    return "PaymentDeclined" if work.account.regime == "china" else "PaymentExpired"
+
+
+def _void_answered(work: _Work, event: Any, payment: Payment, _: str) -> None:
+    # A refused void means that the provider holds no authorisation any more, which is what a void is for.
+    _give_up(work, event.payment_id, payment, "PaymentExpired" if payment.expiring and work.account.regime != "china"
+             else "PaymentVoided", payment.authorised)
+
+
+def _refund_answered(work: _Work, event: Any, payment: Payment, parcel_id: str) -> None:
+    hold = work.account.holds[parcel_id]
+    owed = hold.owed[0]
+    if event.outcome == "succeeded":
+        _refunded(work, event.payment_id, parcel_id, "provider")
+        return
+    owed.tries += 1
+    if owed.tries >= REFUND_TRIES_MAX:
+        hold.payout = f"{event.payment_id}.payout.{payment.calls}"
+        work.step(parcel_id, "RefundFailed")
+        work.emit(out.RefundFailed, event.payment_id, parcel_id=parcel_id, amount=owed.amount, detail=event.reason)
+        work.step(parcel_id, "ManualPayoutRequested")
+        work.emit(out.ManualPayoutRequested, event.payment_id, parcel_id=parcel_id, amount=owed.amount, payout_id=hold.payout)
+
+
+def _refunded(work: _Work, payment_id: str, parcel_id: str, via: str) -> None:
+    hold = work.account.holds[parcel_id]
+    owed = hold.owed.pop(0)
+    hold.held -= owed.amount
+    if owed.kind == "chargeback":
+        hold.charged_back += owed.amount
+        work.step(parcel_id, "PaymentChargedBack")
+        work.book("charge_back", payment_id, parcel_id, "held", "charged_back", owed.amount)
+        work.emit(out.PaymentChargedBack, payment_id, parcel_id=parcel_id, amount=owed.amount)
+        return
+    hold.refunded += owed.amount
+    model = out.PaymentPartiallyRefunded if hold.due or hold.owed else out.PaymentRefunded
+    work.step(parcel_id, model.__name__)
+    work.book("refund" if via == "provider" else "manual_payout", payment_id, parcel_id, "held", "refunded", owed.amount)
+    work.emit(model, payment_id, parcel_id=parcel_id, amount=owed.amount, reason=owed.reason, ref=owed.ref, via=via)
+
+
+def _release_answered(work: _Work, event: Any, payment: Payment, parcel_id: str) -> None:
+    hold = work.account.holds[parcel_id]
+    if event.outcome == "failed":
+        # The merchant's account is blocked: ask again later, the money stays held meanwhile.
+        work.account.timers[f"release:{event.payment_id}"] = work.now + RELEASE_PAUSE
+        return
+    hold.held -= event.amount
+    hold.released += event.amount
+    work.step(parcel_id, "PaymentSettled")
+    work.book("release", event.payment_id, parcel_id, "held", "released", event.amount)
+    work.emit(out.PaymentSettled, event.payment_id, parcel_id=parcel_id, amount=event.amount)
+
+
+def _paid_by_hand(work: _Work, incoming: Incoming) -> Stale | None:
+    event = incoming.data
+    hold = work.account.holds.get(event.parcel_id)
+    if hold is None or hold.payout != event.payout_id:
+        return Stale("no such payout is open")
+    if event.amount != hold.owed[0].amount or event.currency != work.account.currency:
+        raise Impossible("amount_mismatch", f"{event.payout_id} asks for {hold.owed[0].amount} {work.account.currency}")
+    hold.payout = ""
+    _refunded(work, event.payment_id, event.parcel_id, "manual_payout")
+    return None
+
+
+def _timer(work: _Work, incoming: Incoming) -> None:
+    for name in sorted(n for n, due in work.account.timers.items() if due <= work.now):
+        del work.account.timers[name]
+        kind, payment_id = name.split(":", 1)
+        payment = work.account.payments[payment_id]
+        if kind == "authorisation" and payment.status == "authorised" and not payment.capturing:
+            payment.expiring = True
+
+
+REASONS = {"ParcelShortPicked": "short_pick", "ParcelLinesCancelled": "lines_cancelled", "CustomsRefused": "customs_refused",
+           "ReturnReceived": "returned", "GrantPriced": "granted", "ParcelLost": "lost", "ParcelCancelled": "",
+           "ParcelReturned": ""}
+
+HANDLERS = {
+    "OrderPlaced": _placed, "ReceiptConfirmed": _confirmed, "ReturnRequested": _frozen, "ReturnExpired": _thawed,
+    "DisputeOpened": _frozen, "DisputeResolved": _thawed,
+    "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,
+    **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid,
+    "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand, TIMER: _timer,
+}

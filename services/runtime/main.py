@@ -1,0 +1,36 @@
+"""From a service's spec to a running process: settings, clock, logging, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+from services.runtime.batch import Spec
+from services.runtime.clock import Clock
+from services.runtime.service import PartitionService
+from services.runtime.settings import Settings
+
+
+def run(make_spec: Callable[[Settings], Spec], make_effects: Callable | None = None) -> None:
+    """Run one instance until SIGTERM or SIGINT; what is committed by then is all that matters."""
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(_serve(settings, make_spec, make_effects))
+
+
+async def _serve(settings: Settings, make_spec: Callable, make_effects: Callable | None) -> None:
+    clock = Clock.from_env()
+    spec = make_spec(settings)
+    service = PartitionService(
+        spec, settings.dsn(spec.name), settings.bootstrap, settings.partitions, clock,
+        make_effects(settings, clock) if make_effects else None,
+        ready_file=os.environ.get("TRADEWIND_READY_FILE"))
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    await service.start()
+    await stop.wait()
+    await service.stop()

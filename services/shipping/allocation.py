@@ -1,0 +1,114 @@
+"""Splitting an order into parcels: which warehouse sends which units, and what the buyer owes for each parcel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(slots=True, frozen=True)
+class Line:
+    """`amount`: what the buyer owes for these units, in minor units, with the line's share of tax."""
+
+    line_no: int
+    sku: str
+    quantity: int
+    amount: int
+    hs_code: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Wanted:
+    """What an order wants of the warehouses. `goods`: sum of all line amounts as placed; the base of shares of freight."""
+
+    currency: str
+    destination: str
+    on_shortage: str
+    freight: int
+    goods: int
+    lines: list[Line]
+
+    @classmethod
+    def of(cls, placed: Any) -> Wanted:
+        amounts = [line.amount for line in placed.lines]
+        taxes = shares(placed.tax, amounts)
+        lines = [Line(l.line_no, l.sku, l.quantity, l.amount + tax, l.hs_code) for l, tax in zip(placed.lines, taxes)]
+        return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines)
+
+    def without(self, units: dict[int, int]) -> Wanted:
+        """The same with some units taken out."""
+        kept = []
+        for line in self.lines:
+            left = line.quantity - units.get(line.line_no, 0)
+            if left > 0:
+                kept.append(replace(line, quantity=left, amount=line.amount * left // line.quantity))
+        return replace(self, lines=kept)
+
+
+@dataclass(slots=True, frozen=True)
+class Content:
+    """One parcel as planned."""
+
+    warehouse: str
+    lines: list[Line]
+    freight: int
+    amount: int
+
+
+@dataclass(slots=True, frozen=True)
+class Document:
+    """What of a shipment never changes: who gets what from where."""
+
+    currency: str
+    destination: str
+    parcels: dict[str, Content]
+    papers_missing: bool = False
+
+
+@dataclass(slots=True)
+class Allocation:
+    parcels: dict[str, Content] = field(default_factory=dict)
+    missing: list[tuple[Line, int]] = field(default_factory=list)
+
+
+def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[tuple[str, int]]]) -> Allocation:
+    """Take each line from the fewest warehouses, those already used first. `available(sku)`: (warehouse, units) pairs.
+
+    Pure; two lines of the same SKU share what is there. Freight follows the value of what is sent; nothing is charged
+    for what is missing."""
+    taken: dict[tuple[str, str], int] = {}
+    content: dict[str, list[Line]] = {}
+    result = Allocation()
+    for line in wanted.lines:
+        rows = [(w, n - taken.get((w, line.sku), 0)) for w, n in available(line.sku)]
+        # Whole lines first, then warehouses that send a parcel anyway, then the fullest; the name decides a draw.
+        rows.sort(key=lambda row: (row[1] < line.quantity, row[0] not in content, -row[1], row[0]))
+        open_units, done = line.quantity, 0
+        for warehouse, units in rows:
+            units = min(units, open_units)
+            if units <= 0:
+                continue
+            amount = line.amount * (done + units) // line.quantity - line.amount * done // line.quantity
+            content.setdefault(warehouse, []).append(Line(line.line_no, line.sku, units, amount, line.hs_code))
+            taken[warehouse, line.sku] = taken.get((warehouse, line.sku), 0) + units
+            open_units, done = open_units - units, done + units
+        if open_units:
+            result.missing.append((line, open_units))
+    values = {w: sum(line.amount for line in lines) for w, lines in content.items()}
+    freights = shares(wanted.freight, list(values.values()), wanted.goods)
+    for n, (warehouse, lines) in enumerate(content.items(), 1):
+        freight = freights[n - 1]
+        result.parcels[f"{order_id}-P{n}"] = Content(warehouse, lines, freight, values[warehouse] + freight)
+    return result
+
+
+def shares(total: int, weights: list[int], of: int | None = None) -> list[int]:
+    """Split `total` by weight so that the parts add up to it exactly (or to its part, when the weights are not all)."""
+    whole, parts, seen, given = of or sum(weights), [], 0, 0
+    for weight in weights:
+        seen += weight
+        upto = total * seen // whole if whole else 0
+        parts.append(upto - given)
+        given = upto
+    return parts

@@ -1,0 +1,19 @@
+"""The shipping service: `python -m services.shipping.app`."""
+
+from __future__ import annotations
+
+from schemas.topics import ORDER, PAYMENT, REPORT, SHIPMENT
+from services.runtime.batch import Spec
+from services.runtime.decision import TIMER
+from services.runtime.main import run
+from services.runtime.settings import Settings
+from services.shipping import machine, storage
+
+
+def spec(settings: Settings) -> Spec:
+    return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - {TIMER}, machine.Shipment,
+                machine.decide, machine.STATE, machine.DOCUMENT, machine.stock_keys, storage)
+
+
+if __name__ == "__main__":
+    run(spec)

@@ -1,0 +1,17 @@
+-- Stock by warehouse and SKU, as counters that only grow:
+--   open (reserved, still on the shelf) = reserved - released - consumed - shrunk
+--   on the shelf                        = received + restocked - consumed - shrunk
+--   free to sell                        = on the shelf - open = received + restocked + released - reserved
+CREATE TABLE IF NOT EXISTS stock (
+    sku        text NOT NULL,
+    warehouse  text NOT NULL,
+    received   bigint NOT NULL DEFAULT 0,
+    reserved   bigint NOT NULL DEFAULT 0,
+    released   bigint NOT NULL DEFAULT 0,
+    consumed   bigint NOT NULL DEFAULT 0,
+    restocked  bigint NOT NULL DEFAULT 0,
+    shrunk     bigint NOT NULL DEFAULT 0,      -- reserved, but not on the shelf when it was to be packed
+    PRIMARY KEY (sku, warehouse),
+    CONSTRAINT never_sold_twice CHECK (received + restocked + released - reserved >= 0),
+    CONSTRAINT open_not_negative CHECK (reserved - released - consumed - shrunk >= 0)
+) WITH (fillfactor = 50);

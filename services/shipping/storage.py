@@ -1,0 +1,81 @@
+"""Stock: rows that orders share. Locked in sorted order for a batch, changed once for all its orders, never negative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from services.runtime.decision import SharedMissing
+
+COUNTERS = {"receive": "received", "reserve": "reserved", "release": "released", "consume": "consumed",
+            "restock": "restocked", "shrink": "shrunk"}
+
+
+@dataclass(slots=True, frozen=True)
+class StockMove:
+    """`kind` is one of COUNTERS; a shrinkage also ends the reservation of its units."""
+
+    warehouse: str
+    sku: str
+    kind: str
+    units: int
+
+
+class Stock:
+    """The locked rows: (warehouse, sku) -> counters. `available` raises SharedMissing for a SKU that was not locked."""
+
+    def __init__(self, keys: set[str], rows: list[asyncpg.Record]):
+        self._keys = keys
+        self._free: dict[str, dict[str, int]] = {}
+        self.stored = {(sku, warehouse) for warehouse, sku, _ in rows}
+        for warehouse, sku, free in rows:
+            self._free.setdefault(sku, {})[warehouse] = free
+        self.changes: dict[tuple[str, str], dict[str, int]] = {}
+
+    def available(self, sku: str) -> list[tuple[str, int]]:
+        """(warehouse, units that nobody has reserved)."""
+        self._need(sku)
+        return sorted(self._free.get(sku, {}).items())
+
+    def apply(self, move: StockMove) -> None:
+        self._need(move.sku)
+        change = self.changes.setdefault((move.sku, move.warehouse), {})
+        column = COUNTERS[move.kind]
+        change[column] = change.get(column, 0) + move.units
+        here = self._free.setdefault(move.sku, {})
+        free = {"receive": 1, "restock": 1, "release": 1, "reserve": -1, "consume": 0, "shrink": 0}[move.kind]
+        here[move.warehouse] = here.get(move.warehouse, 0) + free * move.units
+        assert here[move.warehouse] >= 0, f"stock of {move.sku} in {move.warehouse} would be negative"
+
+    def _need(self, sku: str) -> None:
+        if sku not in self._keys:
+            raise SharedMissing(sku)
+
+
+async def lock(conn: asyncpg.Connection, keys: set[str]) -> Stock:
+    """Lock the rows of these SKUs, in one order for everybody, so that two owners cannot wait for each other."""
+    rows = await conn.fetch(
+        "SELECT warehouse, sku, received + restocked + released - reserved AS free FROM stock"
+        " WHERE sku = ANY($1) ORDER BY sku, warehouse FOR UPDATE", sorted(keys)) if keys else []
+    return Stock(keys, rows)
+
+
+async def write(conn: asyncpg.Connection, stock: Stock) -> None:
+    """One statement for the whole batch: a SKU that everybody buys is still one update."""
+    if not stock.changes:
+        return
+    order = sorted(stock.changes)
+    skus, warehouses = [key[0] for key in order], [key[1] for key in order]
+    # An upsert would check the constraints against the bare changes, so the rows are made first.
+    if fresh := [n for n, key in enumerate(order) if key not in stock.stored]:
+        await conn.execute("INSERT INTO stock (sku, warehouse) SELECT * FROM unnest($1::text[], $2::text[])"
+                           " ON CONFLICT DO NOTHING", [skus[n] for n in fresh], [warehouses[n] for n in fresh])
+    columns = [[stock.changes[key].get(name, 0) for key in order] for name in COUNTERS.values()]
+    await conn.execute(
+        "UPDATE stock s SET received = s.received + n.received, reserved = s.reserved + n.reserved,"
+        " released = s.released + n.released, consumed = s.consumed + n.consumed, restocked = s.restocked + n.restocked,"
+        " shrunk = s.shrunk + n.shrunk FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[],"
+        " $6::bigint[], $7::bigint[], $8::bigint[])"
+        " AS n(sku, warehouse, received, reserved, released, consumed, restocked, shrunk)"
+        " WHERE s.sku = n.sku AND s.warehouse = n.warehouse", skus, warehouses, *columns)
