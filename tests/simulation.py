@@ -1,0 +1,173 @@
+"""The three services in memory: real `read`, `Batch` and machines; lists for topics, a dictionary for each database.
+
+A unit-test fake of Kafka and PostgreSQL only: the same paths run on the real ones in test_system.py. `World` delivers
+records in any interleaving a seeded random generator picks, once or twice, which is what Kafka may do across topics.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.parties import Person, seal
+from schemas.topics import INTAKE, MODELS, PROVIDER_RESULT, REPORT, TOPICS
+from services.orders import machine as orders
+from services.payments import machine as payments
+from services.runtime.batch import Batch, Entry, Out, Record, Spec, envelope_for, read
+from services.runtime.decision import TIMER, Incoming
+from services.shipping import machine as shipping
+from services.shipping import storage
+from schemas.topics import ORDER, PAYMENT, SHIPMENT
+
+KEY = bytes(range(32))
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+TOPIC_OF = {model.__name__: topic.name for topic in TOPICS for model in topic.messages}
+
+
+def specs() -> list[Spec]:
+    def decide_order(state, document, incoming, shared, now):
+        return orders.decide(state, document, incoming, KEY, now)
+
+    return [
+        Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - {TIMER}, orders.Order, decide_order,
+             orders.STATE, orders.DOCUMENT),
+        Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - {TIMER},
+             payments.Account, payments.decide, payments.STATE),
+        Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - {TIMER}, shipping.Shipment,
+             shipping.decide, shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage),
+    ]
+
+
+class EveryStock(storage.Stock):
+    """All stock rows, always locked: there is nobody else."""
+
+    def __init__(self):
+        super().__init__(set(), [])
+
+    def _need(self, sku: str) -> None:
+        pass
+
+
+@dataclass
+class Party:
+    """One service: its orders, and how far it has read each topic."""
+
+    spec: Spec
+    entries: dict[str, Entry] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    ledger: list[tuple] = field(default_factory=list)
+
+
+class World:
+    """Topics, services and a clock. `outside(event, world)` stands for everybody else."""
+
+    def __init__(self, outside, seed: int = 0):
+        self.outside, self.random = outside, random.Random(seed)
+        self.parties = {spec.name: Party(spec) for spec in specs()}
+        self.topics: dict[str, list[tuple[bytes, bytes, tuple]]] = defaultdict(list)
+        self.now = START
+        self.stock = EveryStock()
+        self.events: list[Out] = []
+        self.dead: list[Out] = []
+        self.intents: list[tuple[str, object]] = []
+        self.commands = 0
+
+    def send(self, message, source: str = "/storefront", id: str | None = None) -> None:
+        """Publish a command or report from outside."""
+        self.commands += 1
+        name, topic = type(message).__name__, TOPIC_OF[type(message).__name__]
+        envelope = Envelope(id or f"{name}-{self.commands}", name, source, self.now, message.order_id)
+        value = message.model_dump_json().encode()
+        self.topics[topic].append((message.order_id.encode(), value, tuple(headers_of(envelope, dataschema_of(topic, name)))))
+
+    def run(self, steps: int = 10_000, doubles: bool = False) -> None:
+        """Until nothing is left to read: pick a service and a topic, let it read a few records; repeat."""
+        for _ in range(steps):
+            ready = [(p, t.name) for p in self.parties.values() for t in p.spec.inputs
+                     if p.positions[t.name] < len(self.topics[t.name])]
+            if not ready:
+                return
+            party, topic = self.random.choice(ready)
+            count = self.random.randint(1, 4)
+            self._read(party, topic, count)
+            if doubles and self.random.random() < 0.2:  # a crash between commit and acknowledgement: published twice
+                self.topics[party.spec.output.name].extend(self.topics[party.spec.output.name][-1:])
+        raise AssertionError("the system does not come to rest")
+
+    def wait(self, **delta) -> None:
+        """Let trade time pass: timers fire one after the other, and what follows from them happens in between."""
+        until = self.now + timedelta(**delta)
+        while True:
+            due = [(e.armed, name, order_id) for name, p in self.parties.items() for order_id, e in p.entries.items()
+                   if e.armed is not None and e.armed <= until]
+            if not due:
+                break
+            moment, name, order_id = min(due)
+            self.now = max(self.now, moment)
+            incoming = Incoming(TIMER, f"timer:{order_id}:{moment}", "timer", 0, self.now, None)
+            self._apply(self.parties[name], [Record("timer", 0, order_id.encode(), None, (), order_id, incoming)])
+            self.run()
+        self.now = until
+
+    def state(self, service: str, order_id: str = "A1"):
+        return self.parties[service].entries[order_id].state
+
+    def types(self, *names: str) -> list[str]:
+        """The types of all events in the order of publication; of the named topics' owners, if any."""
+        return [e.type for e in self.events if not names or e.topic.split(".")[0] in names]
+
+    def balance(self) -> dict[str, int]:
+        """The ledger's accounts; together always zero."""
+        sums: dict[str, int] = defaultdict(int)
+        for row in self.parties["payments"].ledger:
+            sums[row[2]] += row[4]
+        assert sum(sums.values()) == 0, sums
+        return dict(sums)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _read(self, party: Party, topic: str, count: int) -> None:
+        start = party.positions[topic]
+        raw = self.topics[topic][start:start + count]
+        party.positions[topic] = start + len(raw)
+        found = (read(party.spec, topic, start + n, key, value, headers) for n, (key, value, headers) in enumerate(raw))
+        self._apply(party, [record for record in found if record is not None])
+
+    def _apply(self, party: Party, records: list[Record]) -> None:
+        batch = Batch(party.spec, 0, 1, party.entries, self.stock, self.now)
+        for record in records:
+            batch.handle(record)
+        for order_id, draft in batch.drafts.items():
+            # What would be stored must come back the same, or a crash would change the order.
+            encoded = party.spec.state_type.dump_json(draft.state)
+            assert party.spec.state_type.validate_json(encoded) == draft.state
+            due = None if draft.state.closed else draft.state.due()
+            draft.armed, draft.stored = due, True
+            party.entries[order_id] = draft
+        party.ledger.extend(batch.rows.get("ledger", ()))
+        for out in batch.out:
+            if out.headers is not None:
+                self.dead.append(out)
+                continue
+            headers = tuple(headers_of(envelope_for(out), dataschema_of(out.topic, out.type)))
+            self.topics[out.topic].append((out.key, out.value, headers))
+            self.events.append(out)
+            self.outside(MODELS[out.type].model_validate_json(out.value), self)
+        for order_id, intent in batch.intents:
+            self.outside((order_id, intent), self)
+
+
+def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 5000),), freight: int = 700,
+          on_shortage: str = "ship_available", token: str = "tok_ok", **more) -> PlaceOrder:
+    """A PlaceOrder of (sku, quantity, amount) lines from the US."""
+    person = seal(Person(name="Mei Lin", address="1 Long Road"), KEY)
+    fields = dict(
+        order_id=order_id, merchant_id="m1", currency="USD", origin="US", destination=destination, freight=freight,
+        lines=[OrderLine(line_no=n, sku=s, quantity=q, amount=a) for n, (s, q, a) in enumerate(lines, 1)],
+        total=sum(a for _, _, a in lines) + freight, on_shortage=on_shortage, payment_token=token, buyer=person,
+        consignee=person, placed_at=START)
+    return PlaceOrder(**(fields | more))
