@@ -10,7 +10,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -114,18 +114,21 @@ class Supervisor:
         for watched in self.watched.values():
             if watched.reviving is not None:
                 watched.reviving.cancel()
-        await asyncio.gather(*(w.reviving for w in self.watched.values() if w.reviving), return_exceptions=True)
+        troubles = await _all(w.reviving for w in self.watched.values() if w.reviving)
         for wave in reversed(waves(self.table)):
             going = [self.watched[p.name].child for p in wave if p.name in self.watched]
-            await asyncio.gather(*(processes.stop(child, grace_s=self._grace_s) for child in going))
+            troubles += await _all(processes.stop(child, grace_s=self._grace_s) for child in going)
         servers = [server for server in (self.kafka, self.postgres) if server is not None]
-        await asyncio.gather(*(server.stop(self._grace_s * 2) for server in servers))
+        troubles += await _all(server.stop(self._grace_s * 2) for server in servers)
         if self.clock is not None:
             clocks.save(self.folder.clock, self.clock, stopped=True)
             self.phase = "failed" if self._error else "stopped"
             self.watched.clear()
             self._save()
         self._lock.release()
+        for trouble in troubles:
+            if not isinstance(trouble, asyncio.CancelledError):
+                raise trouble
 
     def hurry(self) -> None:
         """Asked to stop a second time: no more patience. PostgreSQL replays its log at the next start."""
@@ -227,6 +230,11 @@ class Supervisor:
         if name == "postgres":
             return self.postgres.log
         return self.kafka.log(int(name.split("-")[1])) if name.startswith("kafka-") else self.folder.log(name)
+
+
+async def _all(steps: Iterable[Awaitable[object]]) -> list[BaseException]:
+    """Do all of them to the end, whatever one of them raises; what was raised."""
+    return [e for e in await asyncio.gather(*steps, return_exceptions=True) if isinstance(e, BaseException)]
 
 
 async def run(supervisor: Supervisor, body: Callable[[Supervisor], Awaitable[T]] | None = None) -> T:

@@ -120,6 +120,11 @@ class LocalPostgres:
 
     async def _initialise(self) -> None:
         """initdb beside the final place and one rename: a broken-off one is never taken for a database."""
+        if not unprivileged.has_name():
+            raise StartError(
+                "PostgreSQL runs only as a user with a name", f"uid {os.geteuid()}",
+                "Add this user to /etc/passwd, or name a database with TRADEWIND_ORDERS_DSN and its siblings.",
+            )  # fmt: skip
         draft = self.folder / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True, mode=0o700)

@@ -28,6 +28,14 @@ def needed() -> bool:
     return os.geteuid() == 0
 
 
+def has_name() -> bool:
+    """Whether this process's user is known to the system; in a container it may be a bare number."""
+    try:
+        return bool(pwd.getpwuid(os.geteuid()))
+    except KeyError:
+        return False
+
+
 def own(folder: Path) -> None:
     """Give `folder` and what is in it to the unprivileged user, who must be the owner of a database folder."""
     user = pwd.getpwnam(_USER)
