@@ -1,0 +1,106 @@
+"""What the storefront says for its people: buyers, merchants, the arbiter and the finance clerk. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+
+from schemas import orders_intake as buyer
+from schemas.model import LineQuantity
+from schemas.payments_provider_result import RecordManualPayout
+from schemas.topics import INTAKE, PROVIDER_RESULT
+from services.simulators.outsiders import Heard, Memory, Message, Reaction, after, said_id
+
+STOREFRONT, FINANCE = "/storefront", "/finance"
+GRANT_MINOR = 100
+
+
+
+def _ask(low: float, high: float, memory: Memory, said: str, message: Message) -> list[Reaction]:
+    return [after(low, high, memory, INTAKE.name, STOREFRONT, said, message)]
+
+
+def cancel_planned(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    order_id = heard.data.order_id
+    return _ask(0, 0, memory, f"cancel:{order_id}", buyer.CancelOrder(order_id=order_id, reason="changed my mind"))
+
+
+def cancel_held(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    if event.order_id in memory.done:  # into China every parcel has a payment of its own; one cancellation is enough
+        return []
+    lines = [LineQuantity(line_no=1, quantity=1)] if scenario == "cancel_line" else None
+    message = buyer.CancelOrder(order_id=event.order_id, lines=lines, reason="ordered by mistake")
+    return _ask(0, 0.2, memory, said_id("cancel", event.payment_id), message)
+
+
+def cancel_late(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    if event.order_id in memory.done:
+        return []
+    message = buyer.CancelOrder(order_id=event.order_id, reason="not needed any more")
+    return _ask(0, 0.2, memory, f"cancel:{event.parcel_id}", message)
+
+
+def buyer_has_it(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
+    if scenario == "never_confirmed":
+        return []
+    if scenario == "return_whole":
+        message = buyer.RequestReturn(order_id=order_id, parcel_id=parcel_id, reason="not as expected")
+        return _ask(12, 48, memory, f"return:{parcel_id}", message)
+    if scenario == "return_line":
+        line_no = memory.first_line.get(parcel_id, (1, False))[0]
+        message = buyer.RequestReturn(order_id=order_id, parcel_id=parcel_id, reason="one too many",
+                                      lines=[LineQuantity(line_no=line_no, quantity=1)])
+        return _ask(12, 48, memory, f"return:{parcel_id}:{line_no}", message)
+    if scenario in ("dispute_won", "dispute_lost"):
+        message = buyer.OpenDispute(order_id=order_id, parcel_id=parcel_id, reason="the box was empty")
+        return _ask(2, 24, memory, f"dispute:{parcel_id}", message)
+    return _confirm(heard, scenario, memory)
+
+
+def _confirm(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    message = buyer.ConfirmReceipt(order_id=event.order_id, parcel_id=event.parcel_id)
+    return _ask(1, 24, memory, f"confirm:{event.parcel_id}", message)
+
+
+def keeps_the_rest(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    more = memory.first_line.get(heard.data.parcel_id, (1, False))[1]
+    return _confirm(heard, scenario, memory) if more else []  # what is left unsaid, the confirmation timer says
+
+
+def arbitrate(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    drawn = zlib.crc32(event.parcel_id.encode(), memory.seed & 0xFFFFFFFF) & 1
+    outcome = {"dispute_won": "won", "dispute_lost": "lost"}.get(scenario, "won" if drawn else "lost")
+    message = buyer.ResolveDispute(order_id=event.order_id, parcel_id=event.parcel_id, outcome=outcome)
+    return _ask(24, 48, memory, said_id("verdict", event.dispute_id), message)
+
+
+def dispute_over(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    return _confirm(heard, scenario, memory) if heard.data.outcome == "won" else []
+
+
+def after_completion(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    if event.order_id in memory.done:  # the order completes a second time, because of what was asked the first time
+        return []
+    settled = sorted(k for k, outcome in event.outcomes.items() if outcome == "delivered/settled")
+    if scenario == "grant_refund":
+        return [r for parcel_id in settled[:1] for r in _ask(
+            6, 48, memory, f"grant:{event.order_id}",
+            buyer.GrantRefund(order_id=event.order_id, parcel_id=parcel_id, amount=GRANT_MINOR, reason="goodwill"))]
+    return [r for parcel_id in settled for r in _ask(
+        6, 48, memory, f"return:{parcel_id}",
+        buyer.RequestReturn(order_id=event.order_id, parcel_id=parcel_id, reason="broken after a day"))]
+
+
+def pay_by_hand(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    reference = "BANK-" + hashlib.blake2b(event.payout_id.encode(), digest_size=6).hexdigest()
+    message = RecordManualPayout(order_id=event.order_id, payout_id=event.payout_id, payment_id=event.payment_id,
+                                 parcel_id=event.parcel_id, amount=event.amount, currency=event.currency,
+                                 bank_reference=reference)
+    return [after(4, 24, memory, PROVIDER_RESULT.name, FINANCE, said_id("payout", event.payout_id), message)]

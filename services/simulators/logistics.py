@@ -1,0 +1,167 @@
+"""What warehouses, carriers and customs report. Pure."""
+
+from __future__ import annotations
+
+import zlib
+
+from schemas import shipping_report as report
+from schemas.model import LineQuantity
+from schemas.topics import REPORT
+from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, said_id
+from services.simulators.scenario import SKU_NOWHERE, warehouse_of
+
+CARRIERS = ("bluewave", "northport", "silkroad")
+RETURNS_DESK = "/warehouse/returns"  # the events of a return do not name the warehouse
+BEFORE_HANDOVER = frozenset({"cancel_whole", "cancel_line", "refund_fails"})
+# A parcel that the buyer is about to cancel lies in the warehouse at least this long, in real time: where trade legs
+# take no time, the cancellation would otherwise lose every race against the packers.
+CANCEL_ROOM_S = 2.0
+
+# -- warehouse --------------------------------------------------------------------------------------------------------
+
+
+
+def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    order_id, parcel_id, source = event.order_id, event.parcel_id, f"/warehouse/{event.warehouse}"
+    if scenario == "packing_rejected":
+        message = report.PackingRejected(order_id=order_id, parcel_id=parcel_id, reason="damaged in storage")
+        return [after(1, 6, memory, REPORT.name, source, f"rejected:{parcel_id}", message, 0.0, parcel_id)]
+    said = []
+    if scenario == "short_pick":
+        missing = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
+        said.append(after(1, 2, memory, REPORT.name, source, f"short:{parcel_id}",
+                        report.ShortPickReported(order_id=order_id, parcel_id=parcel_id, lines=missing), 0.0, parcel_id))
+        if sum(line.quantity for line in event.lines) == 1:
+            return said  # nothing is left to pack
+    slow = scenario in BEFORE_HANDOVER
+    low, high = (36, 48) if slow else (2, 6)
+    said.append(after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
+                    report.PackedReported(order_id=order_id, parcel_id=parcel_id), 0.0, parcel_id,
+                    CANCEL_ROOM_S if slow else 0.0))
+    return said
+
+
+def goods_are_back(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    message = report.ReturnedToSenderReported(order_id=event.order_id, parcel_id=event.parcel_id)
+    return [after(24, 48, memory, REPORT.name, RETURNS_DESK, f"back:{event.parcel_id}", message)]
+
+
+def return_arrives(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    message = report.ReturnReceivedReported(order_id=event.order_id, parcel_id=event.parcel_id, return_id=event.return_id)
+    return [after(48, 72, memory, REPORT.name, RETURNS_DESK, said_id("returned", event.return_id), message)]
+
+
+def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """The id names the event: the same line may be short again, because another order was quicker."""
+    said = []
+    for line in heard.data.missing:
+        if not line.sku.startswith(SKU_NOWHERE):
+            warehouse = warehouse_of(line.sku)
+            message = report.InboundReceived(order_id=f"stock:{warehouse}:{line.sku}", warehouse=warehouse, sku=line.sku,
+                                             quantity=line.quantity)
+            said.append(after(6, 24, memory, REPORT.name, f"/warehouse/{warehouse}",
+                            said_id("inbound", f"{heard.id}:{line.line_no}"), message))
+    return said
+
+
+# -- carrier ----------------------------------------------------------------------------------------------------------
+
+
+def carrier_of(parcel_id: str) -> str:
+    """The events after hand-over do not name the carrier; it follows from the parcel."""
+    return CARRIERS[zlib.crc32(parcel_id.encode()) % len(CARRIERS)]
+
+
+def _scans(heard: Heard, memory: Memory, *legs: tuple[str, type, dict, float, float]) -> list[Reaction]:
+    """One scan after another, each `low` to `high` trade hours after the one before; none for a stopped parcel."""
+    order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
+    if parcel_id in memory.stopped:
+        return []
+    source, at, said = f"/carrier/{carrier_of(parcel_id)}", 0.0, []
+    for word, model, fields, low, high in legs:
+        scan = f"{word}:{parcel_id}"
+        at += hours(memory, scan, low, high)
+        said.append(Reaction(at, REPORT.name, model(order_id=order_id, parcel_id=parcel_id, **fields), scan, source,
+                             parcel_id))
+    return said
+
+
+def collect(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    parcel_id = heard.data.parcel_id
+    tracking_no = f"TW{zlib.crc32(parcel_id.encode()):010d}{zlib.adler32(parcel_id.encode()):010d}"
+    return _scans(heard, memory, ("handed-over", report.HandedOverReported,
+                                  {"carrier": carrier_of(parcel_id), "tracking_no": tracking_no}, 1, 6))
+
+
+def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    if scenario in ("lost_silent", "cancel_too_late_accepted"):
+        return []  # lost without a trace; or still in the depot when the buyer's wish arrives
+    if scenario == "lost_reported":
+        return _scans(heard, memory, ("lost", report.LossReported, {}, 24, 48))
+    if heard.data.regime == "domestic":
+        return last_mile(heard, scenario, memory)
+    return _scans(heard, memory, ("exported", report.ExportedReported, {}, 1, 6), ("arrived", report.ArrivedReported, {}, 1, 6))
+
+
+def last_mile(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    out = report.OutForDeliveryReported
+    if scenario not in ("delivery_pickup", "delivery_return"):
+        return _scans(heard, memory, ("out:1", out, {}, 1, 6), ("delivered", report.DeliveredReported, {}, 1, 6))
+    failed = report.DeliveryFailureReported
+    return _scans(heard, memory, *(leg for n in (1, 2, 3) for leg in (
+        (f"out:{n}", out, {}, 1, 20), (f"failed:{n}", failed, {"attempt": n, "reason": "nobody at home"}, 1, 4))))
+
+
+def collected(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    return _scans(heard, memory, ("delivered", report.DeliveredReported, {}, 12, 48))
+
+
+def gives_way(parcel_id: str, scenario: str, memory: Memory) -> bool:
+    if scenario in ("cancel_too_late_declined", "lost_silent", "lost_reported"):
+        return False
+    return scenario == "cancel_too_late_accepted" or bool(zlib.crc32(parcel_id.encode(), memory.seed & 0xFFFFFFFF) & 1)
+
+
+def intercept(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    common = {"order_id": event.order_id, "parcel_id": event.parcel_id}
+    message = (report.InterceptAccepted(**common) if gives_way(event.parcel_id, scenario, memory) else
+               report.InterceptRefused(**common, reason="already on its way"))
+    said = said_id("intercept", f"{event.parcel_id}:{event.cancellation_id}")
+    return [after(0.5, 2, memory, REPORT.name, f"/carrier/{carrier_of(event.parcel_id)}", said, message)]
+
+
+def pay_claim(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    if not event.claim:
+        return []
+    message = report.ClaimPaidReported(order_id=event.order_id, parcel_id=event.parcel_id, amount=event.claim)
+    source = f"/carrier/{carrier_of(event.parcel_id)}"
+    return [after(24, 48, memory, REPORT.name, source, f"claim:{event.parcel_id}", message)]
+
+
+# -- customs ----------------------------------------------------------------------------------------------------------
+
+
+def present(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    message = report.PresentedReported(order_id=event.order_id, parcel_id=event.parcel_id)
+    return [after(1, 6, memory, REPORT.name, f"/customs/{event.destination}", f"presented:{event.parcel_id}", message)]
+
+
+def clear(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    common, source = {"order_id": event.order_id, "parcel_id": event.parcel_id}, f"/customs/{event.destination}"
+    if scenario == "customs_refused":
+        message = report.CustomsRefusalReported(**common, reason="the goods may not enter")
+        return [after(1, 6, memory, REPORT.name, source, f"refused:{event.parcel_id}", message)]
+    said, start = [], 0.0
+    if scenario == "customs_held":
+        held = after(1, 6, memory, REPORT.name, source, f"held:{event.parcel_id}",
+                   report.CustomsHoldReported(**common, reason="inspection"))
+        said, start = [held], held.delay_s + 20 * HOUR
+    released = report.CustomsReleaseReported(**common)
+    return [*said, after(1, 6, memory, REPORT.name, source, f"released:{event.parcel_id}", released, start)]

@@ -1,0 +1,71 @@
+"""What every outsider has: what it heard, what it says in return, what it remembers, how long it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+HOUR = 3600.0
+ID_MAX = 190
+
+Message = Any  # a command or report of `schemas`
+
+
+@dataclass(slots=True, frozen=True)
+class Heard:
+    """One event of our services: its CloudEvents id and the decoded model."""
+
+    id: str
+    data: Any
+
+
+class Reaction(NamedTuple):
+    """Say `message` on `topic`, `delay_s` trade seconds after the event (and at least `real_s` real ones from now).
+
+    Not said at all when the parcel `unless_stopped` was stopped in the meantime.
+    """
+
+    delay_s: float
+    topic: str
+    message: Message
+    id: str
+    source: str
+    unless_stopped: str = ""
+    real_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """The newest `limit` facts of each kind. `done`: orders cancelled or compensated once; `stopped`: parcels that travel
+    no further; `first_line`: parcel -> (a line in it, whether it holds more than one unit)."""
+
+    seed: int
+    limit: int = 20_000
+    done: dict[str, None] = field(default_factory=dict)
+    stopped: dict[str, None] = field(default_factory=dict)
+    first_line: dict[str, tuple[int, bool]] = field(default_factory=dict)
+
+    def note(self, facts: dict, key: str, value: Any = None) -> None:
+        facts[key] = value
+        if len(facts) > self.limit:
+            del facts[next(iter(facts))]
+
+
+def hours(memory: Memory, key: str, low: float, high: float) -> float:
+    """Trade seconds between `low` and `high` hours; the same for the same key and seed."""
+    return HOUR * (low + (high - low) * (zlib.crc32(key.encode(), memory.seed & 0xFFFFFFFF) % 10_000) / 10_000)
+
+
+def said_id(kind: str, key: str) -> str:
+    """A partner's id inside `key` may be long; an envelope's id may not."""
+    if len(key) > ID_MAX:
+        key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    return f"{kind}:{key}"
+
+
+def after(low: float, high: float, memory: Memory, topic: str, source: str, said: str, message: Message, start: float = 0.0,
+        unless_stopped: str = "", real_s: float = 0.0) -> Reaction:
+    """A reaction `low` to `high` trade hours from `start` (trade seconds)."""
+    return Reaction(start + hours(memory, said, low, high), topic, message, said, source, unless_stopped, real_s)

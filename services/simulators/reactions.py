@@ -1,0 +1,76 @@
+"""What buyers, warehouses, carriers, customs and the finance clerk do when they hear of something. Pure.
+
+    react(role, heard, scenario, memory) -> list[Reaction]     reads the memory only
+    remember(heard, scenario, memory)                          the only function that changes it
+
+A reaction's id follows from what it answers, so an outsider that hears the same event twice says the same thing twice,
+byte for byte, and its readers can tell. What is remembered makes the world more lifelike and is lost with the process;
+no order depends on it to come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.simulators import buyers, logistics
+from services.simulators.logistics import BEFORE_HANDOVER
+from services.simulators.outsiders import Heard, Memory, Reaction
+
+ROLES = ("storefront", "warehouse", "carrier", "customs")
+_LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
+_COMPENSATED = frozenset({"grant_refund", "return_after_settlement"})
+ONCE = {("PaymentHeld", s) for s in BEFORE_HANDOVER} | {("ParcelHandedOver", s) for s in _LATE} \
+    | {("OrderCompleted", s) for s in _COMPENSATED}
+
+_Answer = Callable[[Heard, str, Memory], list[Reaction]]
+# role -> type -> (what it does, the scenarios in which it does; None: in all). Others are not even decoded.
+TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
+    "storefront": {
+        "ParcelsAllocated": (buyers.cancel_planned, frozenset({"cancel_before_payment"})),
+        "PaymentHeld": (buyers.cancel_held, BEFORE_HANDOVER),
+        "ParcelHandedOver": (buyers.cancel_late, _LATE),
+        "ParcelDelivered": (buyers.buyer_has_it, None),
+        "ReturnReceived": (buyers.keeps_the_rest, frozenset({"return_line"})),
+        "DisputeOpened": (buyers.arbitrate, None),
+        "DisputeResolved": (buyers.dispute_over, None),
+        "OrderCompleted": (buyers.after_completion, _COMPENSATED),
+        "ManualPayoutRequested": (buyers.pay_by_hand, None),
+    },
+    "warehouse": {
+        "FulfilmentRequested": (logistics.pack, None), "ReturnAuthorised": (logistics.return_arrives, None),
+        "ParcelReturning": (logistics.goods_are_back, None), "CustomsRefused": (logistics.goods_are_back, None),
+        "Backordered": (logistics.restock, None),
+    },
+    "carrier": {
+        "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),
+        "CustomsReleased": (logistics.last_mile, None), "ParcelLost": (logistics.pay_claim, None),
+        "ParcelAtPickup": (logistics.collected, frozenset({"delivery_pickup"})),
+        "InterceptRequested": (logistics.intercept, None),
+    },
+    "customs": {"ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},
+}
+# Types that are decoded only to be remembered, by the roles that need them.
+NOTED = {"storefront": {"ParcelsAllocated": frozenset({"return_line"})}, "warehouse": {"ParcelCancelled": None}}
+
+
+def react(role: str, heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """What `role` says to this event. Types and scenarios that do not concern it give an empty list."""
+    known = TABLE[role].get(type(heard.data).__name__)
+    if known is None or (known[1] is not None and scenario not in known[1]):
+        return []
+    return known[0](heard, scenario, memory)
+
+
+def remember(heard: Heard, scenario: str, memory: Memory) -> None:
+    """Note what later reactions need. Called once an event, after every role has reacted to it."""
+    event = heard.data
+    name = type(event).__name__
+    if name == "InterceptRequested" and logistics.gives_way(event.parcel_id, scenario, memory):
+        memory.note(memory.stopped, event.parcel_id)
+    elif name == "ParcelCancelled":
+        memory.note(memory.stopped, event.parcel_id)
+    elif (name, scenario) in ONCE:
+        memory.note(memory.done, event.order_id)
+    elif name == "ParcelsAllocated" and scenario == "return_line":
+        for plan in event.parcels:
+            memory.note(memory.first_line, plan.parcel_id, (plan.lines[0].line_no, sum(l.quantity for l in plan.lines) > 1))

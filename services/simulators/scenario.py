@@ -1,0 +1,133 @@
+"""What happens to an order in the outside world: one scenario each, chosen by its id and a seed.
+
+Nobody tells a warehouse, a carrier or a buyer which scenario an order has: each computes it, so that they agree without
+talking. An order whose id starts with `try.<scenario>.` has that scenario; all others draw one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+FORCED = "try."
+EXITS_PERMILLE = 50
+TOKEN = "tok_test_ok"
+NO_PAPERS_HS_CODE = "000000"
+# An SKU with the first prefix is in no warehouse; one with the second is stocked with one unit less than was ordered.
+SKU_NOWHERE, SKU_PART = "NONE-", "PART-"
+WAREHOUSES = ("SEA1", "PVD1")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`weight`: of a thousand orders that leave the normal way, how many go this one.
+
+    `fast`: it ends without a deadline of the trade and without a misbehaving provider, so that a benchmark, whose clock
+    does not run ahead, can contain it. `token`: what the buyer pays with, which is how the provider knows what to do.
+    """
+
+    name: str
+    weight: int
+    text: str
+    fast: bool = True
+    token: str = TOKEN
+
+
+SCENARIOS = {s.name: s for s in (
+    Scenario("normal", 0, "packed, carried, cleared, delivered, confirmed by the buyer"),
+    Scenario("cancel_before_payment", 60, "the buyer cancels as soon as the parcels are planned"),
+    Scenario("cancel_whole", 60, "cancelled after the money is held, before hand-over"),
+    Scenario("cancel_line", 60, "one unit of one line is cancelled before hand-over"),
+    Scenario("cancel_too_late_accepted", 30, "cancelled after hand-over; the carrier stops the parcel"),
+    Scenario("cancel_too_late_declined", 30, "cancelled after hand-over; the carrier goes on"),
+    Scenario("short_pick", 60, "one unit of a parcel's first line is not on the shelf"),
+    Scenario("packing_rejected", 30, "the warehouse cannot pack the parcel"),
+    Scenario("customs_held", 60, "customs holds the parcel, then releases it"),
+    Scenario("customs_refused", 30, "customs refuses the parcel; it goes back"),
+    Scenario("delivery_pickup", 40, "three attempts fail; collected at the pickup point"),
+    Scenario("delivery_return", 20, "three attempts fail and nobody collects; it goes back", fast=False),
+    Scenario("lost_silent", 20, "no scan after hand-over; shipping finds it lost", fast=False),
+    Scenario("lost_reported", 30, "the carrier reports the loss and pays the claim"),
+    Scenario("return_whole", 50, "the buyer sends everything back within the window"),
+    Scenario("return_line", 50, "the buyer sends one unit back and keeps the rest"),
+    Scenario("return_after_settlement", 30, "confirmed and settled, then sent back: clawed back from the merchant"),
+    Scenario("dispute_won", 30, "the buyer disputes; the merchant is right"),
+    Scenario("dispute_lost", 30, "the buyer disputes; the buyer is right"),
+    Scenario("grant_refund", 40, "the merchant grants part of the money back after settlement"),
+    Scenario("never_confirmed", 40, "the buyer says nothing; the confirmation timer does", fast=False),
+    Scenario("declined", 40, "the payment is declined", token="tok_test_declined"),
+    Scenario("payment_pending", 20, "the payment stays pending for a while", fast=False, token="tok_test_pending"),
+    Scenario("payment_abandoned", 10, "the buyer never finishes paying; the reservation expires", fast=False,
+             token="tok_test_abandoned"),
+    Scenario("provider_timeout", 20, "the provider does the work, and its answer is lost", fast=False,
+             token="tok_test_timeout"),
+    Scenario("provider_500", 20, "the provider fails, then works", fast=False, token="tok_test_500"),
+    Scenario("refund_fails", 10, "cancelled after the hold, and the refund fails: paid by hand", fast=False,
+             token="tok_test_refund_fails"),
+    Scenario("documents_missing", 10, "the customs papers are never complete; the authorisation expires", fast=False),
+    Scenario("no_stock", 20, "no warehouse has it; no money moves"),
+    Scenario("part_stock_ship", 30, "part of it is there: ship that, cancel the rest"),
+    Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
+)}
+
+assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"
+
+
+def _draw(fast: bool) -> tuple[str, ...]:
+    """One name a share: an index into it is a draw."""
+    return tuple(s.name for s in SCENARIOS.values() if s.fast or not fast for _ in range(s.weight))
+
+
+_DRAWS = {fast: _draw(fast) for fast in (False, True)}
+
+
+@lru_cache(maxsize=65_536)
+def scenario_of(order_id: str, seed: int, exits_permille: int = EXITS_PERMILLE, fast: bool = False) -> str:
+    """The name of an order's scenario: always the same for the same arguments.
+
+    `exits_permille`: of a thousand orders, how many leave the normal way. `fast`: only scenarios that end without a
+    deadline of the trade are drawn (a forced one is what it says). An unknown forced name draws like any other id.
+    """
+    if order_id.startswith(FORCED):
+        name = order_id[len(FORCED):].partition(".")[0]
+        if name in SCENARIOS:
+            return name
+    digest = hashlib.blake2b(f"{seed}:{order_id}".encode(), digest_size=8).digest()
+    if int.from_bytes(digest[:4], "big") % 1000 >= exits_permille:
+        return "normal"
+    draw = _DRAWS[fast]
+    return draw[int.from_bytes(digest[4:], "big") % len(draw)]
+
+
+def forced_id(scenario: str, tail: str) -> str:
+    """An order id that has this scenario; `tail` keeps it apart from others (letters, digits, . _ : -)."""
+    return f"{FORCED}{SCENARIOS[scenario].name}.{tail}"
+
+
+def payment_token_of(scenario: str) -> str:
+    """What the buyer of such an order pays with."""
+    return SCENARIOS[scenario].token
+
+
+def hs_code_of(scenario: str, usual: str) -> str:
+    """The customs code of the order's first line: one without papers where the scenario asks for it."""
+    return NO_PAPERS_HS_CODE if scenario == "documents_missing" else usual
+
+
+def sku_of(scenario: str, order_id: str, usual: str) -> str:
+    """The SKU of the order's first line; where stock is the point it is the order's own, so that others keep theirs."""
+    prefix = {"no_stock": SKU_NOWHERE, "part_stock_ship": SKU_PART, "part_stock_wait": SKU_PART}.get(scenario)
+    if prefix is None:
+        return usual
+    return prefix + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+
+
+def on_shortage_of(scenario: str) -> str:
+    return "wait" if scenario == "part_stock_wait" else "ship_available"
+
+
+@lru_cache(maxsize=65_536)
+def warehouse_of(sku: str) -> str:
+    """The one warehouse that keeps this SKU."""
+    return WAREHOUSES[hashlib.blake2b(sku.encode(), digest_size=1).digest()[0] % len(WAREHOUSES)]
