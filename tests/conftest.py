@@ -42,7 +42,7 @@ async def kafka(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) ->
         with KafkaContainer(KAFKA_IMAGE).with_kraft() as container:
             yield container.get_bootstrap_server()
         return
-    local = LocalKafka(tmp_path_factory.mktemp("kafka"), free_port(), cache=cache_folder)
+    local = LocalKafka(tmp_path_factory.mktemp("kafka"), free_port(2), cache=cache_folder)
     await local.start()
     yield local.bootstrap
     await local.stop()

@@ -39,7 +39,7 @@ async def _read(bootstrap: str, count: int) -> list[bytes]:
 
 
 async def test_kafka_keeps_its_records_over_a_stop_a_crash_and_another_port(tmp_path: Path, cache_folder: Path) -> None:
-    first = LocalKafka(tmp_path, free_port(), cache=cache_folder)
+    first = LocalKafka(tmp_path, free_port(2), cache=cache_folder)
     await first.start()
     assert INTAKE.name in await ensure_topics(first.bootstrap, 2)
     assert await ensure_topics(first.bootstrap, 2) == []
@@ -48,7 +48,7 @@ async def test_kafka_keeps_its_records_over_a_stop_a_crash_and_another_port(tmp_
     await first.stop()
     assert not psutil.pid_exists(pid)
 
-    second = LocalKafka(tmp_path, free_port(), cache=cache_folder)
+    second = LocalKafka(tmp_path, free_port(2), cache=cache_folder)
     await second.start()
     await _send(second.bootstrap, b"before the crash")
     second.children[1].signal(signal.SIGKILL)
@@ -60,7 +60,7 @@ async def test_kafka_keeps_its_records_over_a_stop_a_crash_and_another_port(tmp_
 
 
 async def test_a_running_kafka_of_this_folder_is_taken_over(tmp_path: Path, cache_folder: Path) -> None:
-    one = LocalKafka(tmp_path, free_port(), cache=cache_folder)
+    one = LocalKafka(tmp_path, free_port(2), cache=cache_folder)
     await one.start()
     other = LocalKafka(tmp_path, one.port, cache=cache_folder)
     await other.start()
@@ -70,7 +70,7 @@ async def test_a_running_kafka_of_this_folder_is_taken_over(tmp_path: Path, cach
 
 
 async def test_three_nodes_replicate(tmp_path: Path, cache_folder: Path) -> None:
-    kafka = LocalKafka(tmp_path, free_port(3), nodes=3, cache=cache_folder)
+    kafka = LocalKafka(tmp_path, free_port(6), nodes=3, cache=cache_folder)
     await kafka.start()
     try:
         await ensure_topics(kafka.bootstrap, 1)
@@ -85,7 +85,7 @@ async def test_three_nodes_replicate(tmp_path: Path, cache_folder: Path) -> None
 async def test_kafka_refuses_a_folder_of_another_version(tmp_path: Path, cache_folder: Path) -> None:
     (tmp_path / "version.json").write_text(json.dumps({"kafka": "3.9.0", "nodes": 1, "cluster": "x"}))
     with pytest.raises(FolderOfAnotherVersion, match="kafka 3.9.0.*TRADEWIND_DATA_FOLDER"):
-        await LocalKafka(tmp_path, free_port(), cache=cache_folder).start()
+        await LocalKafka(tmp_path, free_port(2), cache=cache_folder).start()
 
 
 async def test_a_taken_port_names_the_process_and_the_setting(tmp_path: Path, cache_folder: Path) -> None:
@@ -150,7 +150,7 @@ async def main(folder, cache, kafka_port, postgres_port):
     await asyncio.sleep(3600)
 asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
 """
-    arguments = [str(tmp_path), str(cache_folder), str(free_port()), str(free_port())]
+    arguments = [str(tmp_path), str(cache_folder), str(free_port(2)), str(free_port())]
     parent = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
     children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
     assert len(children) == 2

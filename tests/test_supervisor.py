@@ -56,7 +56,7 @@ def local(tmp_path: Path, cache_folder: Path) -> Iterator[dict[str, str]]:
     data = tmp_path / "data"
     yield {name: value for name, value in os.environ.items() if not name.startswith("TRADEWIND_")} | {
         "TRADEWIND_DATA_FOLDER": str(data), "TRADEWIND_CACHE_FOLDER": str(cache_folder), "NO_COLOR": "1",
-        "TRADEWIND_KAFKA_PORT": str(free_port()), "TRADEWIND_POSTGRES_PORT": str(ports),
+        "TRADEWIND_KAFKA_PORT": str(free_port(2)), "TRADEWIND_POSTGRES_PORT": str(ports),
         "TRADEWIND_ORDERS_PORT": str(ports + 1), "TRADEWIND_CONSOLE_PORT": str(ports + 2),
         "TRADEWIND_PROVIDER_PORT": str(ports + 3), "TRADEWIND_WEBHOOK_PORT": str(ports + 4),
     }  # fmt: skip
@@ -183,6 +183,17 @@ def test_up_status_down_and_up_again(local: dict[str, str]) -> None:
     code, line, error = tradewind(local, "up", "--detach", "--only", "")
     assert code == exits.OK, error
     assert tradewind(local, "down")[1] == {"stopped": True}
+
+
+def test_everything_that_is_installed_starts_and_stops(local: dict[str, str]) -> None:
+    done = tradewind(local, "up", "--detach")
+    assert done[0] == exits.OK, done
+    everything = family(done[1]["supervisor"])
+    code, line, _ = tradewind(local, "status")
+    assert code == exits.OK and {"orders", "payments", "shipping"} <= set(line["processes"])
+    assert all(process["alive"] and process["restarts"] == 0 for process in line["processes"].values())
+    assert tradewind(local, "down")[1] == {"stopped": True}
+    assert none_left(everything)
 
 
 def _in_front(env: dict[str, str]) -> subprocess.Popen[str]:

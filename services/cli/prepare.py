@@ -64,6 +64,7 @@ def addresses(settings: Settings) -> dict[str, str]:
     places = {"kafka": settings.bootstrap}
     places |= {f"database of {service}": public_address(settings.dsn(service)) for service in SERVICES}
     return places | {
+        "payment provider": settings.provider_address,
         "orders API": f"http://127.0.0.1:{settings.orders_port}",
         "console": f"http://127.0.0.1:{settings.console_port}",
     }

@@ -19,7 +19,6 @@ from services.runtime import processes
 from services.runtime.kafka_jars import KAFKA_VERSION, jars
 from services.runtime.processes import Child, FolderOfAnotherVersion, NotReady, StartError, read_json, write_json
 
-_CONTROLLER_OFFSET = 100  # the controller of a node listens this far above its broker
 _HEAP = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
          "--sun-misc-unsafe-memory-access=allow"]  # fmt: skip
 _LOGGING = """<Configuration status="WARN" shutdownHook="disable"><Appenders><Console name="out"><PatternLayout
@@ -71,7 +70,7 @@ class LocalKafka:
     """
 
     def __init__(self, folder: Path, port: int, nodes: int = 1, cache: Path | None = None) -> None:
-        """`port` is the first broker's, the others follow; each controller has its broker's + 100."""
+        """`port` is the first broker's, the others follow; then come the controllers'."""
         assert nodes in (1, 3), nodes
         self.folder, self.port, self.nodes = Path(folder).absolute(), port, nodes
         self.cache = cache or self.folder / "cache"
@@ -109,7 +108,7 @@ class LocalKafka:
                     "Stop it first (`tradewind down`).",
                 )  # fmt: skip
             return self.children[node]
-        for taken in (port, port + _CONTROLLER_OFFSET):
+        for taken in (port, port + self.nodes):
             processes.require_port(taken, "TRADEWIND_KAFKA_PORT")
         home = self.folder / f"node-{node}"
         home.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ class LocalKafka:
     @property
     def ports(self) -> list[int]:
         """All ports that the nodes listen on."""
-        return [self.port + n + offset for n in range(self.nodes) for offset in (0, _CONTROLLER_OFFSET)]
+        return list(range(self.port, self.port + 2 * self.nodes))
 
     def check_folder(self) -> None:
         """Raises FolderOfAnotherVersion; a folder that is not there yet is fine."""
@@ -178,10 +177,10 @@ class LocalKafka:
 
     def _properties(self, node: int, home: Path) -> str:
         voters = ",".join(
-            f"{n + 1}@127.0.0.1:{self.port + n + _CONTROLLER_OFFSET}" for n in range(self.nodes))  # fmt: skip
+            f"{n + 1}@127.0.0.1:{self.port + self.nodes + n}" for n in range(self.nodes))  # fmt: skip
         port = self.port + node - 1
         return _PROPERTIES.format(
-            node=node, voters=voters, port=port, controller=port + _CONTROLLER_OFFSET, data=home / "data",
+            node=node, voters=voters, port=port, controller=port + self.nodes, data=home / "data",
             replicas=self.nodes, in_sync=2 if self.nodes == 3 else 1,
         )  # fmt: skip
 

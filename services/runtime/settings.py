@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     cache_folder: Path = Field(default_factory=_default_cache, description="the broker's downloaded jars")
 
     # The local broker and database.
-    kafka_port: int = Field(19092, ge=1, le=65000, description="first local broker; node n has the n-th after it")
+    kafka_port: int = Field(19092, ge=1, le=65000, description="first local broker; the others and the controllers follow")
     kafka_nodes: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(1, description="local brokers; 3 replicate with min ISR 2")
     postgres_port: int = Field(15432, ge=1, le=65535)
 
