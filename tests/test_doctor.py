@@ -21,7 +21,7 @@ from services.runtime.settings import Settings
 @pytest.fixture
 def settings(tmp_path: Path, cache_folder: Path) -> Settings:
     port = free_port(5)
-    ports = dict(zip(("postgres_port", "orders_port", "console_port", "provider_port", "webhook_port"), range(port, port + 5)))
+    ports = dict(zip(("postgres_port", "orders_port", "console_port", "provider_port", "webhook_port"), range(port, port + 5), strict=True))
     return Settings(data_folder=tmp_path, cache_folder=cache_folder, kafka_port=free_port(2), **ports)
 
 

@@ -198,7 +198,7 @@ def test_everything_that_is_installed_starts_and_stops(local: dict[str, str]) ->
 
 def _in_front(env: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", UP, "up", "--only", ""], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        [sys.executable, "-c", UP, "up", "--only", ""], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 MOMENTS = {
@@ -260,7 +260,8 @@ async def test_a_killed_broker_and_database_come_back(local: dict[str, str]) -> 
 
     def both_back() -> bool:
         now = tradewind(local, "status")[1]["processes"]
-        return all(now[n]["alive"] and now[n]["restarts"] == 1 and now[n]["pid"] != line["pids"][n] for n in ("kafka-1", "postgres"))
+        again = [now[name] for name in ("kafka-1", "postgres")]
+        return all(p["alive"] and p["restarts"] == 1 and p["pid"] not in line["pids"].values() for p in again)
 
     await until(both_back, 60)
     assert tradewind(local, "topics")[0] in (exits.OK, exits.NOT_RUNNING)  # the broker may still be starting
