@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from services.cli import exits
-from services.cli.state import AlreadyRunning, Folder, read_state
+from services.cli.state import AlreadyRunning, Folder, FolderRemoved, read_state
 from services.cli.supervisor import Supervisor, run
 from services.cli.table import Program, waves
 from services.runtime.clock import Clock
@@ -140,6 +141,23 @@ async def test_two_on_one_folder_are_refused_and_the_first_goes_on(settings: Set
         assert all(watched.child.alive for watched in supervisor.watched.values())
 
     await run(Supervisor(settings, ALL), body)
+
+
+async def test_a_supervisor_whose_folder_is_removed_stops_and_leaves_the_new_folder_alone(settings: Settings) -> None:
+    folder = Folder(settings.data_folder)
+
+    async def body(supervisor: Supervisor) -> None:
+        children.extend(psutil.Process(watched.child.pid) for watched in supervisor.watched.values())
+        shutil.rmtree(settings.data_folder)
+        folder.run.mkdir(parents=True)
+        folder.state.write_text('{"phase": "of another"}')
+        await asyncio.Event().wait()
+
+    children: list[psutil.Process] = []
+    with pytest.raises(FolderRemoved, match="tradewind down"):
+        await run(Supervisor(settings, ALL), body)
+    assert len(children) == len(ALL) and none_left(children)
+    assert read_state(folder) == {"phase": "of another"} and not folder.clock.exists()
 
 
 async def test_a_program_that_ignores_sigterm_is_killed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

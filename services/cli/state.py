@@ -15,6 +15,10 @@ class AlreadyRunning(StartError):
     """Another supervisor runs on the same data folder."""
 
 
+class FolderRemoved(StartError):
+    """The data folder of a running supervisor was removed; another may already run on a new one."""
+
+
 class Folder:
     """The places in a data folder. Nothing is created before something is written."""
 
@@ -52,6 +56,14 @@ class Lock:
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._fd = fd
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lock is held on a file that is no longer there: somebody removed the data folder."""
+        try:
+            return self._fd >= 0 and os.stat(self._folder.lock).st_ino != os.fstat(self._fd).st_ino
+        except FileNotFoundError:
+            return True
 
     def release(self) -> None:
         if self._fd >= 0:

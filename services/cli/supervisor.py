@@ -17,7 +17,7 @@ from importlib.metadata import version
 from typing import TypeVar
 
 from services.cli import prepare
-from services.cli.state import Folder, Lock, child_of, read_state, write_state
+from services.cli.state import Folder, FolderRemoved, Lock, child_of, read_state, write_state
 from services.cli.table import Program, programs, waves
 from services.runtime import clock as clocks
 from services.runtime import processes
@@ -95,9 +95,14 @@ class Supervisor:
         self._save()
 
     async def watch(self) -> None:
-        """Start again what dies, and keep the trade clock on disk. Never returns."""
+        """Start again what dies, and keep the trade clock on disk. Never returns; raises FolderRemoved."""
         saved = 0.0
         while True:
+            if self._lock.lost:
+                raise FolderRemoved(
+                    "the data folder was removed while Tradewind ran on it; everything is stopped", str(self.folder.data),
+                    "Use `tradewind down` before removing it.",
+                )  # fmt: skip
             for watched in self.watched.values():
                 if watched.reviving is None and not watched.child.alive:
                     watched.reviving = asyncio.create_task(self._revive(watched))
@@ -121,7 +126,8 @@ class Supervisor:
         servers = [server for server in (self.kafka, self.postgres) if server is not None]
         troubles += await _all(server.stop(self._grace_s * 2) for server in servers)
         if self.clock is not None:
-            clocks.save(self.folder.clock, self.clock, stopped=True)
+            if not self._lock.lost:
+                clocks.save(self.folder.clock, self.clock, stopped=True)
             self.phase = "failed" if self._error else "stopped"
             self.watched.clear()
             self._save()
@@ -216,6 +222,8 @@ class Supervisor:
         self._save()
 
     def _save(self) -> None:
+        if self._lock.lost:
+            return  # what is there now belongs to another
         seen = {
             name: w.child.as_dict() | {"restarts": w.restarts, "log": str(self._log_of(name))}
             for name, w in self.watched.items()

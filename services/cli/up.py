@@ -84,7 +84,8 @@ def _detached(settings: Settings, out: Output, table: tuple[Program, ...]) -> di
                 return state
             if started.poll() is not None:
                 error = state.get("error") if mine else None
-                raise StartError(**error) if error else StartError(f"it ended: {processes.tail(log)}", str(log), "See its log.")
+                ended = {"what": f"it ended: {processes.tail(log)}", "where": str(log), "remedy": "See its log."}
+                raise StartError(**(error or ended))
             time.sleep(0.05)
     except KeyboardInterrupt:
         started.send_signal(signal.SIGINT)
