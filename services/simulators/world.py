@@ -136,10 +136,6 @@ class _Session(ConsumerRebalanceListener):
 async def run(options: Options, clock: Clock, stop: asyncio.Event) -> None:
     """Answer until `stop` is set. A Kafka error starts the session over from the committed offsets."""
     journals = {role: Journal(options.journals / f"{role}.ndjson") for role in options.roles} if options.journals else {}
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    collector = asyncio.create_task(_collect())
     try:
         while not stop.is_set():
             try:
@@ -148,7 +144,6 @@ async def run(options: Options, clock: Clock, stop: asyncio.Event) -> None:
                 log.warning("world-%s starts over: %s: %s", options.role, type(why).__name__, why)
                 await asyncio.sleep(PAUSE_AFTER_ERROR_S)
     finally:
-        collector.cancel()
         for journal in journals.values():
             journal.close()
 
@@ -178,7 +173,12 @@ async def main() -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    collector = asyncio.create_task(_collect())
     await run(options, Clock.from_env(), stop)
+    collector.cancel()
 
 
 if __name__ == "__main__":

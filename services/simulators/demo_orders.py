@@ -1,0 +1,112 @@
+"""Synthetic orders of five small merchants who sell across borders: cherries, seafood, toys, baby products, cosmetics."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
+
+from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.parties import Person, SealedParty, seal
+from services.simulators.scenario import (EXITS_PERMILLE, SCENARIOS, WAREHOUSES, forced_id, hs_code_of, on_shortage_of,
+                                          payment_token_of, scenario_of, sku_of, warehouse_of)
+
+ORIGIN = "US"
+TWO_WAREHOUSES_PERMILLE = 200
+PERSONS = 400
+
+# merchant -> (description, HS code, price in US cents); its SKUs are the name, the product's number and a size.
+MERCHANTS = {
+    "cascade-cherries": (("Bing cherries", "080929", 2800), ("Rainier cherries", "080929", 3600),
+                         ("Dried cherries", "081340", 1500)),
+    "tidewater-seafood": (("Dungeness crab", "030633", 5200), ("Smoked salmon", "030541", 3900), ("Geoduck", "030771", 8800)),
+    "maple-toys": (("Wooden train", "950300", 3400), ("Building blocks", "950300", 2200), ("Puzzle", "950300", 1300)),
+    "little-acorn": (("Infant cereal", "190110", 900), ("Baby bottle", "392410", 1400), ("Swaddle", "611120", 1900)),
+    "still-lake-cosmetics": (("Face cream", "330499", 4200), ("Shampoo", "330510", 1600), ("Sunscreen", "330499", 2100)),
+}
+SIZES = ("S", "M", "L", "XL")
+# country -> (share in 100, currency, its minor units for a US cent, tax in percent)
+MARKETS = {
+    "CN": (30, "CNY", 7.1, 9), "DE": (16, "EUR", 0.92, 19), "GB": (14, "GBP", 0.79, 20), "JP": (12, "JPY", 1.5, 10),
+    "KR": (8, "KRW", 13.4, 10), "CA": (8, "CAD", 1.36, 5), "AU": (6, "AUD", 1.5, 10), ORIGIN: (6, "USD", 1.0, 0),
+}
+_CITIES = {"CN": "Shanghai", "DE": "Hamburg", "GB": "Leeds", "JP": "Osaka", "KR": "Busan", "CA": "Calgary", "AU": "Perth",
+           "US": "Boise"}
+
+
+def _shelves() -> dict[tuple[str, str], list[tuple[str, str, str, int]]]:
+    """(merchant, warehouse) -> its products there: SKU, description, HS code, price."""
+    shelves: dict[tuple[str, str], list[tuple[str, str, str, int]]] = {}
+    for merchant, products in MERCHANTS.items():
+        for number, (text, hs_code, cents) in enumerate(products, 1):
+            for step, size in enumerate(SIZES):
+                sku = f"{merchant.split('-')[0].upper()}-{number}{size}"
+                shelves.setdefault((merchant, warehouse_of(sku)), []).append(
+                    (sku, f"{text}, {size}", hs_code, cents * (10 + 4 * step) // 10))
+    assert len(shelves) == len(MERCHANTS) * len(WAREHOUSES), "a merchant has nothing in one of the warehouses"
+    return shelves
+
+
+SHELVES = _shelves()
+
+
+@lru_cache(maxsize=PERSONS * len(MARKETS))
+def _party(number: int, country: str, key: bytes) -> SealedParty:
+    city = _CITIES[country]
+    return seal(Person(name=f"Buyer {number} of {city}", phone=f"+0{number:09d}", address=f"{number} Harbour Road, {city}",
+                       identity_no=f"TEST{number:014d}" if country == "CN" else ""), key)
+
+
+def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exits_permille: int = EXITS_PERMILLE,
+                fast: bool = False, forced: bool = True, domestic: bool = True, prefix: str = "demo") -> Iterator[PlaceOrder]:
+    """`n` orders that follow from the arguments alone (except the seals, which are fresh in each process).
+
+    With `forced`, the first ones have one scenario each, in the table's order (`fast` leaves out those that need a
+    deadline); the others draw. Without `domestic` all of them cross a border. A fifth has goods from both warehouses.
+    """
+    names = [s.name for s in SCENARIOS.values() if s.fast or not fast] if forced else []
+    abroad = [c for c in MARKETS if c != ORIGIN]
+    merchants = list(MERCHANTS)
+    for number in range(n):
+        rng = random.Random(f"{seed}:{prefix}:{number}")
+        if number < len(names):
+            order_id, countries = forced_id(names[number], f"{prefix}-{seed}"), abroad  # customs has a part in many
+        else:
+            order_id, countries = f"{prefix}-{seed}-{number}", list(MARKETS) if domestic else abroad
+        yield _order(rng, order_id, scenario_of(order_id, seed, exits_permille, fast), rng.choice(merchants),
+                     rng.choices(countries, [MARKETS[c][0] for c in countries])[0], vault_key, placed_at)
+
+
+def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str, key: bytes,
+           placed_at: datetime) -> PlaceOrder:
+    _, currency, rate, tax_percent = MARKETS[destination]
+    lines = _lines(rng, order_id, scenario, merchant, rate)
+    goods = sum(line.amount for line in lines)
+    freight, tax = round((900 + 300 * len(lines)) * rate), goods * tax_percent // 100
+    consignee = buyer = rng.randrange(PERSONS)
+    if rng.random() < 0.1:
+        consignee = rng.randrange(PERSONS)  # a gift
+    return PlaceOrder(
+        order_id=order_id, merchant_id=merchant, currency=currency, origin=ORIGIN, destination=destination, lines=lines,
+        freight=freight, tax=tax, total=goods + freight + tax, on_shortage=on_shortage_of(scenario),
+        payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key),
+        consignee=_party(consignee, destination, key), placed_at=placed_at)
+
+
+def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, rate: float) -> list[OrderLine]:
+    """One to four lines, all from one warehouse or, in a fifth of the orders, from both."""
+    first_sku = sku_of(scenario, order_id, "")
+    home = warehouse_of(first_sku) if first_sku else rng.choice(WAREHOUSES)
+    chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" else rng.randint(1, 3))
+    if not first_sku and rng.randrange(1000) < TWO_WAREHOUSES_PERMILLE:
+        away = WAREHOUSES[1 - WAREHOUSES.index(home)]
+        chosen = [*chosen[:2], rng.choice(SHELVES[merchant, away])]
+    lines = []
+    for line_no, (sku, text, hs_code, cents) in enumerate(chosen, 1):
+        quantity = rng.randint(2, 4)  # so that one unit can be cancelled, missing or sent back, and something remains
+        if line_no == 1:
+            sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
+        lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity,
+                               amount=round(cents * rate) * quantity, hs_code=hs_code))
+    return lines

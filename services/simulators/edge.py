@@ -1,0 +1,183 @@
+"""The trusted edge: seals persons, encodes commands into records, and publishes them in large batches.
+
+A storefront, the importer and the benchmark all place their orders through here. A record is sent again under the same
+id as long as its fate is unknown: the readers take the second one for a repetition, provided its content is the same. So
+an order is built once and kept (or read again from where it came), never sealed a second time under one id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+from pydantic_core import to_json
+
+from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.orders_intake import PlaceOrder
+from schemas.shipping_report import InboundReceived
+from schemas.topics import INTAKE, PROVIDER_RESULT, REPORT
+from services.runtime.settings import Settings
+from services.simulators.demo_orders import demo_orders as demo_orders  # whoever places orders finds them here
+from services.simulators.journal import Journal
+from services.simulators.scenario import SKU_NOWHERE, SKU_PART, warehouse_of
+
+STOREFRONT = "/storefront"
+CHUNK = 4_000
+QUANTITY_MAX = 10**6
+
+_TOPIC_OF = {model: topic.name for topic in (INTAKE, PROVIDER_RESULT, REPORT) for model in topic.messages}
+
+
+class Record(NamedTuple):
+    """One command or report, ready for the broker."""
+
+    topic: str
+    id: str
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    message: Any
+
+
+def record_of(message: Any, *, id: str, time: datetime, merchant: str, source: str = STOREFRONT, correlation: str = "",
+              causation: str = "") -> Record:
+    """Encode a command or report. `id` must be the same for the same wish, however often it is sent; `time` is trade
+    time. Without a `correlation` the record starts a conversation of its own."""
+    topic, name = _TOPIC_OF[type(message)], type(message).__name__
+    envelope = Envelope(id, name, source, time, message.order_id, 0, correlation or id, causation, merchant)
+    return Record(topic, id, message.order_id.encode(), message.__pydantic_serializer__.to_json(message),
+                  headers_of(envelope, dataschema_of(topic, name)), message)
+
+
+def place_id(order_id: str) -> str:
+    """The id under which an order is placed, and which correlates all that follows."""
+    return f"place:{order_id}"
+
+
+def place_record(order: PlaceOrder) -> Record:
+    return record_of(order, id=place_id(order.order_id), time=order.placed_at, merchant=order.merchant_id)
+
+
+def inbound_for(orders: Iterable[PlaceOrder], *, batch: str, time: datetime) -> Iterator[Record]:
+    """The reports that stock the warehouses with what these orders need: nothing of an SKU that is nowhere, one unit too
+    few of one that is short. `batch` names this delivery: the same name again is a repetition."""
+    wanted: dict[str, int] = {}
+    merchants: dict[str, str] = {}
+    for order in orders:
+        for line in order.lines:
+            wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity
+            merchants[line.sku] = order.merchant_id
+    for sku, quantity in wanted.items():
+        left = 0 if sku.startswith(SKU_NOWHERE) else quantity - sku.startswith(SKU_PART)
+        warehouse = warehouse_of(sku)
+        for part in range(0, left, QUANTITY_MAX):
+            message = InboundReceived(order_id=f"stock:{warehouse}:{sku}", warehouse=warehouse, sku=sku,
+                                      quantity=min(QUANTITY_MAX, left - part))
+            yield record_of(message, id=f"inbound:{batch}:{warehouse}:{sku}:{part // QUANTITY_MAX}", time=time,
+                            merchant=merchants[sku], source=f"/warehouse/{warehouse}")
+
+
+def client_journal(settings: Settings) -> Path:
+    return settings.data_folder / "journals" / "client.ndjson"
+
+
+class Publisher:
+    """An idempotent producer with a client's journal: a line `sent` before a record goes out, and after it a line
+    `acknowledged`, or `unknown` when the broker did not say.
+
+    async with Publisher(bootstrap, journal) as publisher: await publisher.send(records)
+    """
+
+    def __init__(self, bootstrap: str, journal: Path | None = None):
+        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=0,
+                                          max_batch_size=900_000, request_timeout_ms=20_000)
+        self._journal = Journal(journal) if journal else None
+        self._partitions: dict[str, int] = {}
+
+    async def __aenter__(self) -> Publisher:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+        if self._journal:
+            self._journal.close()
+
+    async def send(self, records: Iterable[Record]) -> int:
+        """Publish in the order given; returns how many, all acknowledged. While one chunk is under way the next is made.
+
+        Raises KafkaError when the broker did not acknowledge: those records are `unknown`, and may be sent again.
+        """
+        under_way: asyncio.Task | None = None
+        count, chunk = 0, []
+        for record in records:
+            chunk.append(record)
+            if len(chunk) == CHUNK:
+                under_way, chunk = await self._next(under_way, chunk), []
+                count += CHUNK
+        under_way = await self._next(under_way, chunk)
+        await under_way
+        return count + len(chunk)
+
+    async def _next(self, under_way: asyncio.Task | None, chunk: list[Record]) -> asyncio.Task:
+        if under_way is not None:
+            await under_way  # an order's records keep their sequence: one chunk at a time
+        task = asyncio.create_task(self._deliver(chunk))
+        await asyncio.sleep(0)  # let it reach the socket before the next chunk takes the processor
+        return task
+
+    async def _deliver(self, chunk: list[Record]) -> None:
+        batches: dict[tuple[str, int], list[Any]] = {}
+        for record in chunk:
+            partition = (murmur2(record.key) & 0x7FFFFFFF) % await self._partition_count(record.topic)
+            builders = batches.setdefault((record.topic, partition), [])
+            if not builders or not _append(builders[-1], record):
+                builders.append(self._producer.create_batch())
+                if not _append(builders[-1], record):
+                    raise ValueError(f"{record.id} is above the broker's record limit")
+        self._note(_sent_line(record) for record in chunk)
+        try:
+            await asyncio.gather(*[await self._producer.send_batch(builder, topic, partition=partition)
+                                   for (topic, partition), builders in batches.items() for builder in builders])
+        except KafkaError:
+            self._note(b'{"unknown":%s}' % to_json(record.id) for record in chunk)
+            raise
+        self._note(b'{"acknowledged":%s}' % to_json(record.id) for record in chunk)
+
+    def _note(self, lines: Iterable[bytes]) -> None:
+        if self._journal:
+            self._journal.write(list(lines))
+
+    async def _partition_count(self, topic: str) -> int:
+        if topic not in self._partitions:
+            self._partitions[topic] = len(await self._producer.partitions_for(topic))
+        return self._partitions[topic]
+
+
+def _append(builder: Any, record: Record) -> bool:
+    return builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is not None
+
+
+def _sent_line(record: Record) -> bytes:
+    """What the client will stand by: id, order, amounts, and a fingerprint of the exact content."""
+    message = record.message
+    line = {"sent": record.id, "order": message.order_id, "type": type(message).__name__, "topic": record.topic,
+            "content": hashlib.blake2b(record.value, digest_size=8).hexdigest()}
+    for name in ("merchant_id", "currency", "total", "amount", "parcel_id", "quantity"):
+        value = getattr(message, name, None)
+        if value is not None:
+            line[name] = value
+    return to_json(line)
+
+
+async def place(bootstrap: str, orders: Iterable[PlaceOrder], journal: Path | None = None) -> int:
+    """Place orders at full speed; returns how many were acknowledged. Raises KafkaError as `Publisher.send`."""
+    async with Publisher(bootstrap, journal) as publisher:
+        return await publisher.send(place_record(order) for order in orders)
