@@ -32,5 +32,10 @@ async def _serve(settings: Settings, make_spec: Callable, make_effects: Callable
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     await service.start()
-    await stop.wait()
+    asked, ended = asyncio.create_task(stop.wait()), asyncio.create_task(service.wait_until_stopped())
+    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
     await service.stop()
+    ended.cancel()
+    if service.crash_reason is not None:
+        raise service.crash_reason  # the supervisor starts a new one; nothing that was committed is lost

@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import pathlib
-import signal
 import socket
 from collections import Counter
 
@@ -79,8 +78,7 @@ class _Session(ConsumerRebalanceListener):
             bootstrap_servers=service.bootstrap, group_id=f"tradewind-{spec.name}", enable_auto_commit=False,
             auto_offset_reset="none", isolation_level="read_uncommitted",
             partition_assignment_strategy=(RangePartitionAssignor,), session_timeout_ms=10_000, heartbeat_interval_ms=1_000,
-            max_partition_fetch_bytes=1_048_576, fetch_max_wait_ms=100, max_poll_interval_ms=600_000)
-        stopping = asyncio.ensure_future(service.wait_until_stopped()) if hasattr(service, "wait_until_stopped") else None
+            max_partition_fetch_bytes=1_048_576, fetch_max_wait_ms=100, max_poll_interval_ms=600_000, metadata_max_age_ms=10_000)
         stop = asyncio.ensure_future(service._stopped.wait())
         try:
             await self.producer.start()
@@ -92,8 +90,6 @@ class _Session(ConsumerRebalanceListener):
                 raise self.failed.exception()
         finally:
             stop.cancel()
-            if stopping is not None:
-                stopping.cancel()
             await self._end_owners()
             if self.submit is not None:
                 await self.submit.stop()

@@ -105,7 +105,7 @@ async def insert_orders(conn: asyncpg.Connection, rows: list[tuple]) -> None:
 
 
 async def update_orders(conn: asyncpg.Connection, rows: list[tuple]) -> None:
-    ids, status, closed, seq, track, state = zip(*rows)
+    ids, _, status, closed, seq, track, state = zip(*rows)
     await conn.execute(
         "UPDATE orders o SET status = n.status, closed = n.closed, seq = n.seq, track = n.track::json, state = n.state::json"
         " FROM unnest($1::text[], $2::text[], $3::bool[], $4::int[], $5::text[], $6::text[])"
