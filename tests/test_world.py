@@ -1,0 +1,417 @@
+"""The outside world: what it answers in each scenario, that it answers the same again, and what it commits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import murmur2
+
+from schemas import orders_order as orders
+from schemas import payments_payment as payments
+from schemas import shipping_shipment as shipping
+from schemas.envelope import Envelope, dataschema_of, envelope_of, event_id, headers_of
+from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, REPORT, SHIPMENT
+from services.runtime.clock import Clock
+from services.runtime.settings import Settings
+from services.runtime.topics import ensure_topics
+from services.simulators import world
+from services.simulators.agenda import Agenda, Options, encode
+from services.simulators.demo_orders import demo_orders
+from services.simulators.edge import Publisher, inbound_for, place, place_record
+from services.simulators.journal import Journal
+from services.simulators.outsiders import ID_MAX, Heard, Memory
+from services.simulators.reactions import ROLES, react, remember
+from services.simulators.scenario import SCENARIOS, forced_id, payment_token_of, scenario_of, warehouse_of
+
+PARTITIONS = Settings.model_fields["partitions"].default
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+KEY = bytes(range(32))
+O, P = "order-1", "order-1-p1"
+LINES = [shipping.ParcelLine(line_no=3, sku="CHERRY", quantity=2, amount=500)]
+ONE = [shipping.ParcelLine(line_no=3, sku="CHERRY", quantity=1, amount=250)]
+PLAN = shipping.ParcelPlan(parcel_id=P, warehouse="SEA1", lines=LINES, freight=0, amount=500)
+
+ALLOCATED = shipping.ParcelsAllocated(order_id=O, currency="USD", total=500, parcels=[PLAN])
+HELD = payments.PaymentHeld(order_id=O, payment_id="pay-1", currency="USD", amount=500, parcels=[])
+PAYOUT = payments.ManualPayoutRequested(order_id=O, payment_id="pay-1", currency="USD", parcel_id=P, amount=500,
+                                        payout_id="po-1")
+COMPLETED = orders.OrderCompleted(order_id=O, outcomes={P: "delivered/settled", "p0": "cancelled/voided"})
+DISPUTED = orders.DisputeOpened(order_id=O, dispute_id="d-1", parcel_id=P)
+
+
+def parcel(name: str, **fields) -> object:
+    return MODELS[name](order_id=O, parcel_id=P, **fields)
+
+
+def request(lines=LINES):
+    return parcel("FulfilmentRequested", warehouse="SEA1", destination="CN", regime="china", lines=lines)
+
+
+def handed_over(regime="abroad"):
+    return parcel("ParcelHandedOver", carrier="c", tracking_no="t", destination="DE", regime=regime)
+
+
+def resolved(outcome: str):
+    return orders.DisputeResolved(order_id=O, dispute_id="d-1", parcel_id=P, outcome=outcome)
+
+
+PRESENTED = parcel("CustomsPresented", destination="DE")
+DELIVERED, RELEASED = parcel("ParcelDelivered"), parcel("CustomsReleased")
+INTERCEPT = parcel("InterceptRequested", cancellation_id="c-1")
+RECEIVED = parcel("ReturnReceived", return_id="r-1", lines=[], refund=250)
+PACKED = parcel("ParcelPacked", warehouse="SEA1", destination="DE", regime="abroad")
+THREE = "OutForDelivery DeliveryFailure:1 OutForDelivery DeliveryFailure:2 OutForDelivery DeliveryFailure:3"
+
+# role, scenario, given (heard before), when, then (the messages' short names)
+CASES = [
+    ("warehouse", "normal", [], request(), "Packed"),
+    ("warehouse", "short_pick", [], request(), "ShortPick:3x1 Packed"),
+    ("warehouse", "short_pick", [], request(ONE), "ShortPick:3x1"),
+    ("warehouse", "packing_rejected", [], request(), "PackingRejected"),
+    ("warehouse", "normal", [], parcel("ParcelReturning", reason="x"), "ReturnedToSender"),
+    ("warehouse", "customs_refused", [], parcel("CustomsRefused", reason="x", refund=1), "ReturnedToSender"),
+    ("warehouse", "return_whole", [], parcel("ReturnAuthorised", return_id="r-1"), "ReturnReceived"),
+    ("warehouse", "part_stock_wait", [], shipping.Backordered(order_id=O, missing=[
+        shipping.MissingLine(line_no=1, sku="PART-1", quantity=2)]), "InboundReceived"),
+    ("warehouse", "no_stock", [], shipping.Backordered(order_id=O, missing=[
+        shipping.MissingLine(line_no=1, sku="NONE-1", quantity=2)]), ""),
+    ("carrier", "normal", [], PACKED, "HandedOver"),
+    ("carrier", "normal", [], handed_over(), "Exported Arrived"),
+    ("carrier", "normal", [], handed_over("domestic"), "OutForDelivery Delivered"),
+    ("carrier", "normal", [], RELEASED, "OutForDelivery Delivered"),
+    ("carrier", "delivery_pickup", [], RELEASED, THREE),
+    ("carrier", "delivery_pickup", [], handed_over("domestic"), THREE),
+    ("carrier", "delivery_pickup", [], parcel("ParcelAtPickup"), "Delivered"),
+    ("carrier", "delivery_return", [], RELEASED, THREE),
+    ("carrier", "delivery_return", [], parcel("ParcelAtPickup"), ""),
+    ("carrier", "lost_silent", [], handed_over(), ""),
+    ("carrier", "lost_silent", [], INTERCEPT, "InterceptRefused"),
+    ("carrier", "lost_reported", [], handed_over(), "Loss"),
+    ("carrier", "lost_reported", [], parcel("ParcelLost", reason="x", refund=9, claim=7), "ClaimPaid:7"),
+    ("carrier", "lost_silent", [], parcel("ParcelLost", reason="x", refund=9, claim=0), ""),
+    ("carrier", "cancel_too_late_accepted", [], handed_over(), ""),
+    ("carrier", "cancel_too_late_accepted", [], INTERCEPT, "InterceptAccepted"),
+    ("carrier", "cancel_too_late_accepted", [INTERCEPT], RELEASED, ""),
+    ("carrier", "cancel_too_late_declined", [], INTERCEPT, "InterceptRefused"),
+    ("carrier", "cancel_too_late_declined", [INTERCEPT], RELEASED, "OutForDelivery Delivered"),
+    ("customs", "normal", [], parcel("ParcelArrived", destination="DE"), "Presented"),
+    ("customs", "normal", [], PRESENTED, "CustomsRelease"),
+    ("customs", "customs_held", [], PRESENTED, "CustomsHold CustomsRelease"),
+    ("customs", "customs_refused", [], PRESENTED, "CustomsRefusal"),
+    ("storefront", "normal", [], DELIVERED, "ConfirmReceipt"),
+    ("storefront", "normal", [], ALLOCATED, ""),
+    ("storefront", "normal", [], HELD, ""),
+    ("storefront", "never_confirmed", [], DELIVERED, ""),
+    ("storefront", "cancel_before_payment", [], ALLOCATED, "CancelOrder"),
+    ("storefront", "cancel_whole", [], HELD, "CancelOrder"),
+    ("storefront", "cancel_whole", [HELD], HELD, ""),
+    ("storefront", "refund_fails", [], HELD, "CancelOrder"),
+    ("storefront", "cancel_line", [], HELD, "CancelOrder:1x1"),
+    ("storefront", "cancel_too_late_accepted", [], handed_over(), "CancelOrder"),
+    ("storefront", "cancel_too_late_declined", [handed_over()], handed_over(), ""),
+    ("storefront", "return_whole", [], DELIVERED, "RequestReturn"),
+    ("storefront", "return_whole", [], RECEIVED, ""),
+    ("storefront", "return_line", [ALLOCATED], DELIVERED, "RequestReturn:3x1"),
+    ("storefront", "return_line", [ALLOCATED], RECEIVED, "ConfirmReceipt"),
+    ("storefront", "return_line", [], RECEIVED, ""),
+    ("storefront", "return_after_settlement", [], DELIVERED, "ConfirmReceipt"),
+    ("storefront", "return_after_settlement", [], COMPLETED, "RequestReturn"),
+    ("storefront", "dispute_won", [], DELIVERED, "OpenDispute"),
+    ("storefront", "dispute_won", [], DISPUTED, "ResolveDispute:won"),
+    ("storefront", "dispute_won", [], resolved("won"), "ConfirmReceipt"),
+    ("storefront", "dispute_lost", [], DISPUTED, "ResolveDispute:lost"),
+    ("storefront", "dispute_lost", [], resolved("lost"), ""),
+    ("storefront", "grant_refund", [], DELIVERED, "ConfirmReceipt"),
+    ("storefront", "grant_refund", [], COMPLETED, "GrantRefund:100"),
+    ("storefront", "grant_refund", [COMPLETED], COMPLETED, ""),
+    ("storefront", "refund_fails", [], PAYOUT, "RecordManualPayout:500"),
+]
+
+
+def short(message) -> str:
+    name = re.sub("Reported$", "", type(message).__name__)
+    for field in ("attempt", "outcome", "amount"):
+        if getattr(message, field, None) is not None:
+            return f"{name}:{getattr(message, field)}"
+    lines = getattr(message, "lines", None)
+    return f"{name}:{lines[0].line_no}x{lines[0].quantity}" if lines else name
+
+
+@pytest.mark.parametrize(("role", "scenario", "given", "when", "then"), CASES,
+                         ids=[f"{c[0]}-{c[1]}-{len(c[2])}-{type(c[3]).__name__}-{c[4][:12]}" for c in CASES])
+def test_reactions(role, scenario, given, when, then):
+    memory = Memory(seed=1)
+    for before in given:
+        remember(Heard("shipping:order-1:1", before), scenario, memory)
+    heard = Heard("shipping:order-1:2", when)
+    said = react(role, heard, scenario, memory)
+    assert " ".join(short(r.message) for r in said) == then
+    assert said == react(role, heard, scenario, memory), "the same event gives the same answers"
+    assert len({r.id for r in said}) == len(said)
+    assert [r.delay_s for r in said] == sorted(r.delay_s for r in said)
+    for reaction in said:  # what the world says is what the schema lets pass
+        type(reaction.message).model_validate_json(reaction.message.model_dump_json())
+
+
+def test_every_role_is_silent_about_events_that_are_not_its_business():
+    for role in ROLES:
+        assert react(role, Heard("x", parcel("ParcelExported")), "normal", Memory(1)) == []
+
+
+def test_a_long_partner_id_still_gives_an_id_that_an_envelope_takes():
+    authorised = parcel("ReturnAuthorised", return_id="r" * 5 * ID_MAX)
+    assert len(react("warehouse", Heard("x", authorised), "normal", Memory(1))[0].id) <= 200
+
+
+def test_memory_is_bounded():
+    memory = Memory(1, limit=3)
+    for number in range(10):
+        memory.note(memory.stopped, f"p{number}")
+    assert list(memory.stopped) == ["p7", "p8", "p9"]
+
+
+def test_scenarios_are_drawn_the_same_again_and_in_the_shares_of_the_table():
+    ids = [f"order-{n}" for n in range(20_000)]
+    drawn = Counter(scenario_of(i, 7, 200) for i in ids)
+    assert drawn == Counter(scenario_of(i, 7, 200) for i in ids)
+    assert 0.18 < 1 - drawn["normal"] / len(ids) < 0.22
+    assert set(drawn) == set(SCENARIOS)
+    assert all(SCENARIOS[name].fast for name in {scenario_of(i, 7, 1000, fast=True) for i in ids})
+    assert {scenario_of(i, 7, 0) for i in ids} == {"normal"}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_test_id_forces_its_scenario(name):
+    assert scenario_of(forced_id(name, "1"), seed=3, exits_permille=0) == name
+    assert payment_token_of(name).startswith("tok_test_")
+
+
+def record_like(data, sequence: int, offset: int, time: datetime = NOW):
+    """A consumed record of one of our services."""
+    topic = next(t for t in (ORDER, PAYMENT, SHIPMENT) if type(data) in t.messages)
+    source, name = topic.name.split(".")[0], type(data).__name__
+    envelope = Envelope(event_id(source, data.order_id, sequence), name, source, time, data.order_id, sequence,
+                        f"place:{data.order_id}", "cause", "merchant-1")
+
+    class Consumed:
+        key, value = data.order_id.encode(), data.model_dump_json().encode()
+        headers = tuple(headers_of(envelope, dataschema_of(topic.name, name)))
+
+    Consumed.offset, Consumed.topic = offset, topic.name
+    return Consumed
+
+
+def agenda(role="all", fast=False) -> Agenda:
+    return Agenda(Options(role, "", seed=1, exits_permille=0, fast=fast), Clock(NOW, NOW, 3600.0))
+
+
+TP = TopicPartition(SHIPMENT.name, 0)
+
+
+def test_headers_are_those_of_the_envelope_and_copy_what_belongs_to_the_order():
+    said = agenda(fast=True).hear(TP, [record_like(request(), 5, 0)], 0.0)
+    _, _, headers = encode(said[0])
+    envelope = envelope_of(tuple(headers))
+    assert headers == headers_of(envelope, dataschema_of(REPORT.name, "PackedReported"))
+    assert envelope == Envelope(f"packed:{P}", "PackedReported", "/warehouse/SEA1", NOW, O, 0, f"place:{O}",
+                                f"shipping:{O}:5", "merchant-1")
+
+
+def test_a_pending_answer_holds_the_offset_back_until_it_is_said():
+    it = agenda()
+    start = NOW.timestamp()
+    assert it.hear(TP, [record_like(parcel("ParcelExported"), 1, 10), record_like(handed_over(), 2, 11),
+                        record_like(parcel("ParcelExported"), 3, 12)], start) == []
+    assert it.safe_offsets() == {TP: 11}
+    later = it.due(start + 12.1)  # 2 to 12 trade hours, at an hour a second
+    assert [short(s.reaction.message) for s in later] == ["Exported", "Arrived"]
+    assert start + 1 <= start + (envelope_of(tuple(encode(later[0])[2])).time - NOW).total_seconds() / 3600 <= start + 6
+    it.answered(later[:1])
+    assert it.safe_offsets() == {TP: 11}
+    it.answered(later[1:])
+    assert it.safe_offsets() == {TP: 13}
+
+
+def test_an_event_that_cannot_be_read_is_counted_and_does_not_stop_the_world():
+    broken, it = record_like(request(), 1, 0), agenda(fast=True)
+    broken.value = b'{"order_id":'
+    said = it.hear(TP, [broken, record_like(request(), 2, 1)], 0.0)
+    it.answered(said)
+    assert len(said) == 1
+    assert it.counts["unreadable"] == 1 and it.safe_offsets() == {TP: 2}
+
+
+def test_a_stopped_parcel_is_not_scanned_any_more_even_when_the_scan_was_planned():
+    it = agenda()
+    it.hear(TP, [record_like(handed_over(), 1, 0), record_like(parcel("ParcelCancelled", reason="x", refund=0), 2, 1)], 0.0)
+    assert it.unstopped(it.due(NOW.timestamp() + 99)) == []
+
+
+def test_partitions_that_went_to_another_reader_are_forgotten():
+    it = agenda()
+    it.hear(TP, [record_like(request(), 1, 0)], 0.0)
+    it.forget([TP])
+    assert it.next_due() is None and it.safe_offsets() == {}
+
+
+def test_a_journal_drops_the_half_line_of_a_writer_that_was_killed(tmp_path: Path):
+    path = tmp_path / "j" / "carrier.ndjson"
+    journal = Journal(path)
+    journal.write([b'{"id":1}', b'{"id":2}'])
+    journal.close()
+    with path.open("ab") as file:
+        file.write(b'{"id":' + b"9" * 100_000)
+    journal = Journal(path)
+    journal.write([b'{"id":3}'])
+    journal.close()
+    assert path.read_bytes() == b'{"id":1}\n{"id":2}\n{"id":3}\n'
+
+
+def test_demo_orders_add_up_and_contain_each_scenario():
+    made = list(demo_orders(5, 400, vault_key=KEY, placed_at=NOW))
+    assert [o.order_id for o in made] == [o.order_id for o in demo_orders(5, 400, vault_key=KEY, placed_at=NOW)]
+    assert {scenario_of(o.order_id, 5) for o in made} == set(SCENARIOS)
+    assert all(o.total == sum(l.amount for l in o.lines) + o.freight + o.tax for o in made)
+    two = sum(len({warehouse_of(l.sku) for l in o.lines}) > 1 for o in made)
+    assert 0.13 < two / len(made) < 0.27
+    assert all(o.origin != o.destination for o in demo_orders(5, 300, vault_key=KEY, placed_at=NOW, domestic=False))
+
+
+def test_stock_covers_the_orders_except_where_a_scenario_says_otherwise():
+    made = list(demo_orders(5, 100, vault_key=KEY, placed_at=NOW))
+    wanted, stocked = Counter(), Counter()
+    for order in made:
+        wanted.update({line.sku: 0 for line in order.lines})
+        for line in order.lines:
+            wanted[line.sku] += line.quantity
+    for record in inbound_for(made, batch="b", time=NOW):
+        assert record.key == f"stock:{warehouse_of(record.message.sku)}:{record.message.sku}".encode()
+        stocked[record.message.sku] += record.message.quantity
+    for sku, quantity in wanted.items():
+        missing = quantity if sku.startswith("NONE-") else 1 if sku.startswith("PART-") else 0
+        assert stocked[sku] == quantity - missing, sku
+
+
+# -- on the broker ----------------------------------------------------------------------------------------------------
+
+
+async def read_all(kafka: str, topics: list[str], wanted: int, mine: str) -> list:
+    """Wait until `wanted` records whose key starts with `mine` are there; returns all of them that are."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, p) for topic in topics for p in range(PARTITIONS)])
+        found: list = []
+        async with asyncio.timeout(15):
+            while len(found) < wanted:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    found += [r for r in records if r.key.decode().startswith(mine)]
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def start_at_the_end(kafka: str, group: str) -> None:
+    """The group's first reader would answer what other tests left on the topics."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    partitions = [TopicPartition(t.name, p) for t in (ORDER, PAYMENT, SHIPMENT) for p in range(PARTITIONS)]
+    consumer.assign(partitions)
+    await consumer.commit(await consumer.end_offsets(partitions))
+    await consumer.stop()
+
+
+async def publish(kafka: str, events: list) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all")
+    await producer.start()
+    for number, data in enumerate(events, 1):
+        record = record_like(data, number, 0)
+        await producer.send(record.topic, record.value, record.key, headers=list(record.headers))
+    await producer.flush()
+    await producer.stop()
+
+
+@contextlib.asynccontextmanager
+async def a_world(kafka: str, journals: Path):
+    stop = asyncio.Event()
+    options = Options("all", kafka, seed=1, exits_permille=0, fast=True, journals=journals)
+    task = asyncio.create_task(world.run(options, Clock.real(), stop))
+    yield task
+    stop.set()
+    await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 10)
+
+
+async def test_a_restarted_world_repeats_nothing_but_the_same_bytes(kafka: str, tmp_path: Path, monkeypatch):
+    await ensure_topics(kafka, PARTITIONS)
+    await start_at_the_end(kafka, "world-all")
+    mine = f"world-{os.urandom(4).hex()}"
+    events = []
+    for number in range(20):
+        ids = {"order_id": f"{mine}-{number}", "parcel_id": f"{mine}-{number}-p1"}
+        for event in (request(), handed_over(), PRESENTED, DELIVERED):
+            events.append(event.model_copy(update=ids))
+    await publish(kafka, events)
+    expected = 20 * 5
+
+    commit = world._Session._commit
+
+    async def dies(self) -> None:
+        """A world that is killed between its answers and its commit."""
+
+    monkeypatch.setattr(world._Session, "_commit", dies)
+    async with a_world(kafka, tmp_path):
+        first = await read_all(kafka, [REPORT.name, INTAKE.name], expected, mine)
+    monkeypatch.setattr(world._Session, "_commit", commit)
+    async with a_world(kafka, tmp_path):
+        both = await read_all(kafka, [REPORT.name, INTAKE.name], 2 * expected, mine)
+    async with a_world(kafka, tmp_path):  # this one begins where the second committed
+        marker = request().model_copy(update={"order_id": f"{mine}-end", "parcel_id": f"{mine}-end-p1"})
+        await publish(kafka, [marker])
+        last = await read_all(kafka, [REPORT.name, INTAKE.name], 2 * expected + 1, mine)
+
+    assert (len(first), len(both), len(last)) == (expected, 2 * expected, 2 * expected + 1)
+    contents = defaultdict(set)
+    for record in last:
+        contents[dict(record.headers)["ce_id"]].add((record.topic, record.partition, record.key, record.value, record.headers))
+        assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % PARTITIONS
+    assert len(contents) == expected + 1 and all(len(c) == 1 for c in contents.values())
+    lines = [json.loads(line) for path in tmp_path.glob("*.ndjson") for line in path.read_text().splitlines()]
+    assert Counter(line["id"].encode() for line in lines) == Counter(dict(r.headers)["ce_id"] for r in last)
+
+
+async def test_the_edge_publishes_every_order_to_its_partition_and_keeps_a_journal(kafka: str, tmp_path: Path):
+    await ensure_topics(kafka, PARTITIONS)
+    mine, journal = f"edge-{os.urandom(4).hex()}", tmp_path / "client.ndjson"
+    made = list(demo_orders(1, 500, vault_key=KEY, placed_at=NOW, forced=False, prefix=mine))
+    assert await place(kafka, made, journal) == 500
+    found = await read_all(kafka, [INTAKE.name], 500, mine)
+    assert {r.value for r in found} == {place_record(order).value for order in made}
+    assert all(r.partition == (murmur2(r.key) & 0x7FFFFFFF) % PARTITIONS for r in found)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert [line["sent"] for line in lines[:500]] == [line["acknowledged"] for line in lines[500:]]
+    assert lines[0]["total"] == made[0].total and lines[0]["currency"] == made[0].currency
+
+
+async def test_records_that_the_broker_did_not_acknowledge_are_unknown_to_the_client(kafka: str, tmp_path: Path, monkeypatch):
+    from aiokafka.errors import KafkaTimeoutError
+
+    await ensure_topics(kafka, PARTITIONS)
+    journal = tmp_path / "client.ndjson"
+    order = next(demo_orders(1, 1, vault_key=KEY, placed_at=NOW, prefix=f"edge-{os.urandom(4).hex()}"))
+    async with Publisher(kafka, journal) as publisher:
+        async def lost(*_, **__):
+            raise KafkaTimeoutError
+
+        monkeypatch.setattr(publisher._producer, "send_batch", lost)
+        with pytest.raises(KafkaTimeoutError):
+            await publisher.send([place_record(order)])
+    assert [next(iter(json.loads(line))) for line in journal.read_text().splitlines()] == ["sent", "unknown"]
