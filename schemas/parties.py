@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import unicodedata
 from functools import lru_cache
 
@@ -47,10 +46,12 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 def seal(person: Person, key: bytes) -> SealedParty:
-    """Seal a person with the 32-byte vault key. The same person gives the same token and hash."""
+    """Seal a person with the 32-byte vault key. The same person gives the same token, hash and sealed text, so that an
+    order sent again after a crash is byte for byte the same. The nonce is derived from key and content (as in SIV): it
+    repeats only with the very same text, which is the one repetition AES-GCM survives, and the token shows that anyway."""
     plain = _normalise(person)
     digest = hmac.digest(key, plain, hashlib.sha256).hex()
-    nonce = os.urandom(12)
+    nonce = hmac.digest(key, b"nonce\0" + plain, hashlib.sha256)[:12]
     sealed = base64.b64encode(nonce + _cipher(key).encrypt(nonce, plain, None)).decode()
     return SealedParty(token=f"per_{digest[32:56]}", hash=digest[:32], sealed=sealed)
 
