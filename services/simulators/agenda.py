@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +48,12 @@ class Options:
 
 
 class Interest(NamedTuple):
-    """A type that someone here listens to; None: in every scenario."""
+    """A type that `roles` here listen to, in these scenarios (None: in all); `noted`: something of it is remembered."""
 
     validate: Any
+    roles: tuple[str, ...]
     scenarios: frozenset[str] | None
+    noted: bool
 
 
 class Said(NamedTuple):
@@ -73,25 +76,34 @@ def interests(roles: tuple[str, ...]) -> dict[tuple[str, bytes], Interest]:
     for topic in (ORDER, PAYMENT, SHIPMENT):
         for model in topic.messages:
             name = model.__name__
-            wanted = [TABLE[role][name][1] for role in roles if name in TABLE[role]]
-            wanted += [NOTED[role][name] for role in roles if name in NOTED.get(role, {})]
+            listening = tuple(role for role in roles if name in TABLE[role])
+            wanted = [TABLE[role][name][1] for role in listening]
+            noted = name in NOTED and NOTED[name][0] in roles
+            if noted:
+                wanted.append(NOTED[name][1])
             if wanted:
                 scenarios = None if None in wanted else frozenset().union(*wanted)
-                found[topic.name, name.encode()] = Interest(model.__pydantic_validator__.validate_json, scenarios)
+                found[topic.name, name.encode()] = Interest(model.__pydantic_validator__.validate_json, listening, scenarios,
+                                                            noted)
     return found
 
 
 def encode(said: Said) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
     """Key, value and headers. The headers are those of `schemas.envelope.headers_of`; what is copied from the event stays
     bytes, because there and back through text and datetime would double the world's CPU."""
-    reaction, message = said.reaction, said.reaction.message
-    name = type(message).__name__
+    reaction = said.reaction
+    message = reaction.message
     key = message.order_id.encode()
+    ce_type, dataschema = _of_type(type(message), reaction.topic)
     return key, message.__pydantic_serializer__.to_json(message), [
-        SPECVERSION, ("ce_id", reaction.id.encode()), ("ce_type", name.encode()), ("ce_source", reaction.source.encode()),
-        ("ce_time", said.time), ("ce_subject", key), ("ce_dataschema", dataschema_of(reaction.topic, name)),
-        ("ce_correlationid", said.correlation), ("ce_causationid", said.causation), ("ce_merchant", said.merchant),
-        CONTENT_TYPE]
+        SPECVERSION, ("ce_id", reaction.id.encode()), ce_type, ("ce_source", reaction.source.encode()),
+        ("ce_time", said.time), ("ce_subject", key), dataschema, ("ce_correlationid", said.correlation),
+        ("ce_causationid", said.causation), ("ce_merchant", said.merchant), CONTENT_TYPE]
+
+
+@lru_cache(maxsize=None)  # as many as there are message types
+def _of_type(model: type, topic: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+    return ("ce_type", model.__name__.encode()), ("ce_dataschema", dataschema_of(topic, model.__name__))
 
 
 class Agenda:
@@ -99,7 +111,7 @@ class Agenda:
 
     def __init__(self, options: Options, clock: Clock):
         self.options, self.clock = options, clock
-        self.memory = Memory(options.seed)
+        self.memory = Memory(options.seed, fast=options.fast)
         self.counts: Counter[str] = Counter()
         self._interests = interests(options.roles)
         self._heap: list[tuple[float, int, Said]] = []
@@ -108,7 +120,10 @@ class Agenda:
         self._next: dict[TopicPartition, int] = {}
 
     def hear(self, partition: TopicPartition, records: list[Any], now: float) -> list[Said]:
-        """Take records in order; returns what is to be said at once, and keeps the rest until it is due."""
+        """Take records in order; returns what is to be said at once, and keeps the rest until it is due.
+
+        What is returned must be acknowledged before `safe_offsets` is asked for again.
+        """
         at_once: list[Said] = []
         topic, interests_, options = partition.topic, self._interests, self.options
         for record in records:
@@ -134,27 +149,28 @@ class Agenda:
         heard = Heard(event_id.decode(), interest.validate(record.value))
         correlation = headers.get("ce_correlationid") or event_id
         merchant = headers.get("ce_merchant", b"")
-        for role in self.options.roles:
+        for role in interest.roles:
             for reaction in react(role, heard, scenario, self.memory):
                 due, moment = self._when(reaction, event_time, now)
                 said = Said(reaction, role, partition, record.offset, record.key, moment, correlation, event_id, merchant)
-                offsets = self._open.setdefault(partition, {})
-                offsets[record.offset] = offsets.get(record.offset, 0) + 1
                 if due <= now:
                     at_once.append(said)
                 else:
+                    offsets = self._open.setdefault(partition, {})
+                    offsets[record.offset] = offsets.get(record.offset, 0) + 1
                     heapq.heappush(self._heap, (due, next(self._number), said))
-        remember(heard, scenario, self.memory)
+        if interest.noted:
+            remember(heard, scenario, self.memory)
 
     def _when(self, reaction: Reaction, event_time: bytes, now: float) -> tuple[float, bytes]:
         """Real due time, and the trade time to write on it, which depends on the event alone."""
-        if self.options.fast:
+        if reaction.delay_s == 0.0:
             return now + reaction.real_s, event_time
         trade = datetime.fromisoformat(event_time.decode()) + timedelta(seconds=reaction.delay_s)
         return max(self.clock.real_at(trade).timestamp(), now + reaction.real_s), stamp(trade)
 
     def due(self, now: float) -> list[Said]:
-        """What has become due, oldest first."""
+        """What has become due, oldest first; holds back its offsets until it is `answered`."""
         out = []
         while self._heap and self._heap[0][0] <= now:
             out.append(heapq.heappop(self._heap)[2])
@@ -173,7 +189,7 @@ class Agenda:
         return [s for s in said if s.reaction.unless_stopped not in stopped] if stopped else said
 
     def answered(self, said: list[Said]) -> None:
-        """These were acknowledged, or will never be said."""
+        """These, which were `due`, were acknowledged, or will never be said."""
         for one in said:
             offsets = self._open.get(one.event)
             if offsets is not None and one.offset in offsets:

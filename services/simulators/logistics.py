@@ -162,6 +162,6 @@ def clear(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     if scenario == "customs_held":
         held = after(1, 6, memory, REPORT.name, source, f"held:{event.parcel_id}",
                    report.CustomsHoldReported(**common, reason="inspection"))
-        said, start = [held], held.delay_s + 20 * HOUR
+        said, start = [held], 0.0 if memory.fast else held.delay_s + 20 * HOUR
     released = report.CustomsReleaseReported(**common)
     return [*said, after(1, 6, memory, REPORT.name, source, f"released:{event.parcel_id}", released, start)]

@@ -38,10 +38,11 @@ class Reaction(NamedTuple):
 
 @dataclass(slots=True)
 class Memory:
-    """The newest `limit` facts of each kind. `done`: orders cancelled or compensated once; `stopped`: parcels that travel
+    """What the reactions may look at: the newest `limit` facts of each kind. `fast`: nothing takes any time. `done`: orders cancelled or compensated once; `stopped`: parcels that travel
     no further; `first_line`: parcel -> (a line in it, whether it holds more than one unit)."""
 
     seed: int
+    fast: bool = False
     limit: int = 20_000
     done: dict[str, None] = field(default_factory=dict)
     stopped: dict[str, None] = field(default_factory=dict)
@@ -55,6 +56,8 @@ class Memory:
 
 def hours(memory: Memory, key: str, low: float, high: float) -> float:
     """Trade seconds between `low` and `high` hours; the same for the same key and seed."""
+    if memory.fast:
+        return 0.0
     return HOUR * (low + (high - low) * (zlib.crc32(key.encode(), memory.seed & 0xFFFFFFFF) % 10_000) / 10_000)
 
 

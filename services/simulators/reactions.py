@@ -19,8 +19,6 @@ from services.simulators.outsiders import Heard, Memory, Reaction
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
 _COMPENSATED = frozenset({"grant_refund", "return_after_settlement"})
-ONCE = {("PaymentHeld", s) for s in BEFORE_HANDOVER} | {("ParcelHandedOver", s) for s in _LATE} \
-    | {("OrderCompleted", s) for s in _COMPENSATED}
 
 _Answer = Callable[[Heard, str, Memory], list[Reaction]]
 # role -> type -> (what it does, the scenarios in which it does; None: in all). Others are not even decoded.
@@ -49,8 +47,13 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     },
     "customs": {"ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},
 }
-# Types that are decoded only to be remembered, by the roles that need them.
-NOTED = {"storefront": {"ParcelsAllocated": frozenset({"return_line"})}, "warehouse": {"ParcelCancelled": None}}
+# Type -> the role that remembers something of it, and in which scenarios.
+NOTED: dict[str, tuple[str, frozenset[str] | None]] = {
+    "ParcelsAllocated": ("storefront", frozenset({"return_line"})),
+    "PaymentHeld": ("storefront", BEFORE_HANDOVER), "ParcelHandedOver": ("storefront", _LATE),
+    "OrderCompleted": ("storefront", _COMPENSATED),
+    "ParcelCancelled": ("warehouse", None), "InterceptRequested": ("carrier", None),
+}
 
 
 def react(role: str, heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -62,15 +65,18 @@ def react(role: str, heard: Heard, scenario: str, memory: Memory) -> list[Reacti
 
 
 def remember(heard: Heard, scenario: str, memory: Memory) -> None:
-    """Note what later reactions need. Called once an event, after every role has reacted to it."""
+    """Note what later reactions need. Called once for each event of a type in `NOTED`, after the reactions to it."""
     event = heard.data
     name = type(event).__name__
+    _, scenarios = NOTED[name]
+    if scenarios is not None and scenario not in scenarios:
+        return
     if name == "InterceptRequested" and logistics.gives_way(event.parcel_id, scenario, memory):
         memory.note(memory.stopped, event.parcel_id)
     elif name == "ParcelCancelled":
         memory.note(memory.stopped, event.parcel_id)
-    elif (name, scenario) in ONCE:
-        memory.note(memory.done, event.order_id)
-    elif name == "ParcelsAllocated" and scenario == "return_line":
+    elif name == "ParcelsAllocated":
         for plan in event.parcels:
             memory.note(memory.first_line, plan.parcel_id, (plan.lines[0].line_no, sum(l.quantity for l in plan.lines) > 1))
+    elif name in ("PaymentHeld", "ParcelHandedOver", "OrderCompleted"):
+        memory.note(memory.done, event.order_id)

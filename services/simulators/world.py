@@ -85,12 +85,13 @@ class _Session(ConsumerRebalanceListener):
         else:
             heard = await self.consumer.getmany(timeout_ms=int(wait * 1000) + 1)
         now = time.time()
-        said = agenda.due(now)
+        late = agenda.due(now)
+        said = list(late)
         for partition, records in heard.items():
             said += agenda.hear(partition, records, now)
         if said:
             await self._say(agenda.unstopped(said))
-            agenda.answered(said)
+            agenda.answered(late)
         if now - self.last_commit >= COMMIT_EVERY_S:
             self.last_commit = now
             await self._commit()
