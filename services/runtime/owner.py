@@ -11,12 +11,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 import msgpack
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from pydantic_core import from_json, to_json
 
 from services.runtime import storage
@@ -34,6 +34,7 @@ TRANSIENT = (
     asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError,
 )
 PARKED_SECONDS_MAX = 3600.0
+POISONED_TIMER_PAUSE = timedelta(minutes=10)  # real time: trade time may run so fast that it would be no pause
 WAIT_S = 0.2
 
 Submit = Callable[[int, str, Intent], Awaitable[None]]
@@ -78,19 +79,21 @@ class Owner:
         self.next_batch = self.epoch << 32
         self.relay = Relay(self.producer, self.partition)
         self.due = await storage.next_due(self.conn, self.partition)
-        await self._refuse_to_start_behind_the_database()
+        await self._refuse_other_topics()
         # What was fetched before the claim is thrown away: seek drops it.
         for tp in self.tps:
             self.consumer.seek(tp, self.ahead[tp.topic])
         self.consumer.resume(*self.tps)
 
-    async def _refuse_to_start_behind_the_database(self) -> None:
-        ends = await self.consumer.end_offsets(self.tps)
-        for tp, end in ends.items():
-            if self.ahead[tp.topic] > end:
-                raise storage.OwnershipLost(
-                    f"{tp.topic} partition {self.partition} ends at {end}, but the database has read to "
-                    f"{self.ahead[tp.topic]}: the topic is older than the database; restore both from the same moment")
+    async def _refuse_other_topics(self) -> None:
+        ends, starts = await self.consumer.end_offsets(self.tps), await self.consumer.beginning_offsets(self.tps)
+        for tp in self.tps:
+            at, start, end = self.ahead[tp.topic], starts[tp], ends[tp]
+            if not start <= at <= end:
+                raise storage.Unfit(
+                    f"{tp.topic} partition {self.partition} holds offsets {start} to {end}, but the database has read to "
+                    f"{at}: {'records are gone' if at < start else 'the topic is older than the database'}; restore both "
+                    "from the same moment")
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -98,13 +101,16 @@ class Owner:
         loop = asyncio.get_running_loop()
         housekeeping = loop.time() + 1.0
         while True:
-            fetched = await self.consumer.getmany(*self.tps, timeout_ms=self._wait_ms(), max_records=self.batch_max)
+            fetched = await self._fetch()
             records = self._read(fetched)
             now = self.clock.now()
-            if self.due is not None and self.due <= now:
+            fired = self.due is not None and self.due <= now
+            if fired:
                 records += await self._timers(now)
             if records:
                 await self._process(records, now)
+            if fired:  # the rows that were not due yet are still there
+                self.due = await storage.next_due(self.conn, self.partition)
             if loop.time() >= housekeeping:
                 housekeeping = loop.time() + 1.0
                 await self._tidy()
@@ -112,6 +118,13 @@ class Owner:
                 raise self.relay.failed
             if records and self.linger_s:
                 await asyncio.sleep(self.linger_s)  # a fuller batch costs less an event
+
+    async def _fetch(self) -> dict[TopicPartition, list]:
+        try:
+            return await self.consumer.getmany(*self.tps, timeout_ms=self._wait_ms(), max_records=self.batch_max)
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as why:
+            raise storage.Unfit(f"partition {self.partition}: records that were not read yet are gone from their topic, or "
+                                f"the topic was made anew ({why!r}); restore topics and databases from the same moment") from why
 
     def _wait_ms(self) -> int:
         if self.due is None:
@@ -134,7 +147,7 @@ class Owner:
     async def _timers(self, now: datetime) -> list[Record]:
         rows = await storage.due_timers(self.conn, self.partition, now, self.batch_max)
         if len(rows) < self.batch_max:
-            self.due = None
+            self.due = await storage.next_due_after(self.conn, self.partition, now)
         return [Record("timer", 0, order_id.encode(), None, (), order_id,
                        Incoming(TIMER, f"timer:{order_id}:{due.timestamp():.6f}", "timer", 0, now, None,
                                 f"timer:{order_id}:{due.timestamp():.6f}"))
@@ -159,16 +172,27 @@ class Owner:
                 done, again = await self._attempt(records, now)
             except TRANSIENT:
                 raise
-            except Exception as why:  # a bug or a value PostgreSQL refuses: its neighbours must not suffer for it
+            except Exception:  # a bug or a value PostgreSQL refuses: its neighbours must not suffer for it
                 if len(records) > 1:
                     await self._process(records[:len(records) // 2], now)
                     await self._process(records[len(records) // 2:], now)
                     return
-                log.exception("record %s/%d@%d can never be applied", records[0].topic, self.partition, records[0].offset)
-                done, again = await self._attempt(records, now, poison=why)
+                done, again = await self._alone(records, now)
             records = records[done:]
             if again:
                 records = [self._retry_of(order_id) for order_id in again] + records
+
+    async def _alone(self, records: list[Record], now: datetime) -> tuple[int, set[str]]:
+        """One record that failed: without what waits for it, which may be the culprit; else it is the dead letter."""
+        try:
+            return await self._attempt(records, now, cautious=True)
+        except TRANSIENT:
+            raise
+        except Exception as why:  # as in `_process`
+            record = records[0]
+            log.exception("record %s/%d@%d of %r can never be applied", record.topic, self.partition, record.offset,
+                          record.order_id)
+            return await self._attempt(records, now, cautious=True, poison=why)
 
     @staticmethod
     def _retry_of(order_id: str) -> Record:
@@ -176,7 +200,7 @@ class Owner:
                       Incoming(RETRY, f"retry:{order_id}", "retry", 0, datetime.min, None))
 
     async def _attempt(self, records: list[Record], now: datetime, poison: Exception | None = None,
-                       expire: list[str] = ()) -> tuple[int, set[str]]:
+                       expire: list[str] = (), cautious: bool = False) -> tuple[int, set[str]]:
         """One transaction. Returns how many records it settled (fewer, when one needs rows not yet locked) and the
         orders whose parked records need a batch of their own."""
         await self._load([r.order_id for r in records if r.order_id] + list(expire))
@@ -186,7 +210,7 @@ class Owner:
         try:
             await storage.fence(conn, self.partition, self.epoch, self.stored)
             shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
-            batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now)
+            batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious)
             done = self._decide(batch, records, poison)
             for order_id in expire:
                 batch.expire(order_id)
@@ -313,12 +337,13 @@ class Owner:
             state, stored = draft.state, draft.stored
             if entry is None and not stored and not draft.seq and draft.track == Track():
                 continue  # only a dead letter named this order
-            if entry is not None and entry.state is state and entry.track == draft.track and entry.armed == draft.armed:
+            postponed = order_id in batch.postponed
+            if not postponed and entry is not None and entry.state is state and entry.track == draft.track and entry.armed == draft.armed:
                 continue
             row = (order_id, self.partition, state.status, state.closed, draft.seq, draft.track.encode(), encode(state).decode())
             (changed if stored else fresh).append(row)
-            due = batch.postponed.get(order_id) or (None if state.closed else state.due())
-            if due is not None and (draft.armed is None or due < draft.armed):
+            due = batch.now + POISONED_TIMER_PAUSE * self.clock.speed if postponed else None if state.closed else state.due()
+            if due is not None and (postponed or draft.armed is None or due < draft.armed):
                 arm.append((order_id, due))
                 draft.armed = due
             elif due is None and (draft.armed is not None or (entry is not None and entry.armed is not None)):
