@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -184,9 +186,15 @@ class Supervisor:
     async def _spawn(self, program: Program) -> Child:
         ready = self.folder.ready(program.name)
         ready.unlink(missing_ok=True)
-        env = self.settings.child_env(TRADEWIND_READY_FILE=str(ready), **self.clock.env())
+        env = self.settings.child_env(
+            TRADEWIND_READY_FILE=str(ready), TRADEWIND_MEMBER=self._member(program), **self.clock.env())  # fmt: skip
         command = [sys.executable, "-m", program.module, *program.args]
         return processes.spawn(program.name, command, log=self.folder.log(program.name), env=env)
+
+    def _member(self, program: Program) -> str:
+        """One name for all lives of a program, and of no other supervisor's: what was killed takes its place again."""
+        where = zlib.crc32(str(self.folder.data).encode())
+        return f"{program.name}-{socket.gethostname()[:40]}-{where:08x}"
 
     def _note(self, name: str, launch: Callable[[], Awaitable[Child]], child: Child) -> None:
         self.watched[name] = Watched(name, launch, child, time.monotonic())

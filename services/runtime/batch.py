@@ -14,7 +14,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from aiokafka.partitioner import murmur2
@@ -27,8 +27,8 @@ from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Int
 
 SEEN_MAX = 256
 VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
+CUT_KEY_BYTES, CUT_VALUE_BYTES = 1_000, 100_000  # what a dead letter keeps of a record that would not fit with its reasons
 RETRY = "Retry"
-POISONED_TIMER_PAUSE = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,15 @@ def fingerprint(incoming: Incoming, value: bytes) -> str:
 
 
 class Batch:
-    """Collects what a run of records changes. `entries` are the cached orders; drafts replace them after the commit."""
+    """Collects what a run of records changes. `entries` are the cached orders; drafts replace them after the commit.
 
-    def __init__(self, spec: Spec, partition: int, partitions: int, entries: dict[str, Entry], shared: Any, now: datetime):
+    `cautious`: the batch has failed before. What waits for a record is then tried in a batch of its own (`again`), one at
+    a time, so that a record that can never be applied takes nobody with it. `postponed`: orders whose timer failed.
+    """
+
+    def __init__(self, spec: Spec, partition: int, partitions: int, entries: dict[str, Entry], shared: Any, now: datetime,
+                 cautious: bool = False):
+        self.cautious = cautious
         self.spec, self.partition, self.partitions, self.shared, self.now = spec, partition, partitions, shared, now
         self.entries = entries
         self.drafts: dict[str, Entry] = {}
@@ -182,7 +188,7 @@ class Batch:
         self.parked: dict[tuple, Record] = {}
         self.unparked: list[tuple[str, str, int, str]] = []
         self.again: set[str] = set()
-        self.postponed: dict[str, datetime] = {}
+        self.postponed: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     def handle(self, record: Record) -> None:
@@ -193,7 +199,7 @@ class Batch:
         draft = self._draft(record.order_id)
         incoming = record.incoming
         if incoming.type == RETRY:
-            self._retry(draft)
+            self._retry(draft, alone=True)
             return
         if incoming.type == TIMER:
             draft.armed = None
@@ -219,7 +225,9 @@ class Batch:
                 self.counts[f"stale: {answer.reason}"] += 1
             else:
                 self._apply(draft, incoming, answer)
-                if draft.parked:
+                if draft.parked and self.cautious:
+                    self.again.add(record.order_id)
+                elif draft.parked:
                     self._retry(draft)
 
     def expire(self, order_id: str) -> None:
@@ -319,10 +327,14 @@ class Batch:
     def _parking_key(record: Record) -> tuple[str, str, int, str]:
         return record.order_id, record.incoming.source, record.incoming.sequence, record.incoming.id
 
-    def _retry(self, draft: Entry) -> None:
-        """Try what waits, the oldest of each source first, until nothing moves."""
-        moved = True
+    def _retry(self, draft: Entry, alone: bool = False) -> None:
+        """Try what waits, the oldest of each source first, until nothing moves. `alone`: nothing else in this batch has
+        changed the order, so rows that are not locked now never will be: SharedMissing is raised."""
+        moved, changed = True, not alone
         while moved and draft.parked:
+            if changed and alone and self.cautious:
+                self.again.add(draft.state.order_id)
+                return
             moved = False
             blocked: set[str] = set()
             for record in list(draft.parked):
@@ -332,12 +344,14 @@ class Batch:
                 try:
                     answer = self._decide(draft, record.incoming)
                 except SharedMissing:
+                    if not changed:
+                        raise
                     self.again.add(record.order_id)  # its rows get locked in a batch of its own
                     return
                 except Impossible as why:
                     self._unpark(draft, record)
                     self._refuse(draft, record, why)
-                    moved = True
+                    moved = changed = True
                     continue
                 if isinstance(answer, NotYet):
                     blocked.add(source)
@@ -347,7 +361,9 @@ class Batch:
                 if isinstance(answer, Decision):
                     self._apply(draft, record.incoming, answer)
                     self.counts["unparked"] += 1
-                moved = True
+                moved = changed = True
+                if self.cautious:
+                    break
 
     # -- never ----------------------------------------------------------------------------------------------------
 
@@ -356,29 +372,58 @@ class Batch:
         self._dead_letter(record, why.reason, why.detail)
 
     def _dead_letter(self, record: Record, reason: str, detail: str) -> None:
-        headers = tuple(record.headers) + (
-            ("__dlq.errors.topic", record.topic.encode()), ("__dlq.errors.partition", b"%d" % self.partition),
-            ("__dlq.errors.offset", b"%d" % record.offset), ("__dlq.errors.reason", reason.encode()),
-            ("__dlq.errors.detail", detail[:500].encode(errors="replace")), ("__dlq.errors.service", self.spec.name.encode()))
-        self.out.append(Out(f"{record.topic}.dlq", record.key or b"", record.value or b"", "", 0, self.now, "", "", "",
-                            headers))
+        """Raw bytes, coordinates and reason. A timer was never on a topic: its order and reason go to our output's."""
+        key, value, headers = record.key or b"", record.value or b"", tuple(record.headers)
+        why = [("topic", record.topic), ("partition", str(self.partition)), ("offset", str(record.offset)),
+               ("reason", reason), ("detail", detail[:500]), ("service", self.spec.name)]
+        size = len(key) + len(value) + sum(len(name) + len(text or b"") for name, text in headers)
+        if size > VALUE_BYTES_MAX:  # with the reasons the broker would refuse it, and all that comes after it would wait
+            key, value, headers = key[:CUT_KEY_BYTES], value[:CUT_VALUE_BYTES], ()
+            why.append(("cut", f"{size} bytes; the whole record stands at the coordinates"))
+        headers += tuple((f"__dlq.errors.{name}", text.encode(errors="replace")) for name, text in why)
+        topic = record.topic if record.topic in self.spec.known else self.spec.output.name
+        self.out.append(Out(f"{topic}.dlq", key, value, "", 0, self.now, "", "", "", headers))
         self.counts[f"dead letter: {reason}"] += 1
 
     def poison(self, record: Record, why: Exception) -> None:
         """A record that fails alone, for a reason that is not transient."""
-        draft = self.drafts.get(record.order_id) if record.order_id else None
-        if draft is None and record.order_id and record.order_id in self.entries:
-            draft = self._draft(record.order_id)
-        if draft is not None and record.incoming and record.incoming.type not in (TIMER, RETRY):
+        kind = record.incoming.type if record.incoming else ""
+        if kind == RETRY:
+            return self._poison_parked(self._draft(record.order_id), why)
+        if kind == TIMER:
+            self._draft(record.order_id)
+            self.postponed.add(record.order_id)  # or it would fire at once, for ever
+        elif record.order_id and (record.order_id in self.drafts or record.order_id in self.entries):
+            self._settle(self._draft(record.order_id), record)
+        self._dead_letter(record, *_reason_of(why))
+
+    def _poison_parked(self, draft: Entry, why: Exception) -> None:
+        """The retry of what waits fails on the first record that would move now: that one is the dead letter."""
+        blocked: set[str] = set()
+        for record in draft.parked:
+            if record.incoming.source in blocked:
+                continue
+            try:
+                waits = isinstance(self._decide(draft, record.incoming), NotYet)
+            except Exception:  # whatever it is, it is why we are here
+                waits = False
+            if waits:
+                blocked.add(record.incoming.source)
+                continue
+            self._unpark(draft, record)
             self._settle(draft, record)
-        if record.incoming and record.incoming.type in (TIMER, RETRY):
-            self.postponed[record.order_id] = self.now + POISONED_TIMER_PAUSE  # or it would fire at once, for ever
-            if record.incoming.type == RETRY:
-                return  # nothing of the outside world is in it; what waits stays parked
-        if isinstance(why, Impossible):
-            self._dead_letter(record, why.reason, why.detail)
+            self._dead_letter(record, *_reason_of(why))
+            break
         else:
-            self._dead_letter(record, "handler_error", f"{type(why).__name__}: {why}")
+            raise AssertionError(f"the retry of {draft.state.order_id} failed, but nothing of it can move") from why
+        if draft.parked:
+            self.again.add(draft.state.order_id)
+
+
+def _reason_of(why: Exception) -> tuple[str, str]:
+    if isinstance(why, Impossible):
+        return why.reason, why.detail
+    return "handler_error", f"{type(why).__name__}: {why}"
 
 
 def envelope_for(out: Out) -> Envelope:

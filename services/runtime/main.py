@@ -8,10 +8,13 @@ import os
 import signal
 from collections.abc import Callable
 
+from services.runtime import storage
 from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.service import PartitionService
 from services.runtime.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def run(make_spec: Callable[[Settings], Spec], make_effects: Callable | None = None) -> None:
@@ -27,10 +30,19 @@ async def _serve(settings: Settings, make_spec: Callable, make_effects: Callable
     service = PartitionService(
         spec, settings.dsn(spec.name), settings.bootstrap, settings.partitions, clock,
         make_effects(settings, clock) if make_effects else None,
-        ready_file=os.environ.get("TRADEWIND_READY_FILE"))
+        ready_file=os.environ.get("TRADEWIND_READY_FILE"), member=os.environ.get("TRADEWIND_MEMBER"))
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    try:
+        await _until_ended(service, stop)
+    except storage.Unfit as why:
+        log.critical("%s cannot go on: %s", spec.name, why)
+        raise SystemExit(storage.EXIT_UNFIT) from why
+
+
+async def _until_ended(service: PartitionService, stop: asyncio.Event) -> None:
+    """Raises what ended the service, if it was not `stop`."""
     await service.start()
     asked, ended = asyncio.create_task(stop.wait()), asyncio.create_task(service.wait_until_stopped())
     await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)

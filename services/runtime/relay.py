@@ -52,7 +52,7 @@ class Relay:
         """Queue a committed batch; waits while too many are unacknowledged. Raises what ended the relay."""
         self._waiting.append((batch, out))
         self._wake.set()
-        if len(self._waiting) >= BACKLOG_MAX:
+        if len(self._waiting) >= BACKLOG_MAX and self.failed is None:  # a relay that ended makes no room any more
             self._room.clear()
             await self._room.wait()
         if self.failed is not None:

@@ -16,6 +16,7 @@ import mode
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
+from services.runtime import storage
 from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.owner import TRANSIENT, Owner, Submit
@@ -30,13 +31,23 @@ class PartitionService(mode.Service):
     """One instance of a service. `effects(producer)` may give a callable that carries out intents."""
 
     def __init__(self, spec: Spec, dsn: str, bootstrap: str, partitions: int, clock: Clock, effects=None,
-                 linger_s: float = 0.0, ready_file: str | None = None, **kwargs):
+                 linger_s: float = 0.0, ready_file: str | None = None, member: str | None = None, **kwargs):
+        """`member`: a name that this instance keeps across restarts and shares with no other living one. With it, a
+        killed instance that comes back has its partitions at once; without, they wait for the session to run out."""
         super().__init__(**kwargs)
         self.spec, self.dsn, self.bootstrap, self.partitions, self.clock = spec, dsn, bootstrap, partitions, clock
         self.effects, self.linger_s, self.ready_file = effects, linger_s, ready_file
+        self.member = member
         self.instance = f"{spec.name}-{socket.gethostname()[:12]}-{os.getpid()}"
         self.owners: dict[int, Owner] = {}
         self.counts: Counter[str] = Counter()
+
+    async def on_start(self) -> None:
+        """Raises Unfit: with another partition count every new order would look misplaced."""
+        stored = await storage.installed_partitions(self.dsn)
+        if stored is not None and stored != self.partitions:
+            raise storage.Unfit(f"the database of {self.spec.name} was made for {stored} partitions, the settings say "
+                                f"{self.partitions}: set TRADEWIND_PARTITIONS={stored}, or use another database")
 
     @mode.Service.task
     async def _run(self) -> None:
@@ -76,6 +87,7 @@ class _Session(ConsumerRebalanceListener):
                                          linger_ms=0, max_batch_size=1_000_000, request_timeout_ms=20_000)
         self.consumer = AIOKafkaConsumer(
             bootstrap_servers=service.bootstrap, group_id=f"tradewind-{spec.name}", enable_auto_commit=False,
+            group_instance_id=service.member,
             auto_offset_reset="none", isolation_level="read_uncommitted",
             partition_assignment_strategy=(RangePartitionAssignor,), session_timeout_ms=10_000, heartbeat_interval_ms=1_000,
             max_partition_fetch_bytes=1_048_576, fetch_max_wait_ms=100, max_poll_interval_ms=600_000, metadata_max_age_ms=10_000)
@@ -85,9 +97,11 @@ class _Session(ConsumerRebalanceListener):
             self.submit = service.effects(self.producer) if service.effects else None
             await self.consumer.start()
             self.consumer.subscribe([t.name for t in spec.inputs], listener=self)
-            await asyncio.wait({self.failed, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if self.failed.done():
-                raise self.failed.exception()
+            watched = {self.failed, stop} | ({self.submit.failed} if self.submit is not None else set())
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for ended in watched - {stop}:
+                if ended.done():
+                    ended.result()  # raises: neither ever has a result
         finally:
             stop.cancel()
             await self._end_owners()
@@ -105,10 +119,15 @@ class _Session(ConsumerRebalanceListener):
         """Nothing is read before its owner has claimed; a partition not held on every input topic never is."""
         try:
             self.consumer.pause(*assigned)
+            if more := {tp for tp in assigned if tp.partition >= self.service.partitions}:
+                raise storage.Unfit(f"{min(more)} is beyond the {self.service.partitions} partitions of this installation: "
+                                    "a topic was extended, which moves orders to other partitions; make the topic anew")
             held = {p for p in {tp.partition for tp in assigned}
                     if all(TopicPartition(t.name, p) in assigned for t in self.service.spec.inputs)}
             for tp in assigned:
                 self.consumer.seek(tp, 0)  # a position, so that nothing asks the reset policy; the owner seeks again
+            if half := {tp for tp in assigned if tp.partition not in held}:
+                log.error("%s reads nothing of %s: not held on every input topic", self.service.instance, sorted(half))
             for partition in sorted(held):
                 self._start_owner(partition)
             self.service.is_ready()

@@ -7,16 +7,29 @@ otherwise block its successor for ever, and no timeout of PostgreSQL fires for i
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 from datetime import datetime
 
 import asyncpg
+
+log = logging.getLogger(__name__)
 
 COLUMNS_ORDERS = ("order_id", "partition", "status", "closed", "seq", "track", "state")
 
 
 class OwnershipLost(Exception):
     """Another instance claimed the partition, or moved its offsets: this owner must drop its cache and leave."""
+
+
+class Unfit(Exception):
+    """Database, topics and settings do not belong together; trying again does not help. The message has the remedy.
+
+    Never transient: the process ends with EXIT_UNFIT, so that its supervisor and whoever watches it see it."""
+
+
+EXIT_UNFIT = 78  # EX_CONFIG of sysexits.h
 
 
 async def connect(dsn: str, application: str) -> asyncpg.Connection:
@@ -26,9 +39,9 @@ async def connect(dsn: str, application: str) -> asyncpg.Connection:
 
 
 async def claim(dsn: str, conn: asyncpg.Connection, partition: int, instance: str) -> int:
-    """Become the owner: raise the epoch and return it. Ends the former owner's session when that blocks."""
+    """Become the owner: raise the epoch and return it. Ends the sessions of former owners when they block."""
     pid = conn.get_server_pid()
-    while True:
+    for attempt in itertools.count(1):
         try:
             async with conn.transaction():
                 await conn.execute("SET LOCAL lock_timeout = '400ms'")
@@ -36,14 +49,23 @@ async def claim(dsn: str, conn: asyncpg.Connection, partition: int, instance: st
                     "UPDATE partitions SET epoch = epoch + 1, instance = $2, backend = $3 WHERE partition = $1"
                     " RETURNING epoch", partition, instance, pid)
             if epoch is None:
-                raise OwnershipLost(f"partition {partition} is not in the table `partitions`: run the migrations")
+                raise Unfit(f"partition {partition} is not in the table `partitions`: run the migrations with the same "
+                            "number of partitions as the topics have")
             return epoch
         except asyncpg.LockNotAvailableError:
-            # The application name guards against a process id that PostgreSQL has given to somebody else since.
-            await conn.execute(
-                "SELECT pg_terminate_backend(a.pid) FROM partitions p JOIN pg_stat_activity a ON a.pid = p.backend"
-                " WHERE p.partition = $1 AND a.pid <> $2 AND a.application_name = left('tradewind ' || p.instance || ' ' || $1::text, 63)",
-                partition, pid)
+            await _end_former_owners(conn, partition)
+            if attempt % 10 == 0:
+                log.warning("partition %d: its row has been locked for %.0f s by a session that is no owner's; "
+                            "see pg_stat_activity and pg_locks", partition, attempt * 0.4)
+
+
+async def _end_former_owners(conn: asyncpg.Connection, partition: int) -> None:
+    """End every session of an owner of this partition that has had a transaction open for a while: it may have stopped
+    in a batch or in its own claim, so the name decides, not what the row says. Who waits for a lock blocks nobody."""
+    await conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND application_name LIKE 'tradewind % ' || $1::int"
+        " AND xact_start < clock_timestamp() - interval '300 ms' AND wait_event_type IS DISTINCT FROM 'Lock'", partition)
 
 
 async def read_offsets(conn: asyncpg.Connection, partition: int) -> dict[str, int]:
@@ -65,9 +87,25 @@ async def next_due(conn: asyncpg.Connection, partition: int) -> datetime | None:
     return await conn.fetchval("SELECT min(due) FROM timers WHERE partition = $1", partition)
 
 
+async def next_due_after(conn: asyncpg.Connection, partition: int, now: datetime) -> datetime | None:
+    return await conn.fetchval("SELECT min(due) FROM timers WHERE partition = $1 AND due > $2", partition, now)
+
+
 async def due_timers(conn: asyncpg.Connection, partition: int, now: datetime, limit: int) -> list[asyncpg.Record]:
     return await conn.fetch("SELECT order_id, due FROM timers WHERE partition = $1 AND due <= $2 ORDER BY due LIMIT $3",
                             partition, now, limit)
+
+
+async def installed_partitions(dsn: str) -> int | None:
+    """The partition count that this database was made for; None before any migration."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        if await conn.fetchval("SELECT to_regclass('installation')") is None:
+            return None
+        stored = await conn.fetchval("SELECT value FROM installation WHERE name = 'partitions'")
+        return int(stored) if stored is not None else None
+    finally:
+        await conn.close()
 
 
 async def fence(conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int]) -> None:
