@@ -146,8 +146,6 @@ class Owner:
 
     async def _timers(self, now: datetime) -> list[Record]:
         rows = await storage.due_timers(self.conn, self.partition, now, self.batch_max)
-        if len(rows) < self.batch_max:
-            self.due = await storage.next_due_after(self.conn, self.partition, now)
         return [Record("timer", 0, order_id.encode(), None, (), order_id,
                        Incoming(TIMER, f"timer:{order_id}:{due.timestamp():.6f}", "timer", 0, now, None,
                                 f"timer:{order_id}:{due.timestamp():.6f}"))

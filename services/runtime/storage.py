@@ -87,10 +87,6 @@ async def next_due(conn: asyncpg.Connection, partition: int) -> datetime | None:
     return await conn.fetchval("SELECT min(due) FROM timers WHERE partition = $1", partition)
 
 
-async def next_due_after(conn: asyncpg.Connection, partition: int, now: datetime) -> datetime | None:
-    return await conn.fetchval("SELECT min(due) FROM timers WHERE partition = $1 AND due > $2", partition, now)
-
-
 async def due_timers(conn: asyncpg.Connection, partition: int, now: datetime, limit: int) -> list[asyncpg.Record]:
     return await conn.fetch("SELECT order_id, due FROM timers WHERE partition = $1 AND due <= $2 ORDER BY due LIMIT $3",
                             partition, now, limit)
