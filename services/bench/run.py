@@ -1,0 +1,204 @@
+"""One benchmark from beginning to end: a fresh system, a warm-up, the closed loop, half of its rate, the limit."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from schemas.topics import TOPICS
+from services.bench import measure, orders, quiet
+from services.bench.load import Load, Stalled
+from services.bench.measure import Meter, Snapshot
+from services.cli import prepare
+from services.cli.state import Folder, Lock
+from services.cli.supervisor import Supervisor, run
+from services.cli.table import Program
+from services.runtime.kafka_jars import KAFKA_VERSION
+from services.runtime.local_postgres import POSTGRES_MAJOR
+from services.runtime.settings import SERVICES, Settings
+from services.simulators.edge import Publisher
+
+WARM_UP = 0.1
+IN_FLIGHT = 3_000
+HALF_SECONDS, HALF_ORDERS_MAX = 10.0, 20_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. `profile`: a program to run under cProfile, which makes it slower, hence its figures useless."""
+
+    orders: int
+    seed: int
+    in_flight: int = IN_FLIGHT
+    half_load: bool = True
+    limit: bool = True
+    profile: str | None = None
+
+    @property
+    def in_flight_max(self) -> int:
+        """The loop is full only between its first and its last `in_flight` orders, so a short run needs fewer of them."""
+        return max(1, min(self.in_flight, self.orders // 5))
+
+    @property
+    def half_orders_max(self) -> int:
+        return min(self.orders, HALF_ORDERS_MAX) if self.half_load else 0
+
+
+def own_settings(settings: Settings) -> Settings:
+    """A system of its own below the data folder, on local servers, at the speed of real time."""
+    local = {name: None for name in ("bootstrap_servers", "orders_dsn", "payments_dsn", "shipping_dsn", "provider_url")}
+    return settings.model_copy(update=local | {
+        "data_folder": settings.data_folder / "bench", "provider": "inprocess", "speed": 1.0, "log_level": "WARNING"})
+
+
+def table(settings: Settings, plan: Plan) -> tuple[Program, ...]:
+    world = Program("world", "services.simulators.world", ("--role", "all", "--fast", "--no-journal", "--seed", str(plan.seed)),
+                    SERVICES)
+    programs = (*(Program(service, f"services.{service}.app") for service in SERVICES), world)
+    return tuple(_profiled(p, settings) if p.name == plan.profile else p for p in programs)
+
+
+def _profiled(program: Program, settings: Settings) -> Program:
+    folder = settings.data_folder / "profile"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Program(program.name, "cProfile", ("-o", str(folder / f"{program.name}.prof"), "-m", program.module, *program.args),
+                   program.needs)
+
+
+async def empty(settings: Settings) -> None:
+    """Remove what an earlier benchmark left. Raises AlreadyRunning when one is still running there."""
+    folder = Folder(settings.data_folder)
+    lock = Lock(folder)
+    lock.take()
+    try:
+        # Servers whose supervisor was killed may still be going down; they must not write into the new folder.
+        await asyncio.gather(prepare.kafka(settings).stop(), prepare.postgres(settings).stop())
+        shutil.rmtree(settings.data_folder)
+    finally:
+        lock.release()
+
+
+async def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lambda _: None) -> dict:
+    """Everything; the figures. Raises StartError, Interrupted; the data stays in the folder for an audit."""
+    settings = own_settings(settings)
+    await empty(settings)
+    progress(f"prepare {plan.orders + plan.half_orders_max} orders")
+    path = settings.data_folder / "bench-orders.msgpack"
+    mix, stock = orders.build(
+        path, seed=plan.seed, count=plan.orders + plan.half_orders_max, vault_key=settings.vault_key_bytes(),
+        placed_at=datetime.now(UTC), partitions=settings.partitions)
+    reader = orders.Reader(path)
+
+    async def body(supervisor: Supervisor) -> dict:
+        async with Publisher(settings.bootstrap) as publisher:
+            await publisher.send(stock)
+        await quiet.rest(settings, calm_s=0.5)
+        return await _Run(settings, plan, supervisor, progress).all(reader)
+
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # as in the services: nothing here makes cycles, and the collector would walk over every open order
+    try:
+        figures = await run(Supervisor(settings, table(settings, plan), progress), body)
+    finally:
+        gc.enable()
+        reader.close()
+        path.unlink(missing_ok=True)
+    return figures | {"mix": mix.as_dict(), "seed": plan.seed, "versions": _versions(),
+                      "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
+
+
+class _Run:
+    """The phases on a running, stocked system."""
+
+    def __init__(self, settings: Settings, plan: Plan, supervisor: Supervisor, progress: Callable[[str], None]):
+        self.settings, self.plan, self.supervisor, self.progress = settings, plan, supervisor, progress
+        pids = {name.removesuffix("-1"): w.child.pid for name, w in supervisor.watched.items()}
+        self.meter = Meter(pids | {"load": os.getpid()})
+        self.told = 0.0
+
+    async def all(self, reader: orders.Reader) -> dict:
+        settings, plan = self.settings, self.plan
+        rss = {"start": self.meter.rss_mb()}
+        async with Load(settings.bootstrap, settings.partitions, reader) as load:
+            figures, first, last = await self._closed(load, rss)
+            rss["end"] = self.meter.rss_mb()
+            if plan.half_load and not load.open:
+                await quiet.rest(settings)
+                figures["half_load"] = await self._half(load, figures["lifecycles_per_s"] / 2)
+            await quiet.rest(settings)
+        delay = await measure.delays(settings.bootstrap, settings.partitions, first.epoch_ms, last.epoch_ms, plan.orders)
+        figures |= {"p50_s": delay["settled"]["p50_s"], "p99_s": delay["settled"]["p99_s"], "delays": delay}
+        figures["limit_ratio"] = None
+        names = [topic.dlq for topic in TOPICS]
+        dead = await quiet.ends(settings.bootstrap, names, settings.partitions)
+        return figures | {
+            "rss_mb": {name: {moment: values.get(name) for moment, values in rss.items()} for name in rss["start"]},
+            "dead_letters": {name: sum(found) for name, found in dead.items() if sum(found)},
+            "restarts": {name: w.restarts for name, w in self.supervisor.watched.items() if w.restarts},
+        }
+
+    async def _closed(self, load: Load, rss: dict) -> tuple[dict, Snapshot, Snapshot]:
+        """Measured from the end of the warm-up until the last order is placed: from then on the loop runs empty."""
+        plan, marks, began = self.plan, [], time.monotonic()
+
+        def each() -> None:
+            if not marks and load.finished >= plan.orders * WARM_UP:
+                rss["warm"] = self.meter.rss_mb()
+                marks.append(self.meter.snapshot(load.finished))
+            elif len(marks) == 1 and load.placed == plan.orders:
+                marks.append(self.meter.snapshot(load.finished))
+            self._tell("closed loop", load)
+
+        stalled = await self._phase(load.closed(plan.orders, plan.in_flight_max, each))
+        while len(marks) < 2:  # stalled before it was warm, or before all were placed
+            marks.append(self.meter.snapshot(load.finished))
+        figures = measure.cost(*marks) | {"placed": load.placed, "finished": load.finished, "in_flight": plan.in_flight_max,
+                                          "whole_run_s": round(time.monotonic() - began, 2)} | stalled
+        return figures, marks[0], marks[1]
+
+    async def _half(self, load: Load, rate: float) -> dict:
+        """The same system at a fixed rate; measured without its first fifth."""
+        count = max(1, min(self.plan.half_orders_max, round(rate * HALF_SECONDS)))
+        first_placed, marks = load.placed, []
+
+        def each() -> None:
+            if not marks and load.placed >= first_placed + count / 5:
+                marks.append(self.meter.snapshot(load.finished))
+            elif len(marks) == 1 and load.placed == first_placed + count:
+                marks.append(self.meter.snapshot(load.finished))
+            self._tell(f"half load, {rate:.0f}/s", load)
+
+        stalled = await self._phase(load.steady(count, rate, each))
+        while len(marks) < 2:
+            marks.append(self.meter.snapshot(load.finished))
+        delay = await measure.delays(self.settings.bootstrap, self.settings.partitions, marks[0].epoch_ms,
+                                     marks[1].epoch_ms, count)
+        figures = measure.cost(*marks) | {"wanted_per_s": round(rate, 1), "placed": count}
+        return figures | {"p50_s": delay["settled"]["p50_s"], "p99_s": delay["settled"]["p99_s"], "delays": delay} | stalled
+
+    @staticmethod
+    async def _phase(phase) -> dict:
+        try:
+            await phase
+        except Stalled as why:  # the figures up to here show where it stands still
+            return {"stalled": f"{why.what}: {why.where}"}
+        return {}
+
+    def _tell(self, phase: str, load: Load) -> None:
+        if time.monotonic() - self.told >= 1:
+            self.told = time.monotonic()
+            self.progress(f"{phase}: {load.finished} finished, {len(load.open)} open")
+
+
+def _versions() -> dict[str, str]:
+    return {"tradewind": version("tradewind"), "python": platform.python_version(), "kafka": KAFKA_VERSION,
+            "postgres": POSTGRES_MAJOR, "aiokafka": version("aiokafka"), "asyncpg": version("asyncpg")}
