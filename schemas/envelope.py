@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 CONTENT_TYPE = ("content-type", b"application/json")
 SPECVERSION = ("ce_specversion", b"1.0")
+TEXT_MAX = 200
 REQUIRED = ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject")
 
 
@@ -85,8 +86,11 @@ def envelope_of(headers: tuple[tuple[str, bytes], ...]) -> Envelope:
         raise BadEnvelope("envelope", f"a header cannot be read: {why}") from why
     if found.get("ce_specversion") != b"1.0":
         raise BadEnvelope("envelope", "ce_specversion is not 1.0")
-    if envelope.time.tzinfo is None or not envelope.id or sequence < 0 or len(envelope.id) > 200:
-        raise BadEnvelope("envelope", "ce_time has no zone, or ce_id or ce_sequence is out of range")
+    if envelope.time.tzinfo is None or not envelope.id or not 0 <= sequence < 2**31:
+        raise BadEnvelope("envelope", "ce_time has no zone, ce_id is empty or ce_sequence is out of range")
+    texts = (envelope.id, envelope.source, envelope.subject, envelope.correlation, envelope.causation, envelope.merchant)
+    if any(len(text) > TEXT_MAX for text in texts):  # what follows from this event repeats some of them
+        raise BadEnvelope("envelope", f"an attribute is longer than {TEXT_MAX} characters")
     return envelope
 
 

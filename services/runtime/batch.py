@@ -230,13 +230,15 @@ class Batch:
                 elif draft.parked:
                     self._retry(draft)
 
-    def expire(self, order_id: str) -> None:
-        """What this order is still waiting for did not come in time: its parked records become dead letters."""
-        draft = self._draft(order_id)
-        for record in list(draft.parked):
+    def expire(self, key: tuple[str, str, int, str]) -> None:
+        """What this record waits for did not come in time: it becomes a dead letter, and what queued behind it is next."""
+        draft = self._draft(key[0])
+        for record in [record for record in draft.parked if self._parking_key(record) == key]:
             self._unpark(draft, record)
             self._settle(draft, record)
             self._dead_letter(record, "parked_too_long", f"order is {draft.state.status!r}; what it waits for never came")
+        if draft.parked:
+            self.again.add(key[0])
 
     # -- one record -----------------------------------------------------------------------------------------------
 

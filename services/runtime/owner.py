@@ -34,6 +34,7 @@ TRANSIENT = (
     asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError,
 )
 PARKED_SECONDS_MAX = 3600.0
+PARKED_GRACE_S = 300.0  # after a long stop all seems late, and what it waits for may still stand in a backlog
 POISONED_TIMER_PAUSE = timedelta(minutes=10)  # real time: trade time may run so fast that it would be no pause
 WAIT_S = 0.2
 
@@ -76,6 +77,7 @@ class Owner:
         self.epoch = await storage.claim(self.dsn, self.conn, self.partition, self.instance)
         self.stored = await storage.read_offsets(self.conn, self.partition)
         self.ahead = {tp.topic: self.stored.get(tp.topic, 0) for tp in self.tps}
+        self.since = asyncio.get_running_loop().time()
         self.next_batch = self.epoch << 32
         self.relay = Relay(self.producer, self.partition)
         self.due = await storage.next_due(self.conn, self.partition)
@@ -155,11 +157,18 @@ class Owner:
         """Once a second: move past records of no interest, delete what the broker has, give up what waited too long."""
         if self.ahead != self.stored or self.relay.acknowledged > self.relay.deleted:
             await self._attempt([], self.clock.now())
-        late = await storage.parked_too_long(self.conn, self.partition, PARKED_SECONDS_MAX, self.batch_max)
-        if late:
-            await self._attempt([], self.clock.now(), expire=late)
+        if asyncio.get_running_loop().time() - self.since > PARKED_GRACE_S:
+            await self._give_up()
         for _ in range(len(self.cache) - self.cache_max):
             del self.cache[next(iter(self.cache))]
+
+    async def _give_up(self) -> None:
+        """Dead letters of what has waited too long. What waited behind them is tried again."""
+        late = await storage.parked_too_long(self.conn, self.partition, PARKED_SECONDS_MAX, self.batch_max)
+        if late:
+            now = self.clock.now()
+            _, again = await self._attempt([], now, expire=[tuple(row) for row in late])
+            await self._process([self._retry_of(order_id) for order_id in again], now)
 
     # -- one batch ------------------------------------------------------------------------------------------------
 
@@ -198,10 +207,10 @@ class Owner:
                       Incoming(RETRY, f"retry:{order_id}", "retry", 0, datetime.min, None))
 
     async def _attempt(self, records: list[Record], now: datetime, poison: Exception | None = None,
-                       expire: list[str] = (), cautious: bool = False) -> tuple[int, set[str]]:
+                       expire: list[tuple] = (), cautious: bool = False) -> tuple[int, set[str]]:
         """One transaction. Returns how many records it settled (fewer, when one needs rows not yet locked) and the
         orders whose parked records need a batch of their own."""
-        await self._load([r.order_id for r in records if r.order_id] + list(expire))
+        await self._load([r.order_id for r in records if r.order_id] + [key[0] for key in expire])
         conn, keys = self.conn, self._shared_keys(records)
         transaction = conn.transaction()
         await transaction.start()
@@ -210,8 +219,8 @@ class Owner:
             shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
             batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious)
             done = self._decide(batch, records, poison)
-            for order_id in expire:
-                batch.expire(order_id)
+            for key in expire:
+                batch.expire(key)
             end = self._end_of(records, done)
             number = await self._write(batch, end)
         except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out

@@ -177,10 +177,11 @@ async def delete_parked(conn: asyncpg.Connection, rows: list[tuple[str, str, int
         orders, sources, sequences, ids)
 
 
-async def parked_too_long(conn: asyncpg.Connection, partition: int, seconds: float, limit: int) -> list[str]:
-    rows = await conn.fetch("SELECT DISTINCT order_id FROM parked WHERE partition = $1"
-                            " AND parked_at < now() - make_interval(secs => $2) LIMIT $3", partition, seconds, limit)
-    return [row[0] for row in rows]
+async def parked_too_long(conn: asyncpg.Connection, partition: int, seconds: float, limit: int) -> list[asyncpg.Record]:
+    """(order_id, source, sequence, id), the oldest first."""
+    return await conn.fetch("SELECT order_id, source, sequence, id FROM parked WHERE partition = $1"
+                            " AND parked_at < now() - make_interval(secs => $2) ORDER BY parked_at LIMIT $3",
+                            partition, seconds, limit)
 
 
 async def arm_timers(conn: asyncpg.Connection, partition: int, rows: list[tuple[str, datetime]]) -> None:
