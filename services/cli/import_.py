@@ -100,13 +100,13 @@ def result_of(plan: Any, importer: Any, follower: Any) -> dict[str, Any]:
     for story in follower.stories.values():
         if story.end and story.reason:
             reasons[story.reason] = reasons.get(story.reason, 0) + 1
-    return {"placed": len(plan.orders), "ended": dict(follower.ends), "reasons": reasons,
+    return {"placed": len(plan.orders), "ended": dict(follower.ends), "exits": reasons,
             "cancellations": dict(importer.outcomes), "cancellations_refused": dict(importer.refusals)}
 
 
 def say(out: Output, line: dict[str, Any]) -> None:
     out.say(f"{line['lines']:,} lines: {line['accepted']:,} accepted, {line['merged']:,} merged, {line['refused']:,} refused; "
             f"{line['orders']:,} orders; money difference {line['money_difference']} tenths of a penny")
-    for name in ("ended", "reasons", "cancellations", "cancellations_refused"):
+    for name in ("ended", "exits", "cancellations", "cancellations_refused"):
         if line.get(name):
             out.say(f"  {name.replace('_', ' ')}: " + ", ".join(f"{k} {v:,}" for k, v in sorted(line[name].items())))
