@@ -30,7 +30,8 @@ PENDING_MAX = 50_000
 
 @dataclass(frozen=True)
 class Options:
-    """`instance` tells processes of one role apart. `fast`: no trade time passes between an event and its answer. `linger_s`: real seconds to gather larger batches."""
+    """`instance` tells processes of one role apart. `fast`: no trade time passes between an event and its answer, and only
+    scenarios without deadlines are drawn. `linger_s`: real seconds in which the broker gathers a larger fetch."""
 
     role: str
     bootstrap: str

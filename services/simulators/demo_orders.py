@@ -20,7 +20,8 @@ PERSONS = 400
 MERCHANTS = {
     "cascade-cherries": (("Bing cherries", "080929", 2800), ("Rainier cherries", "080929", 3600),
                          ("Dried cherries", "081340", 1500)),
-    "tidewater-seafood": (("Dungeness crab", "030633", 5200), ("Smoked salmon", "030541", 3900), ("Geoduck", "030771", 8800)),
+    "tidewater-seafood": (("Dungeness crab", "030633", 5200), ("Smoked salmon", "030541", 3900),
+                          ("Geoduck", "030771", 8800)),
     "maple-toys": (("Wooden train", "950300", 3400), ("Building blocks", "950300", 2200), ("Puzzle", "950300", 1300)),
     "little-acorn": (("Infant cereal", "190110", 900), ("Baby bottle", "392410", 1400), ("Swaddle", "611120", 1900)),
     "still-lake-cosmetics": (("Face cream", "330499", 4200), ("Shampoo", "330510", 1600), ("Sunscreen", "330499", 2100)),
@@ -59,7 +60,8 @@ def _party(number: int, country: str, key: bytes) -> SealedParty:
 
 
 def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exits_permille: int = EXITS_PERMILLE,
-                fast: bool = False, forced: bool = True, domestic: bool = True, prefix: str = "demo") -> Iterator[PlaceOrder]:
+                fast: bool = False, forced: bool = True, domestic: bool = True, prefix: str = "demo"
+                ) -> Iterator[PlaceOrder]:
     """`n` orders that follow from the arguments alone (except the seals, which are fresh in each process).
 
     With `forced`, the first ones have one scenario each, in the table's order (`fast` leaves out those that need a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
@@ -70,6 +71,7 @@ def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 # -- carrier ----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=16_384)
 def carrier_of(parcel_id: str) -> str:
     """The events after hand-over do not name the carrier; it follows from the parcel."""
     return CARRIERS[zlib.crc32(parcel_id.encode()) % len(CARRIERS)]
@@ -103,7 +105,8 @@ def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return _scans(heard, memory, ("lost", report.LossReported, {}, 24, 48))
     if heard.data.regime == "domestic":
         return last_mile(heard, scenario, memory)
-    return _scans(heard, memory, ("exported", report.ExportedReported, {}, 1, 6), ("arrived", report.ArrivedReported, {}, 1, 6))
+    return _scans(heard, memory, ("exported", report.ExportedReported, {}, 1, 6),
+                  ("arrived", report.ArrivedReported, {}, 1, 6))
 
 
 def last_mile(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

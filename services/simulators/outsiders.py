@@ -38,8 +38,11 @@ class Reaction(NamedTuple):
 
 @dataclass(slots=True)
 class Memory:
-    """What the reactions may look at: the newest `limit` facts of each kind. `fast`: nothing takes any time. `done`: orders cancelled or compensated once; `stopped`: parcels that travel
-    no further; `first_line`: parcel -> (a line in it, whether it holds more than one unit)."""
+    """What the reactions may look at: the newest `limit` facts of each kind. `fast`: nothing takes any time.
+
+    `done`: orders cancelled or compensated once; `stopped`: parcels that travel no further; `first_line`: parcel -> (a line
+    in it, whether it holds more than one unit).
+    """
 
     seed: int
     fast: bool = False

@@ -32,6 +32,7 @@ from services.simulators.scenario import EXITS_PERMILLE
 log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 0.5
+FETCH_BYTES = 262_144
 WAIT_MAX_S = 0.25
 PAUSE_AFTER_ERROR_S = 0.5
 COLLECT_EVERY_S = 30.0
@@ -49,11 +50,14 @@ class _Session(ConsumerRebalanceListener):
         options = self.options
         self.producer = AIOKafkaProducer(bootstrap_servers=options.bootstrap, acks="all", enable_idempotence=True,
                                          linger_ms=0, max_batch_size=900_000, request_timeout_ms=20_000)
+        # The broker gathers: an answer of one large fetch is far cheaper than many small ones.
+        linger_ms = round(options.linger_s * 1000)
         # A static member that comes back within the session has its partitions again at once, without a rebalance.
         self.consumer = AIOKafkaConsumer(
             bootstrap_servers=options.bootstrap, group_id=f"world-{options.role}", enable_auto_commit=False,
             group_instance_id=f"world-{options.role}-{options.instance}", auto_offset_reset="earliest",
-            session_timeout_ms=10_000, heartbeat_interval_ms=1_000, max_poll_interval_ms=600_000, fetch_max_wait_ms=100)
+            session_timeout_ms=10_000, heartbeat_interval_ms=1_000, max_poll_interval_ms=600_000,
+            fetch_min_bytes=FETCH_BYTES if linger_ms else 1, fetch_max_wait_ms=linger_ms or 100)
         try:
             await self.producer.start()
             await self.consumer.start()
@@ -95,8 +99,6 @@ class _Session(ConsumerRebalanceListener):
         if now - self.last_commit >= COMMIT_EVERY_S:
             self.last_commit = now
             await self._commit()
-        if self.options.linger_s:
-            await asyncio.sleep(self.options.linger_s)
 
     async def _say(self, said: list[Said]) -> None:
         """Journal first, then one prebuilt batch a topic and partition; returns when all are acknowledged."""
@@ -167,6 +169,7 @@ async def main() -> None:
     parser.add_argument("--instance", type=int, default=0, help="a number of its own for each process of one role")
     given = parser.parse_args()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
     ready = os.environ.get("TRADEWIND_READY_FILE")
     options = Options(given.role, settings.bootstrap, given.seed, given.instance, given.exits_permille, given.fast,
                       given.linger_ms / 1000, None if given.no_journal else settings.data_folder / "journals",
