@@ -158,7 +158,7 @@ async def test_in_flight_is_bounded_and_what_is_in_flight_is_not_queued_twice(st
     await until(lambda: len(provider.calls) == 2, "two calls")
     assert not third.done() and effects.counts["repeated"] == 1
     provider.gate.set()
-    await third
+    await asyncio.wait_for(third, 5)
     await until(lambda: effects.counts["answered"] == 3, "three answers")
     assert sorted(provider.calls) == ["i1", "i2", "i3"]
 
@@ -167,7 +167,7 @@ async def test_pending_calls_make_room_and_are_asked_seldom(start) -> None:
     producer, provider = Producer(), Fickle(*[ProviderPending("later")] * 3)
     effects = start(producer, provider, in_flight_max=1, pending_max=2, pending_retry_s=0.02)
     for n in range(4):
-        await effects(0, f"O-{n}", intent(f"i{n}", payment=f"P-{n}"))
+        await asyncio.wait_for(effects(0, f"O-{n}", intent(f"i{n}", payment=f"P-{n}")), 5)
     await until(lambda: effects.counts["answered"] == 3, "three answers")
     assert effects.counts["left to the webhook"] == 1 and effects.counts["unavailable"] == 0
 
@@ -185,7 +185,7 @@ async def test_what_no_retry_heals_ends_loudly(start, bug, caplog) -> None:
     effects = start(Producer(), Fickle(bug), in_flight_max=1)
     await effects(0, "O-1", intent("i1"))
     with pytest.raises(EffectsFailed) as why:
-        await effects(0, "O-2", intent("i2"))  # waits for room, and must not wait for ever
+        await asyncio.wait_for(effects(0, "O-2", intent("i2")), 5)  # waits for room, and must not wait for ever
     assert why.value.__cause__ is bug and effects.failed.exception() is why.value
     assert "no retry heals this" in caplog.text
 
