@@ -1,0 +1,212 @@
+"""One audit: gather, judge each order, judge the whole, report.
+
+    report = await audit(Settings())
+
+Partition by partition: fold its records, take the rows of its orders, apply every rule, forget. Judging costs about as
+much as reading, so the garbage collector rests meanwhile: nothing here makes cycles that matter.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Protocol
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from services.auditor import rules_end, rules_events, rules_goods, rules_money  # noqa: F401  (they register themselves)
+from services.auditor.evidence import CannotRead, Evidence, partition_of, row_of
+from services.auditor.report import Report, Violation
+from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Journals,
+                                    Request, Rule, Whole)
+from services.auditor.rules_money import ACCOUNTS
+from services.auditor.story import STOCK, Fold, Raw, Story
+from services.runtime.settings import Settings
+
+SETTLE_S = 5.0
+STAGES = (("placed", "OrderPlaced"), ("allocated", "ParcelsAllocated"), ("paid", "PaymentHeld"), ("packed", "ParcelPacked"),
+          ("handed over", "ParcelHandedOver"), ("delivered", "ParcelDelivered"), ("settled", "PaymentSettled"),
+          ("completed", "OrderCompleted"))
+
+
+class Source(Protocol):
+    """What `evidence.Evidence` is to `examine`; a test gives its own."""
+
+    partitions: int
+    notes: list[str]
+
+    def records(self, partition: int) -> AsyncIterator[list[Raw]]: ...
+    async def dead_letters(self) -> list[DeadLetter]: ...
+    async def rows(self, partition: int) -> dict[str, dict[str, tuple]]: ...
+    async def ledger(self, partition: int) -> dict[str, list[Booking]]: ...
+    async def whole(self) -> Whole: ...
+    def journals(self) -> Journals: ...
+
+
+async def audit(settings: Settings, *, live: bool = False, expected_dead_letters: int = 0) -> Report:
+    """Audit the system at these settings. `live`: while it runs, so that only what holds at any moment is judged.
+    Raises evidence.CannotRead. Waits up to SETTLE_S for what is under way, unless live."""
+    try:
+        async with Evidence(settings) as evidence:
+            if not live:
+                await evidence.settle(SETTLE_S)
+            return await examine(evidence, live=live, expected_dead_letters=expected_dead_letters)
+    except (KafkaError, asyncpg.PostgresConnectionError) as lost:
+        raise CannotRead(f"the connection was lost while reading: {lost!r}", settings.bootstrap, "Audit again.") from lost
+
+
+async def examine(source: Source, *, live: bool = False, expected_dead_letters: int = 0) -> Report:
+    """Judge what `source` has."""
+    began, collecting = time.monotonic(), gc.isenabled()
+    gc.disable()
+    try:
+        return await _Audit(source, live, expected_dead_letters).run(began)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Audit:
+    def __init__(self, source: Source, live: bool, expected_dead_letters: int):
+        self.source, self.live, self.expected = source, live, expected_dead_letters
+        self.report = Report(live=live)
+        self.stock: Counter[tuple[str, str, str]] = Counter()
+        self.newest: Any = None
+
+    async def run(self, began: float) -> Report:
+        source, report = self.source, self.report
+        letters = await source.dead_letters()
+        self.dead = {letter[:3] for letter in letters}
+        self.journals = source.journals()
+        self.provider = _by_partition(self.journals.provider, source.partitions)
+        self.requests = _by_partition(_by_order(self.journals.client), source.partitions)
+        for partition in range(source.partitions):
+            await self._partition(partition)
+        whole = await source.whole()
+        whole.dead_letters, whole.expected_dead_letters = letters, self.expected
+        whole.stock_of_events, whole.newest, whole.requests = self.stock, self.newest, self.journals.client
+        for rule in self._applicable(WHOLE_RULES):
+            for verdict in rule.check(whole):
+                report.checked[rule.label] += 1
+                if verdict is not None:
+                    report.add(Violation(rule.number, rule.name, *verdict))
+        report.dead_letters = len(letters)
+        report.not_checked = [*source.notes, *self.journals.notes, *self._left_out()]
+        report.seconds = time.monotonic() - began
+        return report
+
+    async def _partition(self, partition: int) -> None:
+        report = self.report
+        fold = Fold(partition, self.source.partitions, self._wrong_record, self.dead)
+        take = fold.take
+        async for batch in self.source.records(partition):
+            for raw in batch:
+                take(raw)
+        report.records += fold.records
+        report.events += fold.events
+        for number, count in fold.checked.items():
+            report.checked[f"{number} {RECORD_RULES[number]}"] += count
+        if fold.newest is not None and (self.newest is None or fold.newest > self.newest):
+            self.newest = fold.newest
+        rows, ledger = await self.source.rows(partition), await self.source.ledger(partition)
+        provider, requests = self.provider.get(partition, {}), self.requests.get(partition, {})
+        known = dict.fromkeys([*fold.stories, *(o for found in rows.values() for o in found), *ledger, *provider])
+        for order_id in known:
+            story = fold.stories.pop(order_id, None) or Story(order_id, partition)
+            self._order(Case(
+                story, {service: row_of(found[order_id]) for service, found in rows.items() if order_id in found},
+                ledger.get(order_id, []), None if self.journals.provider is None else provider.get(order_id, []),
+                self.journals, self.dead, None if self.journals.client is None else requests.get(order_id, [])))
+        for order_id, asked in requests.items():
+            if order_id not in known and any(r.outcome == "accepted" for r in asked) and not self.live:
+                report.add(Violation(1, "every accepted order exists exactly once", order_id, [f"client line {asked[0].line}",
+                                                                                              "the order is nowhere"]))
+
+    def _wrong_record(self, number: int, order_id: str, evidence: list[str]) -> None:
+        self.report.add(Violation(number, RECORD_RULES[number], order_id, evidence))
+
+    def _order(self, case: Case) -> None:
+        report, stock = self.report, case.is_stock
+        self.stock.update(case.facts.stock)
+        for rule in self._rules[stock]:
+            label = rule.label
+            for verdict in rule.check(case):
+                report.checked[label] += 1
+                if verdict is not None:
+                    report.add(Violation(rule.number, rule.name, case.order_id, verdict))
+        if not stock:
+            self._count(case)
+
+    @property
+    def _rules(self) -> dict[bool, list[Rule]]:
+        rules = self.__dict__.get("_chosen")
+        if rules is None:
+            chosen = self._applicable(ORDER_RULES)
+            rules = self._chosen = {False: chosen, True: [r for r in chosen if r.stock]}
+        return rules
+
+    def _applicable(self, rules: Iterable[Rule]) -> list[Rule]:
+        return [rule for rule in rules if rule.live or not self.live]
+
+    def _left_out(self) -> list[str]:
+        """Rules that had nothing to look at are named: silence must not pass for innocence."""
+        labels = {r.label for r in (*ORDER_RULES, *WHOLE_RULES)}
+        return [f"{label}: {'not while it runs' if self.live else 'nothing to look at'}"
+                for label in sorted(labels, key=lambda text: int(text.split()[0])) if not self.report.checked[label]]
+
+    # -- what is told besides ---------------------------------------------------------------------------------------
+
+    def _count(self, case: Case) -> None:
+        report, facts, story = self.report, case.facts, case.story
+        if not story.of("orders", "OrderPlaced", "OrderRejected"):
+            return
+        report.orders += 1
+        types = {e.type for e in story.all()}
+        for stage, event in STAGES:
+            report.funnel[stage] += event in types
+        for exit_ in _exits(case):
+            report.exits[exit_] += 1
+            report.examples.setdefault(exit_, case.order_id)
+        if facts.placed:
+            sums = report.money.setdefault(facts.placed.currency, Counter(dict.fromkeys(ACCOUNTS, 0)))
+            for parcel in facts.parcels.values():
+                sums.update(parcel.totals)
+
+
+def _exits(case: Case) -> set[str]:
+    """How the order left the normal way: refused, cancelled for a reason, or completed with something undone."""
+    last = next(reversed(case.story.of("orders", "OrderRejected", "OrderCancelled", "OrderCompleted")), None)
+    if last is None:
+        return {"open"}
+    if last.type == "OrderRejected":
+        return {f"rejected: {last.data}"}
+    if last.type == "OrderCancelled":
+        return {f"cancelled: {last.data[0]}"}
+    found = {f"completed: {outcome}" for outcome in last.data[1].values()}
+    for parcel in case.facts.parcels.values():
+        found |= {f"completed: {name}" for event, name in _PARTLY.items() if event in parcel.first}
+    return found
+
+
+_PARTLY = {"ParcelShortPicked": "short pick", "ParcelLinesCancelled": "line cancelled", "ReturnReceived": "returned in part",
+           "GrantPriced": "refund granted", "CustomsHeld": "held by customs", "ParcelAtPickup": "collected at pickup",
+           "CancellationDeclined": "cancellation declined", "ManualPayoutRequested": "paid out by hand"}
+
+
+def _by_order(requests: list[Request] | None) -> dict[str, list[Request]] | None:
+    if requests is None:
+        return None
+    found: dict[str, list[Request]] = defaultdict(list)
+    for request in requests:
+        found[request.order_id].append(request)
+    return found
+
+
+def _by_partition(found: dict[str, list[Call]] | dict[str, list[Request]] | None, partitions: int) -> dict[int, dict[str, list]]:
+    split: dict[int, dict[str, list]] = defaultdict(dict)
+    for order_id, entries in (found or {}).items():
+        split[partition_of(order_id, partitions)][order_id] = entries
+    return split

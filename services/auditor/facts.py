@@ -1,0 +1,227 @@
+"""What one order's events add up to: where each parcel and its money are, by the tables of `schemas.lifecycle`, and how
+much moved. Steps that no table allows are noted in `broken` and skipped, so that one fault is one violation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine
+from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
+
+STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shrunk")
+# Facts that no machine's state depends on.
+ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived"}
+REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
+_OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "PaymentHeld"}
+
+
+class Parcel:
+    """One parcel: its three states, its money (minor units), its goods, and when what mattered happened first.
+
+    `due`: what the buyer still owes for it, by what shipping and the arbiter said. `low`: the lowest `held` ever was.
+    """
+
+    __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
+                 "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped")
+
+    def __init__(self, plan: Plan | None):
+        self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
+        self.captured = self.released = self.refunded = self.charged_back = self.recovered = self.by_hand = 0
+        self.low = self.lowered = self.handovers = 0
+        self.dispute_lost = False
+        self.left = {line_no: units for line_no, (_, units) in plan.lines.items()} if plan else {}
+        self.shipped: dict[int, int] = {}
+        self.first: dict[str, datetime] = {}
+
+    @property
+    def held(self) -> int:
+        return self.captured + self.recovered - self.released - self.refunded - self.charged_back
+
+    @property
+    def due(self) -> int:
+        return 0 if self.dispute_lost or self.plan is None else max(0, self.plan.amount - self.lowered)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        return {"captured": self.captured, "recovered": self.recovered, "held": self.held, "released": self.released,
+                "refunded": self.refunded, "charged_back": self.charged_back}
+
+
+class Facts:
+    """Computed once an order. `states`: every state the order's machine may be in after its events."""
+
+    def __init__(self, story: Story):
+        self.story = story
+        self.placed: Placed | None = next((e.data for e in story.of("orders", "OrderPlaced")), None)
+        self.allocated: Allocated | None = next((e.data for e in story.of("shipping", "ParcelsAllocated")), None)
+        self.parcels: dict[str, Parcel] = {}
+        if self.allocated:
+            self.parcels = {parcel_id: Parcel(plan) for parcel_id, plan in self.allocated.plans.items()}
+        self.regime = self.placed.regime if self.placed else ""
+        self.broken: list[tuple[str, list[str]]] = []
+        self.steps = 0
+        self.stock: Counter[tuple[str, str, str]] = Counter()
+        for event in story.events["orders"]:
+            if event.type == "DisputeResolved" and event.data == "lost":
+                self._parcel(event, event.parcels[0][0]).dispute_lost = True
+        self._walk_goods()
+        self._walk_money()
+        self.states = self._walk_order()
+        self._walk_returns()
+
+    def of(self, *types: str) -> list[Event]:
+        return [e for e in self.story.all() if e.type in types]
+
+    # -- goods ----------------------------------------------------------------------------------------------------
+
+    def _walk_goods(self) -> None:
+        machine = PARCEL.get(self.regime)
+        for event in self.story.events["shipping"]:
+            if event.type == "StockReceived":
+                warehouse, sku, units = event.data
+                self.stock[warehouse, sku, "received"] += units
+            for parcel_id, _ in event.parcels:
+                parcel = self._parcel(event, parcel_id)
+                before = parcel.goods
+                if machine:
+                    parcel.goods = self._step(machine, parcel.goods, event, parcel_id)
+                    if (event.type in _PAPERS) and self.regime != "domestic":
+                        parcel.paper = self._step(DECLARATION, parcel.paper, event, parcel_id)
+                parcel.first.setdefault(event.type, event.time)
+                self._move_goods(parcel, event, before)
+
+    def _move_goods(self, parcel: Parcel, event: Event, before: str) -> None:
+        """Stock and debt, as this event changes them; shipping tells no more than these numbers."""
+        kind, goods = event.type, event.data
+        if kind == "ParcelsAllocated":
+            self._stock(parcel, "reserved", parcel.left)
+        elif kind == "ParcelPacked":
+            self._stock(parcel, "consumed", parcel.left)
+        elif kind == "ParcelHandedOver":
+            parcel.handovers += 1
+            parcel.shipped = dict(parcel.left)
+        elif kind == "ParcelCancelled":
+            # A pick that found nothing at all ends the parcel: what was reserved is neither free nor on the shelf.
+            how = "restocked" if before == "packed" else "shrunk" if goods.ref == "short_pick" else "released"
+            self._stock(parcel, how, parcel.left)
+        elif kind == "ParcelReturned":
+            self._stock(parcel, "restocked", parcel.left)
+        elif kind in _CUTS:
+            self._stock(parcel, _CUTS[kind], dict(goods.lines))
+            for line_no, units in goods.lines:
+                parcel.left[line_no] = parcel.left.get(line_no, 0) - units
+        if isinstance(goods, Goods):
+            parcel.lowered += goods.refund
+
+    def _stock(self, parcel: Parcel, kind: str, units: dict[int, int]) -> None:
+        for line_no, count in units.items():
+            if count and parcel.plan and line_no in parcel.plan.lines:
+                self.stock[parcel.plan.warehouse, parcel.plan.lines[line_no][0], kind] += count
+
+    # -- money ----------------------------------------------------------------------------------------------------
+
+    def _walk_money(self) -> None:
+        for event in self.story.events["payments"]:
+            for parcel_id, amount in event.parcels:
+                parcel = self._parcel(event, parcel_id)
+                parcel.money = self._step(PAYMENT, parcel.money, event, parcel_id)
+                parcel.first.setdefault(event.type, event.time)
+                self._move_money(parcel, event, amount)
+                parcel.low = min(parcel.low, parcel.held)
+
+    def _move_money(self, parcel: Parcel, event: Event, amount: int) -> None:
+        if event.type == "PaymentHeld":
+            parcel.captured += amount
+        elif event.type in REFUNDS:
+            parcel.refunded += amount
+            parcel.by_hand += amount if event.data.via == "manual_payout" else 0
+        elif event.type == "PaymentSettled":
+            parcel.released += amount
+        elif event.type == "PaymentChargedBack":
+            parcel.charged_back += amount
+        elif event.type == "FundsRecovered":
+            parcel.recovered += amount
+
+    # -- machines -------------------------------------------------------------------------------------------------
+
+    def _parcel(self, event: Event, parcel_id: str) -> Parcel:
+        parcel = self.parcels.get(parcel_id)
+        if parcel is None:
+            if self.allocated:
+                self.broken.append((f"parcel {parcel_id}", [str(event), f"the order has no parcel {parcel_id}"]))
+            parcel = self.parcels[parcel_id] = Parcel(None)
+        return parcel
+
+    def _step(self, machine: Machine, state: str, event: Event, instance: str) -> str:
+        self.steps += 1
+        to = machine.next.get((state, event.type))
+        if to is None:
+            self.broken.append((machine.name, [str(event), f"{machine.name} {instance} is {state!r}: the table has no such row"]))
+            return state
+        return to
+
+    def _walk_order(self) -> set[str]:
+        """Orders tells its own steps; those that shipping and payments cause in between are silent, so that several
+        states are possible at once. A silent step needs its event somewhere in the story."""
+        happened = {e.type for e in self.story.all()} & _OUTSIDE_ORDERS
+        states = self._silent({NEW}, happened)
+        for event in self.story.events["orders"]:
+            if event.type in ASIDE:
+                continue
+            self.steps += 1
+            after = {ORDER.next[s, event.type] for s in states if (s, event.type) in ORDER.next}
+            if after:
+                states = self._silent(after, happened)
+            else:
+                self.broken.append(("order", [str(event), f"the order may be {sorted(states)}: the table has no such row"]))
+        return states
+
+    @staticmethod
+    def _silent(states: set[str], happened: set[str]) -> set[str]:
+        found, frontier = set(states), list(states)
+        while frontier:
+            here = frontier.pop()
+            for event in happened:
+                to = ORDER.next.get((here, event))
+                if to is not None and to not in found:
+                    found.add(to)
+                    frontier.append(to)
+        return found
+
+    def _walk_returns(self) -> None:
+        """Each return's events come from three services, each in its order: some interleaving must be a path."""
+        asked = self.story.of("orders", "ReturnRequested", "ReturnExpired")
+        for return_id in dict.fromkeys(e.data for e in asked):
+            queues = [
+                [e for e in asked if e.data == return_id],
+                [e for e in self.story.of("shipping", "ReturnAuthorised", "ReturnReceived") if e.data.ref == return_id],
+                [e for e in self.story.events["payments"] if isinstance(e.data, Money) and e.data.ref == return_id],
+            ]
+            self.steps += sum(map(len, queues))
+            if not _interleaves(RETURN, queues):
+                self.broken.append(("return", [f"return {return_id!r}", *[str(e) for q in queues for e in q],
+                                               "no order of these events is a path of the table"]))
+
+
+def _interleaves(machine: Machine, queues: list[list[Event]]) -> bool:
+    """Whether the queues can be merged, each keeping its order, into one path of the machine."""
+    start = (NEW, *[0] * len(queues))
+    seen, frontier = {start}, [start]
+    while frontier:
+        state, *at = frontier.pop()
+        if all(n == len(queue) for n, queue in zip(at, queues, strict=True)):
+            return True
+        for n, queue in enumerate(queues):
+            to = machine.next.get((state, queue[at[n]].type)) if at[n] < len(queue) else None
+            if to is not None:
+                further = (to, *at[:n], at[n] + 1, *at[n + 1:])
+                if further not in seen:
+                    seen.add(further)
+                    frontier.append(further)
+    return False
+
+
+_PAPERS = {row.event for row in DECLARATION.rows}
+_CUTS = {"ParcelShortPicked": "shrunk", "ParcelLinesCancelled": "released", "ReturnReceived": "restocked"}

@@ -1,0 +1,183 @@
+"""What a rule is, what it is shown, and the list of all.
+
+A rule about one order takes a `Case`, one about everything a `Whole`. It is a generator that yields one verdict for each
+thing it looked at: None when that is right, else the evidence. So "0 violations" always comes with how much was checked.
+Numbers are those of the invariants: intake 1-5, money 6-13, goods 14-15, events 16-23, the end 24-27.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from services.auditor.facts import Facts
+from services.auditor.story import STOCK, Story
+
+Verdict = list[str] | None
+WholeVerdict = tuple[str, list[str]] | None
+
+
+class Row(NamedTuple):
+    """One order in one service's database. `last`: source -> last sequence seen; `state`: as the service stores it."""
+
+    status: str
+    closed: bool
+    seq: int
+    last: dict[str, int]
+    state: dict[str, Any]
+
+
+class Booking(NamedTuple):
+    """One row of the ledger; minor units."""
+
+    entry: int
+    account: str
+    currency: str
+    amount: int
+    payment_id: str
+    parcel_id: str
+    kind: str
+
+
+class Call(NamedTuple):
+    """One line of the provider's journal: a definite effect, or a refusal. `line`: its number, from 1."""
+
+    line: int
+    intent_id: str
+    kind: str
+    payment_id: str
+    amount: int
+    currency: str
+    outcome: str
+
+
+class Request(NamedTuple):
+    """One line of the client's journal. `outcome`: accepted, rejected or unknown."""
+
+    line: int
+    order_id: str
+    outcome: str
+    key: str = ""
+    body: str = ""
+    status: int = 0
+    response: str = ""
+
+
+class DeadLetter(NamedTuple):
+    """A record that a service refused: where it was, by whom, why."""
+
+    topic: str
+    partition: int
+    offset: int
+    service: str
+    reason: str
+    detail: str
+    order_id: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset} refused by {self.service}: {self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Journals:
+    """What outsiders wrote down. None: there is no such journal. `messages`: role -> (source, id) hash -> content hash."""
+
+    client: list[Request] | None = None
+    provider: dict[str, list[Call]] | None = None
+    handovers: dict[str, dict[str, set[str]]] | None = None
+    messages: dict[str, dict[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Case:
+    """One order, from every side. `rows` has no entry for a service that does not know the order."""
+
+    story: Story
+    rows: dict[str, Row]
+    ledger: list[Booking]
+    provider: list[Call] | None
+    journals: Journals
+    dead: set[tuple[str, int, int]]
+    requests: list[Request] | None = None
+
+    @cached_property
+    def facts(self) -> Facts:
+        return Facts(self.story)
+
+    @property
+    def order_id(self) -> str:
+        return self.story.order_id
+
+    @property
+    def is_stock(self) -> bool:
+        return self.story.order_id.startswith(STOCK)
+
+    @cached_property
+    def balances(self) -> Counter[tuple[str, str]]:
+        """(parcel, account) -> sum of the ledger's rows."""
+        sums: Counter[tuple[str, str]] = Counter()
+        for row in self.ledger:
+            sums[row.parcel_id, row.account] += row.amount
+        return sums
+
+
+@dataclass
+class Whole:
+    """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset."""
+
+    stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    offsets: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    outbox: dict[tuple[str, int], int] = field(default_factory=dict)
+    parked: list[tuple[str, str, str]] = field(default_factory=list)
+    intents: list[tuple[str, str, str]] = field(default_factory=list)
+    timers: list[tuple[str, str, datetime]] = field(default_factory=list)
+    strangers: list[tuple[str, str]] = field(default_factory=list)
+    ledger_guarded: bool = True
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    expected_dead_letters: int = 0
+    newest: datetime | None = None
+    requests: list[Request] | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`live`: holds at any moment, not only once everything has come to rest. `stock`: also for `stock:` stories."""
+
+    number: int
+    name: str
+    check: Callable[[Any], Iterator[Any]]
+    live: bool
+    stock: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.number} {self.name}"
+
+
+ORDER_RULES: list[Rule] = []
+WHOLE_RULES: list[Rule] = []
+RECORD_RULES = {17: "sequence 1..n, no gap, no decrease", 18: "one event id, one content",
+                19: "one order, one partition, that of its key", 23: "valid, with a merchant, from its owner"}
+
+
+def order_rule(number: int, name: str, *, live: bool = True, stock: bool = False):
+    """Register a generator `check(case) -> Verdict`."""
+    def register(check: Callable[[Case], Iterator[Verdict]]):
+        ORDER_RULES.append(Rule(number, name, check, live, stock))
+        return check
+    return register
+
+
+def whole_rule(number: int, name: str, *, live: bool = True):
+    """Register a generator `check(whole) -> WholeVerdict`."""
+    def register(check: Callable[[Whole], Iterator[WholeVerdict]]):
+        WHOLE_RULES.append(Rule(number, name, check, live))
+        return check
+    return register

@@ -1,0 +1,130 @@
+"""Rules of the end, 24 to 27: everything has come to rest, and everybody tells the same. None of them holds in a live run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from schemas.lifecycle import DECLARATION, ORDER, PARCEL, PAYMENT
+from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+
+SERVICES = ("orders", "payments", "shipping")
+_GOODS_END = {"cancelled", "delivered", "returned", "lost"}
+_MONEY = ("captured", "held", "released", "refunded", "charged_back", "recovered")
+
+
+@order_rule(24, "every order has ended", live=False)
+def has_ended(case: Case) -> Iterator[Verdict]:
+    facts, story = case.facts, case.story
+    if not story.events["orders"]:
+        return
+    last = story.events["orders"][-1]
+    yield None if facts.states & ORDER.terminal else [f"the order is {'or '.join(sorted(facts.states))}", f"last: {last}"]
+    machine = PARCEL.get(facts.regime)
+    for parcel_id, parcel in facts.parcels.items():
+        goods = machine is None or parcel.goods in machine.terminal
+        yield None if goods and parcel.money in PAYMENT.terminal and parcel.held == 0 else [
+            f"parcel {parcel_id}: goods {parcel.goods}, money {parcel.money}, held {parcel.held}"]
+        # Papers of a parcel that turned back on its way are never decided about; those of a delivered one are.
+        if facts.regime != "domestic" and parcel.goods == "delivered":
+            yield None if parcel.paper in DECLARATION.terminal else [f"parcel {parcel_id} is delivered, its papers {parcel.paper}"]
+    for service, row in case.rows.items():
+        yield None if row.closed else [f"the database of {service} has it {row.status!r}, not closed"]
+
+
+@order_rule(25, "databases agree with the events", live=False)
+def databases_agree(case: Case) -> Iterator[Verdict]:
+    story, facts = case.story, case.facts
+    if not story.events["orders"]:
+        return
+    wanted = SERVICES if facts.placed else ("orders",)
+    for service in wanted:
+        row = case.rows.get(service)
+        yield None if row else [f"the database of {service} does not have the order"]
+    if "orders" in case.rows:
+        yield from _orders(case)
+    if facts.parcels:
+        if "payments" in case.rows:
+            yield from _payments(case)
+        if "shipping" in case.rows:
+            yield from _shipping(case)
+
+
+def _orders(case: Case) -> Iterator[Verdict]:
+    row, facts = case.rows["orders"], case.facts
+    yield None if row.status in facts.states else [f"orders has {row.status!r}, the events say {sorted(facts.states)}"]
+    stored = row.state.get("parcels", {})
+    yield None if stored.keys() == facts.parcels.keys() else [f"orders has parcels {sorted(stored)}, not {sorted(facts.parcels)}"]
+    for parcel_id in stored.keys() & facts.parcels.keys():
+        parcel, have = facts.parcels[parcel_id], stored[parcel_id]
+        goods = parcel.goods if parcel.goods in _GOODS_END else "open"
+        # While money moves the two may differ: orders does not hear of every step.
+        money = parcel.money if parcel.money in PAYMENT.terminal else have.get("money")
+        yield None if (have.get("goods"), have.get("money")) == (goods, money) else [
+            f"parcel {parcel_id}: orders has {have.get('goods')}/{have.get('money')}, the events say {goods}/{money}"]
+
+
+def _payments(case: Case) -> Iterator[Verdict]:
+    stored, parcels = case.rows["payments"].state.get("holds", {}), case.facts.parcels
+    yield None if stored.keys() == parcels.keys() else [f"payments has holds {sorted(stored)}, not {sorted(parcels)}"]
+    for parcel_id in stored.keys() & parcels.keys():
+        have, told = stored[parcel_id], parcels[parcel_id].totals
+        wrong = [f"{name}: payments has {have.get(name)}, the events say {told[name]}" for name in _MONEY
+                 if have.get(name) != told[name]]
+        if have.get("status") != parcels[parcel_id].money:
+            wrong.append(f"payments has {have.get('status')!r}, the events say {parcels[parcel_id].money!r}")
+        yield [f"parcel {parcel_id}", *wrong] if wrong else None
+
+
+def _shipping(case: Case) -> Iterator[Verdict]:
+    stored, parcels = case.rows["shipping"].state.get("parcels", {}), case.facts.parcels
+    yield None if stored.keys() == parcels.keys() else [f"shipping has parcels {sorted(stored)}, not {sorted(parcels)}"]
+    for parcel_id in stored.keys() & parcels.keys():
+        have, told = stored[parcel_id].get("status"), parcels[parcel_id].goods
+        yield None if have == told else [f"parcel {parcel_id}: shipping has {have!r}, the events say {told!r}"]
+
+
+@whole_rule(25, "every booking belongs to an order")
+def no_strangers(whole: Whole) -> Iterator[WholeVerdict]:
+    """One verdict in all: what is looked for is what has no order to be counted by."""
+    yield from [(order_id, [where]) for where, order_id in whole.strangers] or [None]
+
+
+@whole_rule(26, "nothing waits to be read", live=False)
+def no_lag(whole: Whole) -> Iterator[WholeVerdict]:
+    for (service, topic, partition), offset in whole.offsets.items():
+        end = whole.ends.get((topic, partition), 0)
+        yield None if offset >= end else ("", [f"{service} has read {topic}/{partition} up to {offset} of {end}"])
+
+
+@whole_rule(26, "outbox empty", live=False)
+def outbox_is_empty(whole: Whole) -> Iterator[WholeVerdict]:
+    for (service, partition), rows in whole.outbox.items():
+        yield None if rows == 0 else ("", [f"{service} partition {partition}: {rows} batches were never sent"])
+
+
+@whole_rule(26, "nothing parked, no call without an answer", live=False)
+def nothing_is_left(whole: Whole) -> Iterator[WholeVerdict]:
+    yield from [(order_id, [f"{service} still has parked: {what}"]) for service, order_id, what in whole.parked] or [None]
+    yield from [(order_id, [f"{service} waits for the answer to {what}"]) for service, order_id, what in whole.intents] or [None]
+
+
+@whole_rule(26, "no timer is overdue", live=False)
+def no_timer_is_overdue(whole: Whole) -> Iterator[WholeVerdict]:
+    """Trade time is at least that of the newest event."""
+    late = [t for t in whole.timers if whole.newest is not None and t[2] <= whole.newest]
+    yield from [(order_id, [f"{service} wanted to wake it at {due}; events go on to {whole.newest}"])
+                for service, order_id, due in late] or [None]
+
+
+@whole_rule(27, "dead letters are those that were planted")
+def dead_letters_expected(whole: Whole) -> Iterator[WholeVerdict]:
+    found = whole.dead_letters
+    if len(found) == whole.expected_dead_letters:
+        yield from (None for _ in found or (0,))
+        return
+    reasons = Counter(letter.reason for letter in found)
+    for letter in found:
+        yield letter.order_id, [str(letter), f"{len(found)} dead letters {dict(reasons)}, {whole.expected_dead_letters} expected"]
+    if not found:
+        yield "", [f"no dead letter, {whole.expected_dead_letters} expected"]

@@ -1,0 +1,172 @@
+"""Rules of intake (1, 2, 3, 5) and of events (16, 20, 21, 22); 17, 18, 19 and 23 are in `story.Fold`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from schemas.topics import TOPICS
+from services.auditor.facts import ASIDE
+from services.auditor.rules import Case, Request, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+from services.auditor.story import OWNERS, Said, places
+
+_READERS = {topic.name: topic.read_by for topic in TOPICS}
+_TOPIC_OF = {owner: topic for topic, owner in OWNERS.items()}
+_ANSWERS = ("OrderPlaced", "OrderRejected", "CommandRefused")
+
+
+# -- intake -----------------------------------------------------------------------------------------------------------
+
+
+@order_rule(1, "every accepted order exists exactly once", live=False)
+def answered_once(case: Case) -> Iterator[Verdict]:
+    for said in places(case.story):
+        if said[:3] in case.dead:
+            continue
+        answers = [e for e in case.story.of("orders", *_ANSWERS) if e.cause == said.id]
+        yield None if len(answers) == 1 else [str(said), f"{len(answers)} answers", *map(str, answers)]
+    accepted = [r for r in case.requests or () if r.outcome == "accepted"]
+    if accepted:
+        born = case.story.of("orders", "OrderPlaced", "OrderRejected")
+        yield None if len(born) == 1 else [_line(accepted[0]), f"{len(born)} orders came of it", *map(str, born)]
+
+
+@order_rule(2, "a rejected order is nowhere", live=False)
+def rejected_is_nowhere(case: Case) -> Iterator[Verdict]:
+    rejected = case.story.of("orders", "OrderRejected")
+    if rejected:
+        traces = [str(e) for owner in ("payments", "shipping") for e in case.story.events[owner]]
+        traces += [f"{service} has a row" for service in case.rows if service != "orders"]
+        traces += [f"ledger entry {b.entry}" for b in case.ledger] + [f"provider line {c.line}" for c in case.provider or ()]
+        yield [str(rejected[0]), *traces] if traces else None
+    outcomes = {r.outcome for r in case.requests or ()}
+    if outcomes == {"rejected"}:
+        yield [_line(case.requests[0]), "the order exists"] if case.story.events["orders"] or case.rows else None
+
+
+@order_rule(3, "an unknown outcome is 0 or 1 orders")
+def unknown_at_most_once(case: Case) -> Iterator[Verdict]:
+    if any(r.outcome == "unknown" for r in case.requests or ()):
+        born = case.story.of("orders", "OrderPlaced")
+        yield None if len(born) <= 1 else [_line(case.requests[0]), *map(str, born)]
+
+
+@order_rule(5, "nothing exists that no client sent", live=False)
+def nothing_from_nowhere(case: Case) -> Iterator[Verdict]:
+    story = case.story
+    asked = places(story)
+    if not asked:
+        first = next(iter(story.all()), None)
+        seen = [f"{service} has a row ({row.status})" for service, row in case.rows.items()]
+        seen += [f"provider line {c.line}: {c.kind} {c.amount} {c.currency}" for c in case.provider or ()]
+        seen += [str(first)] if first else [str(s) for s in story.said.values()]
+        yield ["no PlaceOrder on orders.intake.v1", *seen[:5]]
+    elif case.requests is not None:
+        yield None if case.requests else [str(asked[0]), "the client's journal has no such order"]
+    for said in story.said.values():
+        written = case.journals.messages.get(said.source.split("/")[1] if said.source.startswith("/") else "")
+        if written is not None and said.topic != "orders.intake.v1":
+            content = written.get(hash((said.source, said.id)))
+            yield None if content == said.content else [
+                str(said), "its sender's journal has " + ("no such message" if content is None else "another content")]
+
+
+@whole_rule(4, "same key, same body: the same answer; another body: 422")
+def keys_are_honoured(whole: Whole) -> Iterator[WholeVerdict]:
+    keyed = sorted((r for r in whole.requests or () if r.key and r.status), key=lambda r: (r.key, r.line))
+    for key, group in groupby(keyed, key=lambda r: r.key):
+        first, *rest = group
+        for other in rest:
+            right = (other.response == first.response) if other.body == first.body else other.status == 422
+            yield None if right else (other.order_id, [_line(first), _line(other), f"key {key!r}"])
+
+
+def _line(request: Request) -> str:
+    return f"client line {request.line}: {request.order_id} {request.outcome} {request.status or ''}".rstrip()
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+@order_rule(16, "a path of the parcel, payment and declaration tables")
+def path_of_parcels(case: Case) -> Iterator[Verdict]:
+    yield from _paths(case, across=False)
+
+
+@order_rule(16, "a path of the order and return tables", live=False)
+def path_of_order(case: Case) -> Iterator[Verdict]:
+    yield from _paths(case, across=True)
+
+
+def _paths(case: Case, across: bool) -> Iterator[Verdict]:
+    """`across`: machines whose events come from several topics, which are comparable only when all have been read."""
+    if any(e.type not in ASIDE for e in case.story.all()):
+        wrong = [why for machine, why in case.facts.broken if (machine in ("order", "return")) is across]
+        yield from wrong or [None]
+
+
+@order_rule(20, "every event has a cause that its service could read", live=False, stock=True)
+def has_a_cause(case: Case) -> Iterator[Verdict]:
+    story = case.story
+    outside: dict[str, Said] = {said.id: said for said in story.said.values()}
+    own = {f"{owner}:{story.order_id}:{e.sequence}" for owner, events in story.events.items() for e in events}
+    for owner, events in story.events.items():
+        for event in events:
+            cause = event.cause
+            if cause.startswith("timer:"):
+                right = cause.startswith(f"timer:{story.order_id}:")
+            elif cause in own:
+                right = owner in _READERS[_TOPIC_OF[cause.split(":", 1)[0]]]
+            else:
+                said = outside.get(cause)
+                right = said is not None and owner in _READERS[said.topic]
+            yield None if right else [str(event), f"its cause {cause!r} is on no topic that {owner} reads"]
+    for said in outside.values():
+        if said.cause.split(":", 1)[0] in _TOPIC_OF:
+            yield None if said.cause in own else [str(said), f"its cause {said.cause!r} is on no topic"]
+
+
+@order_rule(20, "causation is acyclic", live=False, stock=True)
+def acyclic(case: Case) -> Iterator[Verdict]:
+    """There is an order in which every event comes after its cause and after what its service said before."""
+    story, done = case.story, {"orders": 0, "payments": 0, "shipping": 0}
+    place = {f"{owner}:{story.order_id}:{e.sequence}": (owner, n)
+             for owner, events in story.events.items() for n, e in enumerate(events)}
+    moved = True
+    while moved:
+        moved = False
+        for owner, events in story.events.items():
+            while done[owner] < len(events):
+                source, n = place.get(events[done[owner]].cause, ("", -1))
+                if source and done[source] <= n:
+                    break
+                done[owner], moved = done[owner] + 1, True
+    stuck = [events[done[owner]] for owner, events in story.events.items() if done[owner] < len(events)]
+    yield [f"{e} waits for {e.cause}" for e in stuck] or None
+
+
+@order_rule(21, "nothing on a topic that its service did not commit", stock=True)
+def committed(case: Case) -> Iterator[Verdict]:
+    for owner, events in case.story.events.items():
+        if events:
+            row = case.rows.get(owner)
+            yield None if row and row.seq >= events[-1].sequence else [
+                str(events[-1]), f"the database of {owner} has " + (f"sequence {row.seq}" if row else "no such order")]
+
+
+@order_rule(21, "last sequences in the databases = last on the topics", live=False, stock=True)
+def sequences_agree(case: Case) -> Iterator[Verdict]:
+    last = {owner: events[-1].sequence if events else 0 for owner, events in case.story.events.items()}
+    for service, row in case.rows.items():
+        yield None if row.seq <= last[service] else [
+            f"the database of {service} has sequence {row.seq}, {_TOPIC_OF[service]} ends at {last[service]}"]
+        for source, seen in row.last.items():
+            yield None if seen <= last.get(source, 0) else [
+                f"{service} has seen sequence {seen} of {source}, whose topic ends at {last.get(source, 0)}"]
+
+
+@whole_rule(22, "stored offsets are within their topics")
+def offsets_within(whole: Whole) -> Iterator[WholeVerdict]:
+    for (service, topic, partition), offset in whole.offsets.items():
+        end = whole.ends.get((topic, partition), 0)
+        yield None if 0 <= offset <= end else ("", [f"{service} has read {topic}/{partition} up to {offset}, it ends at {end}"])

@@ -1,0 +1,62 @@
+"""Rules of goods, 14 and 15: nothing is sent twice, and nothing that was not there."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from services.auditor.facts import STOCK_KINDS
+from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+
+
+@order_rule(14, "at most one hand-over a parcel")
+def handed_over_once(case: Case) -> Iterator[Verdict]:
+    reported: dict[str, list[str]] = defaultdict(list)
+    for said in case.story.said.values():
+        if said.type == "HandedOverReported":
+            reported[said.about].append(str(said))
+    for parcel_id, ids in ((case.journals.handovers or {}).get(case.order_id) or {}).items():
+        reported[parcel_id] = max(reported[parcel_id], [f"carrier's journal: {i}" for i in sorted(ids)], key=len)
+    for evidence in reported.values():
+        yield None if len(evidence) == 1 else evidence
+    for parcel_id, parcel in case.facts.parcels.items():
+        if parcel.handovers > 1:
+            yield [f"parcel {parcel_id} was handed over {parcel.handovers} times",
+                   *(str(e) for e in case.story.of("shipping", "ParcelHandedOver"))]
+
+
+@order_rule(15, "allocated and shipped <= ordered")
+def no_more_than_ordered(case: Case) -> Iterator[Verdict]:
+    facts = case.facts
+    if not facts.placed or not facts.allocated:
+        return
+    planned: Counter[int] = Counter()
+    shipped: Counter[int] = Counter()
+    for parcel in facts.parcels.values():
+        shipped.update(parcel.shipped)
+        planned.update({line_no: units for line_no, (_, units) in (parcel.plan.lines if parcel.plan else {}).items()})
+        for line_no, units in parcel.left.items():
+            if units < 0:
+                yield [f"line {line_no}: {-units} units more were taken out of a parcel than were in it"]
+    for line_no in planned | shipped:
+        ordered = facts.placed.lines.get(line_no, ("", 0, 0))[1]
+        right = planned[line_no] <= ordered and shipped[line_no] <= ordered
+        yield None if right else [f"line {line_no}: ordered {ordered}, allocated {planned[line_no]}, shipped {shipped[line_no]}"]
+
+
+@whole_rule(15, "stock is never negative, and never sold twice")
+def stock_is_possible(whole: Whole) -> Iterator[WholeVerdict]:
+    for (warehouse, sku), row in whole.stock.items():
+        open_ = row["reserved"] - row["released"] - row["consumed"] - row["shrunk"]
+        free = row["received"] + row["restocked"] + row["released"] - row["reserved"]
+        yield None if open_ >= 0 and free >= 0 and min(row.values()) >= 0 else (
+            f"stock:{warehouse}:{sku}", [f"open {open_}, free {free}", str(row)])
+
+
+@whole_rule(15, "stock table = sum of events", live=False)
+def stock_is_the_events(whole: Whole) -> Iterator[WholeVerdict]:
+    for place in whole.stock.keys() | {key[:2] for key in whole.stock_of_events}:
+        row = whole.stock.get(place) or dict.fromkeys(STOCK_KINDS, 0)
+        wrong = [f"{kind}: events {whole.stock_of_events[*place, kind]}, table {row[kind]}" for kind in STOCK_KINDS
+                 if whole.stock_of_events[*place, kind] != row[kind]]
+        yield (f"stock:{place[0]}:{place[1]}", wrong) if wrong else None

@@ -1,0 +1,296 @@
+"""Records folded into one story an order: slim events, in the order of their sequence, and what outsiders said.
+
+`Fold.take` sees every record once and applies the rules that concern single records: 17 (sequence), 18 (one id, one
+content), 19 (one order, one partition) and 23 (valid, from whom it claims to be). What a story needs later is kept as
+tuples; the decoded model is dropped at once, so that a hundred thousand orders fit into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from aiokafka.partitioner import murmur2
+from pydantic import ValidationError
+
+from schemas.envelope import BadEnvelope, envelope_of, event_id
+from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TOPICS
+
+OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
+STOCK = "stock:"
+
+
+class Raw(NamedTuple):
+    """One Kafka record, as read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class Placed(NamedTuple):
+    """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount). `regime` is empty in the command."""
+
+    merchant: str
+    currency: str
+    total: int
+    lines: dict[int, tuple[str, int, int]]
+    regime: str = ""
+
+
+class Plan(NamedTuple):
+    """One parcel of ParcelsAllocated; `lines`: line number -> (sku, quantity)."""
+
+    warehouse: str
+    amount: int
+    lines: dict[int, tuple[str, int]]
+
+
+class Allocated(NamedTuple):
+    currency: str
+    total: int
+    plans: dict[str, Plan]
+
+
+class Money(NamedTuple):
+    """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units."""
+
+    payment_id: str
+    currency: str
+    amount: int
+    ref: str = ""
+    via: str = ""
+
+
+class Goods(NamedTuple):
+    """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units)."""
+
+    refund: int = 0
+    lines: tuple[tuple[int, int], ...] = ()
+    ref: str = ""
+    regime: str = ""
+
+
+class Event:
+    """One event of ours. `parcels`: (parcel, amount) pairs it is about; `data`: one of the tuples above, or None."""
+
+    __slots__ = ("topic", "partition", "offset", "sequence", "type", "cause", "time", "digest", "parcels", "data")
+
+    def __init__(self, topic: str, partition: int, offset: int, sequence: int, type_: str, cause: str, time: datetime,
+                 digest: int, parcels: tuple[tuple[str, int], ...], data: Any):
+        self.topic, self.partition, self.offset, self.sequence, self.type = topic, partition, offset, sequence, type_
+        self.cause, self.time, self.digest, self.parcels, self.data = cause, time, digest, parcels, data
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset} {self.type} #{self.sequence}"
+
+
+class Said(NamedTuple):
+    """One message of an outsider. `about`: its parcel, or a Placed."""
+
+    topic: str
+    partition: int
+    offset: int
+    type: str
+    source: str
+    id: str
+    cause: str
+    digest: int
+    content: int
+    about: Any
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset} {self.type} {self.id!r} of {self.source}"
+
+
+class Story:
+    """All that the topics say of one order. `events`: owner -> events, without repetitions; `said`: the same of outsiders."""
+
+    __slots__ = ("order_id", "partition", "merchant", "events", "said")
+
+    def __init__(self, order_id: str, partition: int):
+        self.order_id, self.partition, self.merchant = order_id, partition, ""
+        self.events: dict[str, list[Event]] = {"orders": [], "payments": [], "shipping": []}
+        self.said: dict[tuple[str, str], Said] = {}
+
+    def of(self, owner: str, *types: str) -> list[Event]:
+        return [e for e in self.events[owner] if e.type in types]
+
+    def all(self) -> list[Event]:
+        return [e for events in self.events.values() for e in events]
+
+
+# -- what is kept of each type ------------------------------------------------------------------------------------------
+
+
+def _placed(m: Any) -> tuple[tuple, Placed]:
+    lines = {line.line_no: (line.sku, line.quantity, line.amount) for line in m.lines}
+    return (), Placed(m.merchant_id, m.currency, m.total, lines, getattr(m, "regime", ""))
+
+
+def _allocated(m: Any) -> tuple[tuple, Allocated]:
+    plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines})
+             for p in m.parcels}
+    return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans)
+
+
+def _money(m: Any) -> tuple[tuple, Money]:
+    amount = getattr(m, "amount", 0)
+    parcels = tuple((p.parcel_id, p.amount) for p in m.parcels) if hasattr(m, "parcels") else ((m.parcel_id, amount),)
+    return parcels, Money(m.payment_id, m.currency, amount, getattr(m, "ref", ""), getattr(m, "via", ""))
+
+
+def _goods(m: Any) -> tuple[tuple, Goods]:
+    lines = getattr(m, "lines", None) or ()
+    units = tuple((line.line_no, line.quantity) for line in lines)
+    ref = getattr(m, "return_id", "") or getattr(m, "grant_id", "") or getattr(m, "reason", "")
+    return ((m.parcel_id, 0),), Goods(getattr(m, "refund", 0), units, ref, getattr(m, "regime", ""))
+
+
+def _parcel_of_order(m: Any) -> tuple[tuple, str]:
+    parcel_id = getattr(m, "parcel_id", "")
+    said = getattr(m, "return_id", "") or getattr(m, "outcome", "")
+    return (((parcel_id, 0),) if parcel_id else ()), said
+
+
+SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
+    "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
+    "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
+    "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
+    "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
+    "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity)),
+    "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
+}
+OTHERS = {ORDER.name: _parcel_of_order, PAYMENT.name: _money, SHIPMENT.name: _goods}
+
+
+def _kinds() -> dict[str, dict[bytes, tuple]]:
+    """topic -> type -> (name, validate, keep)."""
+    return {t.name: {m.__name__.encode(): (m.__name__, m.__pydantic_validator__.validate_json,
+                                           SPECIAL.get(m.__name__) or OTHERS.get(t.name, _parcel_of_order))
+                     for m in t.messages} for t in TOPICS}
+
+
+class Fold:
+    """Takes the records of one partition, each topic in its order.
+
+    `report(rule, order_id, evidence)` is told what is wrong; `dead` holds the coordinates of refused records: what is
+    wrong with those was seen by its reader, so that it is no news. `checked`: rule -> records looked at.
+    """
+
+    def __init__(self, partition: int, partitions: int, report: Callable[[int, str, list[str]], None],
+                 dead: set[tuple[str, int, int]]):
+        self.partition, self.partitions, self.report, self.dead = partition, partitions, report, dead
+        self.stories: dict[str, Story] = {}
+        self.records = self.events = 0
+        self.checked = dict.fromkeys((17, 18, 19, 23), 0)
+        self.newest: datetime | None = None
+        self._kinds = _kinds()
+
+    def take(self, raw: Raw) -> None:
+        """One record; never raises for what it contains."""
+        self.records += 1
+        self.checked[23] += 1
+        read = self._read(raw)
+        if isinstance(read, str):
+            if raw[:3] not in self.dead:
+                self.report(23, (raw.key or b"").decode(errors="replace"), [f"{_where(raw)}: {read}"])
+            return
+        envelope, kind, message = read
+        story = self.stories.get(message.order_id)
+        if story is None:
+            story = self.stories[message.order_id] = Story(message.order_id, raw.partition)
+            self._right_partition(raw, message.order_id)
+        if self.newest is None or envelope.time > self.newest:
+            self.newest = envelope.time
+        parcels, data = kind[2](message)
+        content = hash(raw.value)
+        if raw.topic in OWNERS:
+            self._merchant(story, envelope, raw)
+            self._ours(story, raw, envelope, content, parcels, data)
+        else:
+            about = data if kind[0] == "PlaceOrder" else parcels[0][0] if parcels else ""
+            self._said(story, Said(*raw[:3], kind[0], envelope.source, envelope.id, envelope.causation,
+                                   hash((kind[0], raw.value)), content, about))
+
+    def _read(self, raw: Raw) -> tuple | str:
+        """(envelope, kind, model), or what is wrong with the record."""
+        try:
+            envelope = envelope_of(raw.headers)
+        except BadEnvelope as bad:
+            return str(bad)
+        kind = self._kinds[raw.topic].get(envelope.type.encode())
+        if kind is None:
+            return f"type {envelope.type!r} does not belong on this topic"
+        try:
+            message = kind[1](raw.value or b"")
+        except ValidationError as bad:
+            first = bad.errors(include_url=False, include_input=False)[0]
+            return f"{envelope.type} is not as its schema says: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        if raw.key != message.order_id.encode() or envelope.subject != message.order_id:
+            return f"key {raw.key!r}, subject {envelope.subject!r} and order {message.order_id!r} are not the same"
+        owner = OWNERS.get(raw.topic)
+        if owner is None:
+            return f"source {envelope.source!r} may not write here" if envelope.source in OWNERS.values() else (
+                envelope, kind, message)
+        if envelope.source != owner or envelope.id != event_id(owner, message.order_id, envelope.sequence):
+            return f"id {envelope.id!r} of {envelope.source!r} with sequence {envelope.sequence} is not one of {owner}"
+        return envelope, kind, message
+
+    def _right_partition(self, raw: Raw, order_id: str) -> None:
+        self.checked[19] += 1
+        right = (murmur2(raw.key) & 0x7FFFFFFF) % self.partitions
+        if right != raw.partition and raw[:3] not in self.dead:
+            self.report(19, order_id, [f"{_where(raw)}: the key belongs to partition {right}"])
+
+    def _merchant(self, story: Story, envelope: Any, raw: Raw) -> None:
+        if envelope.merchant == story.merchant and envelope.merchant or story.order_id.startswith(STOCK):
+            return
+        if not envelope.merchant:
+            self.report(23, story.order_id, [f"{_where(raw)} {envelope.type}: no merchant"])
+        elif story.merchant:
+            self.report(23, story.order_id, [f"{_where(raw)} {envelope.type}: merchant {envelope.merchant!r}, "
+                                             f"but the order is of {story.merchant!r}"])
+        else:
+            story.merchant = envelope.merchant
+
+    def _ours(self, story: Story, raw: Raw, envelope: Any, content: int, parcels: tuple, data: Any) -> None:
+        events = story.events[envelope.source]
+        digest = hash((envelope.type, envelope.causation, content))
+        event = Event(*raw[:3], envelope.sequence, envelope.type, envelope.causation, envelope.time, digest, parcels, data)
+        self.checked[17] += 1
+        self.checked[18] += 1
+        last = events[-1].sequence if events else 0
+        if event.sequence > last:
+            if event.sequence != last + 1:
+                self.report(17, story.order_id, [
+                    str(event), f"follows {events[-1]}" if events else "is the first", f"{event.sequence - last - 1} missing"])
+            events.append(event)
+            self.events += 1
+            return
+        same = next((e for e in events if e.sequence == event.sequence), None)
+        if same is None:
+            self.report(17, story.order_id, [str(event), f"comes after {events[-1]} and was never there before"])
+        elif same.digest != digest:
+            self.report(18, story.order_id, [str(same), str(event), f"the same id {envelope.id!r}, another content"])
+
+    def _said(self, story: Story, said: Said) -> None:
+        self.checked[18] += 1
+        # An answer of the provider may come by two ways; its id is the same on both.
+        key = ("" if said.topic == PROVIDER_RESULT.name else said.source, said.id)
+        before = story.said.setdefault(key, said)
+        if before.digest != said.digest and said[:3] not in self.dead:
+            self.report(18, story.order_id, [str(before), str(said), "the same id, another content"])
+
+
+def _where(raw: Raw) -> str:
+    return f"{raw.topic}/{raw.partition}@{raw.offset}"
+
+
+def places(story: Story) -> list[Said]:
+    """The PlaceOrder commands of an order; an honest history has one."""
+    return [said for said in story.said.values() if said.topic == INTAKE.name and said.type == "PlaceOrder"]

@@ -1,0 +1,543 @@
+"""The auditor: a clean history of every kind of path has no violation; each planted corruption is caught by its rule.
+
+The history is made by the services' own machines in memory, then frozen; corruptions are planted into the frozen records,
+rows and journals, so that the auditor sees what a bug would have left behind.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+import pytest
+
+from schemas import orders_intake as ask
+from schemas import payments_payment as pay
+from schemas import shipping_report as report
+from schemas import shipping_shipment as ship
+from schemas.lifecycle import PAYMENT
+from schemas.model import LineQuantity
+from schemas.orders_order import OrderCompleted
+from schemas.topics import ORDER, PAYMENT as PAYMENTS, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
+from services.auditor import rules_money
+from services.auditor.audit import examine
+from services.auditor.evidence import letter_of, partition_of, read_journals
+from services.auditor.facts import STOCK_KINDS
+from services.auditor.report import Report
+from services.auditor.rules import ORDER_RULES, WHOLE_RULES, Booking, Call, DeadLetter, Journals, Request, Whole
+from services.auditor.story import Raw
+from tests.simulation import World, order
+from tests.test_lifecycle import Outside, failing, given, ids, nothing
+
+PARTITIONS = 3
+SERVICES = ("orders", "payments", "shipping")
+
+
+# -- one history of each kind ---------------------------------------------------------------------------------------------
+
+
+def _normal(lines=2, **more) -> World:
+    return given(doubles=True, **_args(lines=lines, **more))[0]
+
+
+def _args(name: str = "normal", lines: int = 1, outside: Outside | None = None, stock: int = 100, **more) -> dict:
+    goods = tuple((f"{name.upper()}-{n}", 2, 5000) for n in range(lines))
+    places = {sku: {("SEA1", "PVD1")[n % 2]: stock} if stock else {} for n, (sku, _, _) in enumerate(goods)}
+    return {"placed": order(order_id=name, lines=goods, **more), "stock": places, "outside": outside}
+
+
+def _with(event: type, act: Callable, name: str, days: int = 0, fails=(), quiet=(), **more) -> World:
+    outside = Outside()
+    outside.on[event] = act
+    outside.fails = set(fails)
+    for silent in quiet:
+        outside.on[silent] = nothing
+    world, _ = given(**_args(name, outside=outside, **more))
+    world.wait(days=days)
+    return world
+
+
+def _once(message: Callable):
+    done: list[bool] = []
+
+    def act(event, world):
+        if not done:
+            done.append(True)
+            world.send(message(event))
+    return act
+
+
+def _cut(event):
+    return ask.CancelOrder(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)])
+
+
+def _cancel(event):
+    return ask.CancelOrder(order_id=event.order_id)
+
+
+def _part_back(event):
+    return ask.RequestReturn(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)])
+
+
+def _dispute(outcome: str, name: str) -> World:
+    world = _with(ship.ParcelDelivered, _once(lambda e: ask.OpenDispute(**ids(e))), name)
+    world.send(ask.ResolveDispute(order_id=name, parcel_id=f"{name}-P1", outcome=outcome))
+    world.run()
+    world.wait(days=11)
+    return world
+
+
+def worlds() -> list[World]:
+    lost = lambda e, w: w.send(report.LossReported(**ids(e)), "/carrier")  # noqa: E731
+    refuse = lambda e, w: w.send(report.CustomsRefusalReported(**ids(e), reason="no"), "/customs")  # noqa: E731
+    short = lambda e, w: [w.send(report.ShortPickReported(**ids(e), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse"),  # noqa: E731
+                          w.send(report.PackedReported(**ids(e)), "/warehouse")]
+    return [
+        _normal(), _normal(name="china", destination="CN"), _normal(name="domestic", destination="US", lines=1),
+        given(**_args("rejected", total=1))[0], given(**_args("nostock", stock=0))[0],
+        given(**_args("declined", outside=_failing({"authorise"})))[0],
+        _with(pay.PaymentHeld, _once(_cut), "line_cut"),
+        _with(ship.ParcelPacked, lambda e, w: w.send(_cancel(e)), "cancelled"),
+        _with(ship.FulfilmentRequested, lambda e, w: w.send(_cancel(e)), "by_hand", fails={"refund"}),
+        _with(ship.FulfilmentRequested, short, "short"),
+        _with(ship.CustomsPresented, refuse, "refused", days=6),
+        _with(ship.CustomsReleased, failing, "not_collected", days=8),
+        _with(ship.ParcelHandedOver, lost, "lost"),
+        _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
+        _with(OrderCompleted, _once(_part_back), "claw_back"),
+        _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"),
+    ]
+
+
+def _failing(kinds: set[str]) -> Outside:
+    outside = Outside()
+    outside.fails = kinds
+    return outside
+
+
+# -- frozen, and open to corruption -----------------------------------------------------------------------------------------
+
+
+class History:
+    """A source for `examine`, made of plain lists and dictionaries that a test may change."""
+
+    notes: list[str] = []
+    partitions = PARTITIONS
+
+    def __init__(self, made: list[World]):
+        self.topics: dict[tuple[str, int], list[Raw]] = defaultdict(list)
+        self.letters: list[DeadLetter] = []
+        self.rows_: dict[str, dict[str, dict]] = {service: {} for service in SERVICES}
+        self.ledger_: dict[str, list[Booking]] = defaultdict(list)
+        self.calls: list[Call] | None = []
+        self.whole_ = Whole()
+        self.client: list[Request] | None = None
+        self.handovers: dict[str, dict[str, set[str]]] = {}
+        for world in made:
+            self._take(world)
+
+    def _take(self, world: World) -> None:
+        for topic in TOPICS:
+            for key, value, headers in world.topics[topic.name]:
+                place = (topic.name, partition_of(key.decode(), PARTITIONS))
+                self.topics[place].append(Raw(*place, len(self.topics[place]), key, value, headers))
+        for service, party in world.parties.items():
+            for order_id, entry in party.entries.items():
+                self.rows_[service][order_id] = {
+                    "status": entry.state.status, "closed": entry.state.closed, "seq": entry.seq, "last": dict(entry.track.last),
+                    "state": json.loads(party.spec.state_type.dump_json(entry.state))}
+        for order_id, entry, account, currency, amount, payment_id, parcel_id, kind, _ in world.parties["payments"].ledger:
+            self.ledger_[order_id].append(Booking(entry, account, currency, amount, payment_id, parcel_id, kind))
+        for _, value, _ in world.topics[PROVIDER_RESULT.name]:
+            answer = json.loads(value)
+            if "intent_id" in answer:
+                self.call(**{k: answer[k] for k in ("order_id", "intent_id", "kind", "payment_id", "amount", "currency", "outcome")})
+        for (sku, warehouse), change in world.stock.changes.items():
+            self.whole_.stock[warehouse, sku] = {kind: change.get(kind, 0) for kind in STOCK_KINDS}
+
+    def call(self, order_id: str, **fields) -> None:
+        self.calls.append((order_id, Call(len(self.calls) + 1, **fields)))
+
+    # -- what `examine` asks for
+
+    async def records(self, partition: int):
+        for topic in TOPICS:
+            yield self.topics[topic.name, partition]
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        return self.letters
+
+    async def rows(self, partition: int):
+        return {service: {
+            order_id: (r["status"], r["closed"], r["seq"], json.dumps({"last": r["last"]}), json.dumps(r["state"]))
+            for order_id, r in rows.items() if partition_of(order_id, PARTITIONS) == partition}
+            for service, rows in self.rows_.items()}
+
+    async def ledger(self, partition: int):
+        return {o: rows for o, rows in self.ledger_.items() if rows and partition_of(o, PARTITIONS) == partition}
+
+    async def whole(self) -> Whole:
+        whole = self.whole_
+        for (topic, partition), records in self.topics.items():
+            whole.ends[topic, partition] = len(records)
+            for service in SERVICES:
+                if any(t.name == topic and service in t.read_by for t in TOPICS):
+                    whole.offsets.setdefault((service, topic, partition), len(records))
+                whole.outbox.setdefault((service, partition), 0)
+        return whole
+
+    def journals(self) -> Journals:
+        provider = None
+        if self.calls is not None:
+            provider = defaultdict(list)
+            for order_id, call in self.calls:
+                provider[order_id].append(call)
+        return Journals(self.client, provider, self.handovers)
+
+    # -- what a bug would do
+
+    def find(self, topic: str, type_: str, order_id: str, nth: int = 0) -> tuple[list[Raw], int]:
+        """The list it is in, and its place there."""
+        records = self.topics[topic, partition_of(order_id, PARTITIONS)]
+        found = [n for n, r in enumerate(records) if r.key == order_id.encode() and dict(r.headers)["ce_type"] == type_.encode()]
+        return records, found[nth]
+
+    def change(self, topic: str, type_: str, order_id: str, headers: dict[str, str] | None = None, **fields) -> None:
+        """Every copy of the event gets other fields and headers."""
+        records, at = self.find(topic, type_, order_id)
+        same = records[at]
+        for n, raw in enumerate(records):
+            if (raw.value, raw.headers) == (same.value, same.headers):
+                value = json.dumps(json.loads(raw.value) | fields).encode()
+                records[n] = raw._replace(value=value, headers=_headers(raw.headers, headers or {}))
+
+    def drop(self, topic: str, type_: str, order_id: str) -> None:
+        records, at = self.find(topic, type_, order_id)
+        records[:] = [r for r in records if (r.value, r.headers) != (records[at].value, records[at].headers)]
+
+    def append(self, topic: str, raw: Raw, order_id: str, headers: dict[str, str], **fields) -> None:
+        """A copy of a record with other headers and fields, at the end of the order's partition."""
+        records = self.topics[topic, partition_of(order_id, PARTITIONS)]
+        value = json.dumps(json.loads(raw.value) | fields).encode()
+        records.append(raw._replace(offset=len(records), value=value, headers=_headers(raw.headers, headers)))
+
+
+def _headers(headers: tuple, more: dict[str, str]) -> tuple:
+    return tuple((name, more[name].encode() if name in more else value) for name, value in headers)
+
+
+@lru_cache(maxsize=1)
+def _made() -> History:
+    return History(worlds())
+
+
+@pytest.fixture
+def history() -> History:
+    return copy.deepcopy(_made())
+
+
+def numbers(found: Report) -> set[int]:
+    return {violation.rule for violation in found.violations}
+
+
+# -- clean ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_clean_history_has_no_violation(history):
+    found = await examine(history)
+    assert found.clean, "\n".join(found.lines())
+    assert found.orders == 18 and found.events > 250
+    assert found.exits["cancelled: no_stock"] == 1 and found.exits["rejected: total_mismatch"] == 1
+    assert found.exits["completed: delivered/charged_back"] == 1 and found.examples["completed: short pick"] == "short"
+    money = found.money["USD"]
+    assert money["captured"] + money["recovered"] == sum(money[name] for name in rules_money.ACCOUNTS[2:]) and money["held"] == 0
+    assert found.funnel["placed"] == 17 and found.funnel["delivered"] >= found.funnel["completed"] > 0
+
+
+async def test_every_rule_says_how_much_it_looked_at(history):
+    history.client = [Request(n, o, "unknown" if o == "normal" else "accepted", f"k{n}", "b", 202, "r")
+                      for n, o in enumerate(history.rows_["orders"], 1) if not o.startswith("stock:")]
+    found = await examine(history)
+    assert found.clean, "\n".join(found.lines())
+    idle = {rule.label for rule in (*ORDER_RULES, *WHOLE_RULES) if not found.checked[rule.label]}
+    assert idle == {"4 same key, same body: the same answer; another body: 422"}
+    assert any(idle.pop() in line for line in found.not_checked)
+    line = found.as_json()
+    assert (line["orders"], line["violations"], line["details"]) == (18, 0, [])
+    assert json.loads(json.dumps(line, default=str)) and found.rich().plain.endswith("no violation\n")
+
+
+async def test_while_it_runs_only_what_always_holds_is_judged(history):
+    """A cut through a run at any moment: some events, rows and offsets are there, others not yet."""
+    for records in history.topics.values():
+        del records[len(records) * 2 // 3:]
+    await history.whole()
+    assert not (await examine(copy.deepcopy(history))).clean
+    found = await examine(history, live=True)
+    assert found.clean, "\n".join(found.lines())
+    assert any("not while it runs" in what for what in found.not_checked)
+
+
+# -- planted --------------------------------------------------------------------------------------------------------------
+
+
+def duplicate_dispatch(h):
+    records, at = h.find(REPORT.name, "HandedOverReported", "normal")
+    h.append(REPORT.name, records[at], "normal", {"ce_id": "again"}, tracking_no="T2")
+
+
+def dispatched_twice_in_the_carriers_journal(h):
+    h.handovers["normal"] = {"normal-P1": {"scan:1", "scan:2"}}
+
+
+def one_cent_too_much_refunded(h):
+    h.change(PAYMENTS.name, "PaymentPartiallyRefunded", "part_back", amount=2501)
+
+
+def one_cent_too_much_everywhere(h):
+    """The service itself is wrong: event, ledger, provider and state agree with one another."""
+    h.change(PAYMENTS.name, "PaymentPartiallyRefunded", "part_back", amount=2501)
+    h.change(PAYMENTS.name, "PaymentSettled", "part_back", amount=3199)
+    swap = {2500: 2501, 3200: 3199, -2500: -2501, -3200: -3199}
+    h.ledger_["part_back"] = [b._replace(amount=swap.get(b.amount, b.amount)) for b in h.ledger_["part_back"]]
+    h.calls = [(o, c._replace(amount=swap.get(c.amount, c.amount)) if o == "part_back" else c) for o, c in h.calls]
+    hold = h.rows_["payments"]["part_back"]["state"]["holds"]["part_back-P1"]
+    hold["refunded"], hold["released"] = 2501, 3199
+
+
+def more_refunded_than_captured(h):
+    h.change(PAYMENTS.name, "PaymentRefunded", "cancelled", amount=5701)
+
+
+def lost_event(h):
+    h.drop(SHIPMENT.name, "ParcelArrived", "normal")
+
+
+def same_id_other_content(h):
+    records, at = h.find(SHIPMENT.name, "ParcelHandedOver", "china")
+    h.append(SHIPMENT.name, records[at], "china", {}, tracking_no="T9")
+
+
+def outsiders_id_with_other_content(h):
+    records, at = h.find(REPORT.name, "HandedOverReported", "china")
+    h.append(REPORT.name, records[at], "china", {}, carrier="other")
+
+
+def wrong_partition(h):
+    key = b"stray"
+    right = partition_of("stray", PARTITIONS)
+    records, at = h.find(REPORT.name, "PackedReported", "normal")
+    wrong = (right + 1) % PARTITIONS
+    value = json.dumps(json.loads(records[at].value) | {"order_id": "stray"}).encode()
+    there = h.topics[REPORT.name, wrong]
+    there.append(Raw(REPORT.name, wrong, len(there), key, value, _headers(records[at].headers, {"ce_subject": "stray"})))
+
+
+def missing_cause(h):
+    h.change(ORDER.name, "ReceiptConfirmed", "normal", {"ce_causationid": "nobody-said-this"})
+
+
+def cyclic_causes(h):
+    h.change(ORDER.name, "OrderPlaced", "normal", {"ce_causationid": "shipping:normal:1"})
+
+
+def released_before_delivered(h):
+    early = (datetime(2026, 1, 1, tzinfo=UTC)).isoformat().replace("+00:00", "Z")
+    h.change(PAYMENTS.name, "PaymentSettled", "normal", {"ce_time": early})
+
+
+def shipped_before_captured(h):
+    h.change(SHIPMENT.name, "FulfilmentRequested", "domestic", {"ce_causationid": "payments:domestic:1"})
+
+
+def order_in_limbo(h):
+    h.drop(ORDER.name, "OrderCompleted", "silent_buyer")
+    row = h.rows_["orders"]["silent_buyer"]
+    row["seq"], row["status"], row["closed"] = row["seq"] - 1, "fulfilling", False
+
+
+def row_left_open(h):
+    h.rows_["shipping"]["normal"]["closed"] = False
+
+
+def ledger_unbalanced(h):
+    rows = h.ledger_["normal"]
+    rows[-1] = rows[-1]._replace(amount=rows[-1].amount + 1)
+
+
+def ledger_is_not_the_events(h):
+    h.ledger_["normal"] = [b._replace(amount=b.amount * 2) for b in h.ledger_["normal"]]
+
+
+def ledger_entry_taken_out(h):
+    h.ledger_["part_back"] = [b for b in h.ledger_["part_back"] if b.kind != "refund"]
+
+
+def ledger_of_another_currency(h):
+    h.ledger_["normal"] = [b._replace(currency="EUR") for b in h.ledger_["normal"]]
+
+
+def ledger_open_to_changes(h):
+    h.whole_.ledger_guarded = False
+
+
+def stock_sold_twice(h):
+    row = h.whole_.stock["SEA1", "NORMAL-0"]
+    row["reserved"] = row["consumed"] = row["received"] + 1
+
+
+def stock_not_released(h):
+    h.whole_.stock["SEA1", "LINE_CUT-0"]["released"] -= 1
+
+
+def undeclared_transition(h):
+    h.change(SHIPMENT.name, "ParcelExported", "normal", {"ce_type": "ParcelArrived"}, destination="DE")
+
+
+def completed_twice(h):
+    records, at = h.find(ORDER.name, "OrderCompleted", "dispute_won")
+    n = h.rows_["orders"]["dispute_won"]["seq"] + 1
+    h.append(ORDER.name, records[at], "dispute_won", {"ce_id": f"orders:dispute_won:{n}", "ce_sequence": str(n)})
+    h.rows_["orders"]["dispute_won"]["seq"] = n
+
+
+def captured_twice_at_the_provider(h):
+    call = next(c for o, c in h.calls if o == "normal" and c.kind == "capture")
+    h.call("normal", **_without_line(call) | {"intent_id": "fresh"})
+
+
+def _without_line(call: Call) -> dict:
+    return {name: value for name, value in call._asdict().items() if name != "line"}
+
+
+def intent_carried_out_twice(h):
+    call = next(c for o, c in h.calls if o == "normal" and c.kind == "release")
+    h.call("normal", **_without_line(call))
+
+
+def never_voided_at_the_provider(h):
+    h.call("nostock", intent_id="i", kind="authorise", payment_id="nostock-Y1", amount=5700, currency="USD", outcome="succeeded")
+
+
+def unknown_order_at_the_provider(h):
+    h.call("ghost", intent_id="i", kind="refund", payment_id="ghost-Y1", amount=1, currency="USD", outcome="succeeded")
+
+
+def order_nobody_placed(h):
+    h.drop("orders.intake.v1", "PlaceOrder", "normal")
+
+
+def placed_for_another_amount(h):
+    h.change(ORDER.name, "OrderPlaced", "china", total=1_000_000)
+
+
+def accepted_and_forgotten(h):
+    records, at = h.find("orders.intake.v1", "PlaceOrder", "normal")
+    place = ("orders.intake.v1", partition_of("forgotten", PARTITIONS))
+    value = json.dumps(json.loads(records[at].value) | {"order_id": "forgotten"}).encode()
+    h.topics[place].append(Raw(*place, len(h.topics[place]), b"forgotten", value,
+                               _headers(records[at].headers, {"ce_subject": "forgotten", "ce_id": "place-forgotten"})))
+
+
+def rejected_and_charged(h):
+    h.call("rejected", intent_id="i", kind="capture", payment_id="rejected-Y1", amount=1, currency="USD", outcome="failed")
+
+
+def published_without_commit(h):
+    h.rows_["payments"]["normal"]["seq"] -= 1
+
+
+def committed_and_never_published(h):
+    h.rows_["payments"]["normal"]["seq"] += 1
+
+
+def status_differs(h):
+    h.rows_["orders"]["normal"]["status"] = "cancelled"
+
+
+def parcel_differs(h):
+    h.rows_["shipping"]["lost"]["state"]["parcels"]["lost-P1"]["status"] = "delivered"
+
+
+def hold_differs(h):
+    h.rows_["payments"]["normal"]["state"]["holds"]["normal-P1"]["held"] = 1
+
+
+def order_missing_in_shipping(h):
+    del h.rows_["shipping"]["declined"]
+
+
+def not_as_the_schema_says(h):
+    h.change(SHIPMENT.name, "ParcelLost", "lost", claim="much")
+
+
+def forged_source(h):
+    records, at = h.find(SHIPMENT.name, "ParcelDelivered", "normal")
+    h.append(SHIPMENT.name, records[at], "normal", {"ce_source": "mallory"})
+
+
+def another_merchant(h):
+    h.change(PAYMENTS.name, "PaymentSettled", "normal", {"ce_merchant": "m2"})
+
+
+def parked_left_over(h):
+    h.whole_.parked.append(("shipping", "normal", "payments #3"))
+
+
+def intent_left_over(h):
+    h.whole_.intents.append(("payments", "normal", "normal-Y1.refund.4"))
+
+
+def timer_overdue(h):
+    h.whole_.timers.append(("orders", "normal", datetime(2026, 11, 23, tzinfo=UTC)))
+
+
+def outbox_left_over(h):
+    h.whole_.outbox["orders", 0] = 2
+
+
+def offset_moved_before_the_work(h):
+    h.whole_.offsets["orders", PAYMENTS.name, 0] = 10**6
+
+
+def reader_stopped(h):
+    h.whole_.offsets["orders", PAYMENTS.name, 0] = 0
+
+
+def booking_of_no_order(h):
+    h.whole_.strangers.append(("the ledger has entries of no order", "ghost"))
+
+
+def dead_letter(h):
+    h.letters.append(DeadLetter(REPORT.name, 0, 999, "shipping", "invalid", "attempt: too large", "normal"))
+
+
+PLANTED = [
+    (duplicate_dispatch, {14}), (dispatched_twice_in_the_carriers_journal, {14}), (one_cent_too_much_refunded, {7, 9, 12, 24, 25}),
+    (one_cent_too_much_everywhere, {12}), (more_refunded_than_captured, {7, 9, 10, 12, 24, 25}), (lost_event, {16, 17, 20, 24, 25}),
+    (same_id_other_content, {18}), (outsiders_id_with_other_content, {18}), (wrong_partition, {5, 19}), (missing_cause, {20}),
+    (cyclic_causes, {1, 20}), (released_before_delivered, {11}), (shipped_before_captured, {11}), (order_in_limbo, {21, 24}),
+    (row_left_open, {24}), (ledger_unbalanced, {7, 8, 9}), (ledger_is_not_the_events, {7}), (ledger_entry_taken_out, {7, 13}),
+    (ledger_of_another_currency, {12}), (ledger_open_to_changes, {13}), (stock_sold_twice, {15}), (stock_not_released, {15}),
+    (undeclared_transition, {16}), (completed_twice, {16}), (captured_twice_at_the_provider, {6, 7}),
+    (intent_carried_out_twice, {6, 7}), (never_voided_at_the_provider, {11}), (unknown_order_at_the_provider, {5, 7}),
+    (order_nobody_placed, {5, 20}), (placed_for_another_amount, {12}), (accepted_and_forgotten, {1}), (rejected_and_charged, {2}),
+    (published_without_commit, {21}), (committed_and_never_published, {21}), (status_differs, {25}), (parcel_differs, {25}),
+    (hold_differs, {25}), (order_missing_in_shipping, {21, 25}), (not_as_the_schema_says, {23}), (forged_source, {23}),
+    (another_merchant, {23}), (parked_left_over, {26}), (intent_left_over, {26}), (timer_overdue, {26}), (outbox_left_over, {26}),
+    (offset_moved_before_the_work, {22}), (reader_stopped, {26}), (booking_of_no_order, {25}), (dead_letter, {27}),
+]
+
+
+@pytest.mark.parametrize("plant, rules", PLANTED, ids=lambda value: value.__name__ if callable(value) else "")
+async def test_a_planted_corruption_is_caught(history, plant, rules):
+    await history.whole()
+    plant(history)
+    found = await examine(history)
+    assert numbers(found) == rules, "\n".join(found.lines())
+    assert all(violation.evidence for violation in found.violations)
