@@ -5,8 +5,7 @@ from __future__ import annotations
 from schemas.topics import ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT
 from services.payments import machine
 from services.payments.effects import Effects
-from services.payments.providers.http import HttpProvider
-from services.payments.providers.inprocess import InProcessProvider
+from services.payments.providers import from_settings
 from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.decision import TIMER
@@ -20,11 +19,11 @@ def spec(settings: Settings) -> Spec:
 
 
 def effects(settings: Settings, clock: Clock):
-    """Each session of the service gets callers of its own; the in-process provider remembers across sessions."""
-    inprocess = InProcessProvider() if settings.provider == "inprocess" else None
+    """Each session of the service gets callers of its own; the provider behind them stays the same."""
+    provider = from_settings(settings, clock)
 
     def start(producer):
-        return Effects(producer, inprocess or HttpProvider(settings.provider_address), clock)
+        return Effects(producer, provider, clock)
     return start
 
 

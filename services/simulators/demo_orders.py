@@ -91,7 +91,7 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
         consignee = rng.randrange(PERSONS)  # a gift
     return PlaceOrder(
         order_id=order_id, merchant_id=merchant, currency=currency, origin=ORIGIN, destination=destination, lines=lines,
-        freight=freight, tax=tax, total=goods + freight + tax, on_shortage=on_shortage_of(scenario),
+        freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
         payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key),
         consignee=_party(consignee, destination, key), placed_at=placed_at)
 

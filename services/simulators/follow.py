@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.topics import MODELS, ORDER, PAYMENT, SHIPMENT
+from services.runtime.topics import partition_counts
 
 # The stages of the funnel, in the order of the path; each is reached by the first event of its type.
 STAGES = {
@@ -48,8 +49,8 @@ class Follower:
     async def __aenter__(self) -> Follower:
         self._consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         await self._consumer.start()
-        partitions = [TopicPartition(topic.name, p) for topic in (ORDER, PAYMENT, SHIPMENT)
-                      for p in await self._partitions_of(topic.name)]
+        counts = await partition_counts(self.bootstrap)
+        partitions = [TopicPartition(t.name, p) for t in (ORDER, PAYMENT, SHIPMENT) for p in range(counts[t.name])]
         self._consumer.assign(partitions)
         for partition in partitions:
             self._consumer.seek(partition, 0)
@@ -57,10 +58,6 @@ class Follower:
 
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
-
-    async def _partitions_of(self, topic: str) -> set[int]:
-        await self._consumer._client.force_metadata_update()
-        return self._consumer.partitions_for_topic(topic) or set()
 
     async def read(self, timeout_ms: int = 200) -> int:
         """Read what is there; returns how many records of the wanted orders were new."""

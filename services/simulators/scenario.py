@@ -36,6 +36,7 @@ class Scenario:
 
 SCENARIOS = {s.name: s for s in (
     Scenario("normal", 0, "packed, carried, cleared, delivered, confirmed by the buyer"),
+    Scenario("refused", 0, "the total does not add up: refused at intake, with the sum in the answer"),
     Scenario("cancel_before_payment", 60, "the buyer cancels as soon as the parcels are planned"),
     Scenario("cancel_whole", 60, "cancelled after the money is held, before hand-over"),
     Scenario("cancel_line", 60, "one unit of one line is cancelled before hand-over"),

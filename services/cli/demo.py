@@ -1,0 +1,194 @@
+"""`tradewind demo`: everything once, on this machine, from an empty data folder to the auditor's verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import asyncpg
+import typer
+
+from services.cli import exits
+from services.cli.output import Output, Refused
+from services.runtime.settings import SERVICES, Settings
+
+SPEED = 30_000.0
+SHORT_ORDERS = 150
+MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
+SAMPLE = "tests/data/online-retail-sample.csv.gz"
+REST_WITHIN_S = 60.0
+
+
+@dataclass
+class Told:
+    """What the demo knows at its end."""
+
+    importer: Any
+    follower: Any
+    report: Any
+    timelines: dict[str, list[Any]]
+    done: bool
+    left: list[str]
+    account: dict[str, Any]
+
+
+def demo(
+    short: Annotated[bool, typer.Option("--short", help=f"Only the first {SHORT_ORDERS} orders of the sample.")] = False,
+    file: Annotated[Path, typer.Option(help="Another retail file.")] = Path(SAMPLE),
+    speed: Annotated[float, typer.Option(min=1, max=40_000, help="Trade seconds in a real second.")] = SPEED,
+    seed: Annotated[int | None, typer.Option(help="Of stock, exits and delays.")] = None,
+    timeout: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
+) -> None:
+    """Run real orders from placed to settled through every service, show each exit once, and audit it all.
+
+    Starts its own Kafka, PostgreSQL and services in <data folder>/demo (emptied first) and stops them at the end.
+    Exit code 1 when the auditor finds anything.
+
+    Example:  tradewind demo --short
+    """
+    with Output(as_json) as out:
+        from services.cli.import_ import account, read_file
+        from services.cli.supervisor import Supervisor, run
+
+        base = Settings()
+        settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed,
+                                           "seed": base.seed if seed is None else seed, "provider": "http"})
+        started = time.monotonic()
+        reading = read_file(file)
+        _empty(settings.data_folder)
+        told = asyncio.run(run(Supervisor(settings, progress=out.progress),
+                               lambda supervisor: _body(supervisor, settings, reading, file, short, timeout, out)))
+        told.account = account(reading)
+        line = _result(told, time.monotonic() - started, settings.seed)
+        if not as_json:
+            from services.cli.demo_report import say
+            say(out, told, line)
+        out.result(line, _code(told))
+
+
+def _code(told: Told) -> int:
+    if not told.report.clean:
+        return exits.VIOLATIONS
+    return exits.OK if told.done else exits.REFUSED
+
+
+def _empty(folder: Path) -> None:
+    """The demo's own folder, and nothing else: what is not a Tradewind's folder is not touched."""
+    if folder.exists():
+        if not (folder / "run").is_dir() and any(folder.iterdir()):
+            raise Refused("the folder holds something else", str(folder), "Choose another TRADEWIND_DATA_FOLDER.")
+        shutil.rmtree(folder)
+
+
+async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, short: bool, timeout: float, out: Output) -> Told:
+    from services.auditor.audit import audit
+    from services.simulators import importer as imports
+    from services.simulators.edge import Publisher, client_journal, demo_orders, inbound_for, place_record
+    from services.simulators.scenario import SCENARIOS, scenario_of
+
+    now, key = supervisor.clock.now(), settings.vault_key_bytes()
+    shown = list(demo_orders(settings.seed, len(SCENARIOS) + MORE_ORDERS, vault_key=key, placed_at=now))
+    reading = imports.anchored(reading, file, settings.data_folder, now)
+    plan = imports.plan(reading, file, key, settings.seed, SHORT_ORDERS if short else None)
+    async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
+        stocked = await publisher.send(inbound_for(shown, batch="demo", time=now))
+        await _applied(settings, stocked)
+        await publisher.send(place_record(order) for order in shown)
+    with _live(out, len(plan.orders) + len(shown)) as show:
+        work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now)
+        importer, follower, done = await work.run(show, timeout_s=timeout, extra={o.order_id for o in shown})
+        left = await _at_rest(settings)
+    out.progress("audit")
+    report = await audit(settings)
+    examples = {scenario_of(o.order_id, settings.seed): o.order_id for o in reversed(shown[:len(SCENARIOS)])}
+    return Told(importer, follower, report, await _timelines(settings, examples), done, left, {})
+
+
+async def _applied(settings: Settings, count: int) -> None:
+    """Until shipping has taken in that many deliveries of stock: an order placed before would find none."""
+    conn = await asyncpg.connect(settings.dsn("shipping"))
+    try:
+        while await conn.fetchval("SELECT count(*) FROM orders WHERE status = 'stock'") < count:
+            await asyncio.sleep(0.05)
+    finally:
+        await conn.close()
+
+
+OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed", "parked records": "SELECT count(*) FROM parked",
+        "calls in flight": "SELECT count(*) FROM intents", "unsent events": "SELECT count(*) FROM outbox"}
+
+
+async def _at_rest(settings: Settings) -> list[str]:
+    """Wait until no service has anything open; returns what is left after REST_WITHIN_S."""
+    end = time.monotonic() + REST_WITHIN_S
+    while True:
+        left = []
+        for service in SERVICES:
+            conn = await asyncpg.connect(settings.dsn(service))
+            try:
+                for name, query in OPEN.items():
+                    if count := await conn.fetchval(query):
+                        left.append(f"{service}: {count} {name}")
+            finally:
+                await conn.close()
+        if not left or time.monotonic() > end:
+            return left
+        await asyncio.sleep(0.2)
+
+
+async def _timelines(settings: Settings, examples: dict[str, str]) -> dict[str, list[Any]]:
+    from services.cli.order_records import reading
+    from services.cli.timeline import weave
+
+    async with reading(settings, list(examples.values())) as reader:
+        events = await reader.to_end()
+    by_order: dict[str, list[Any]] = {}
+    for event in events:
+        by_order.setdefault(_order_of(event), []).append(event)
+    return {name: weave(by_order.get(order_id, [])) for name, order_id in examples.items()}
+
+
+def _order_of(event: Any) -> str:
+    return event.data.get("order_id", "")
+
+
+class _live:
+    """A live funnel on a terminal; silence elsewhere."""
+
+    def __init__(self, out: Output, total: int):
+        self.out, self.total, self.live, self.last = out, total, None, 0.0
+
+    def __enter__(self) -> _live:
+        if self.out.interactive:
+            from rich.console import Console
+            from rich.live import Live
+            self.live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
+            self.live.__enter__()
+        return self
+
+    def __call__(self, importer: Any, follower: Any) -> None:
+        if self.live is not None and time.monotonic() - self.last > 0.25:
+            from services.cli.demo_report import funnel
+            self.last = time.monotonic()
+            self.live.update(funnel(follower, self.total, importer.pending))
+
+    def __exit__(self, *error: object) -> None:
+        if self.live is not None:
+            self.live.__exit__(*error)
+
+
+def _result(told: Told, seconds: float, seed: int) -> dict[str, Any]:
+    from services.cli.demo_report import stage_times
+
+    report = told.report.as_json()
+    return {"orders": report["orders"], "exits": report["exits"], "violations": report["violations"],
+            "seconds": round(seconds, 1), "seed": seed, "ended": dict(told.follower.ends), "left": told.left,
+            "money": report["money"], "events": report["events"], "stage_times": stage_times(told.follower),
+            "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines),
+            "details": report["details"][:20]}
