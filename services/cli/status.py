@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import sys
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 
+from services.cli import watch as views
 from services.cli.output import NotRunning, Output
 from services.cli.state import Folder, child_of, read_state, supervisor_of
 from services.runtime.processes import read_json
 from services.runtime.settings import Settings
 
-# A module that has `lines(settings) -> list[str]`: the funnel and the rates, shown under the processes.
-_FUNNEL = "services.console.funnel"
-
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew, until Ctrl-C; with --json a line a second.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
-    """Show the processes (alive, restarts), how long they run, the trade time, and the addresses.
+    """Show the processes (alive, restarts), how long they run, the trade time, the addresses, and the funnel.
+
+    The funnel comes from the console's views: orders by stage, a second, time since the stage before, money held.
 
     Exit code 4 when nothing runs on the data folder, 3 when a process that should run does not.
 
@@ -33,12 +30,16 @@ def status(
     with Output(as_json) as out:
         settings = Settings()
         seen = look(settings)
-        if watch and not as_json:
-            _watch(settings)
+        if watch and as_json:
+            out.result(views.watch_json(settings, lambda: look(settings)))
+        elif watch:
+            views.watch(settings, lambda: text(look(settings)), sys.stdout.isatty())
         else:
-            for line in text(seen) + _funnel()(settings):
+            flow = views.Views(settings).ask()
+            for line in text(seen) + flow.lines():
                 out.say(line)
-            out.result(seen, 0 if all(p["alive"] for p in seen["processes"].values()) else 3)
+            code = 0 if all(p["alive"] for p in seen["processes"].values()) else 3
+            out.result(seen | {"views": flow.as_dict()}, code)
 
 
 def look(settings: Settings) -> dict[str, Any]:
@@ -71,22 +72,3 @@ def text(seen: dict[str, Any]) -> list[str]:
     for name, process in seen["processes"].items():
         lines.append(f"  {name:18}{process['pid']:>8}  {'alive' if process['alive'] else 'DEAD ':8} {process['restarts']:>8}")
     return [*lines, "", *(f"  {name:24} {address}" for name, address in seen["addresses"].items())]
-
-
-def _watch(settings: Settings) -> None:
-    from rich.live import Live
-
-    funnel = _funnel()
-    with Live(auto_refresh=False, screen=False) as live:
-        try:
-            while True:
-                live.update("\n".join(text(look(settings)) + funnel(settings)), refresh=True)
-                time.sleep(1)
-        except KeyboardInterrupt:
-            return
-
-
-def _funnel() -> Callable[[Settings], list[str]]:
-    if find_spec("services.console") and find_spec(_FUNNEL):
-        return import_module(_FUNNEL).lines
-    return lambda settings: []
