@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from schemas.topics import TOPICS
-from services.bench import measure, orders, quiet
+from services.bench import limit, measure, orders, quiet
 from services.bench.load import Load, Stalled
 from services.bench.measure import Meter, Snapshot
+from services.bench.traffic import Traffic, Watch
 from services.cli import prepare
 from services.cli.state import Folder, Lock
 from services.cli.supervisor import Supervisor, run
@@ -123,34 +124,54 @@ class _Run:
         self.settings, self.plan, self.supervisor, self.progress = settings, plan, supervisor, progress
         pids = {name.removesuffix("-1"): w.child.pid for name, w in supervisor.watched.items()}
         self.meter = Meter(pids | {"load": os.getpid()})
+        self.watch, self.sampling = Watch(settings), None
         self.told = 0.0
 
     async def all(self, reader: orders.Reader) -> dict:
         settings, plan = self.settings, self.plan
         rss = {"start": self.meter.rss_mb()}
+        await self.watch.begin()
         async with Load(settings.bootstrap, settings.partitions, reader) as load:
             figures, first, last = await self._closed(load, rss)
             rss["end"] = self.meter.rss_mb()
-            if plan.half_load and not load.open:
+            traffic = None
+            if not load.open:
                 await quiet.rest(settings)
+                traffic = await self.watch.traffic(plan.orders, exact=plan.limit)
+            if not load.open and plan.half_load:
                 figures["half_load"] = await self._half(load, figures["lifecycles_per_s"] / 2)
-            await quiet.rest(settings)
         delay = await measure.delays(settings.bootstrap, settings.partitions, first.epoch_ms, last.epoch_ms, plan.orders)
         figures |= {"p50_s": delay["settled"]["p50_s"], "p99_s": delay["settled"]["p99_s"], "delays": delay}
-        figures["limit_ratio"] = None
-        names = [topic.dlq for topic in TOPICS]
-        dead = await quiet.ends(settings.bootstrap, names, settings.partitions)
+        figures |= {"restarts": {name: w.restarts for name, w in self.supervisor.watched.items() if w.restarts},
+                    "traffic": traffic.as_dict() if traffic else None, "limit_ratio": None}
+        if not load.open:
+            await quiet.rest(settings)
+            if plan.limit:
+                figures |= await self._limit(figures, traffic)
+        dead = await quiet.ends(settings.bootstrap, [topic.dlq for topic in TOPICS], settings.partitions)
         return figures | {
             "rss_mb": {name: {moment: values.get(name) for moment, values in rss.items()} for name in rss["start"]},
             "dead_letters": {name: sum(found) for name, found in dead.items() if sum(found)},
-            "restarts": {name: w.restarts for name, w in self.supervisor.watched.items() if w.restarts},
         }
+
+    async def _limit(self, figures: dict, traffic: Traffic) -> dict:
+        """What the run moved, without its logic. The ratio of processor time is there because it hardly depends on what
+        else the machine is doing, as the ratio of the rates does."""
+        self.progress("the same bytes and rows without logic")
+        await limit.stop_programs(self.supervisor)
+        found = await limit.measured(self.settings, self.supervisor, traffic, self.plan.orders, self.plan.in_flight_max)
+        if not found["lifecycles_per_s"] or not figures["cpu_us_per_order"]:
+            return {"limit": found}
+        return {"limit": found, "limit_ratio": round(figures["lifecycles_per_s"] / found["lifecycles_per_s"], 3),
+                "limit_cpu_ratio": round(found["cpu_us_per_order"]["total"] / figures["cpu_us_per_order"]["total"], 3)}
 
     async def _closed(self, load: Load, rss: dict) -> tuple[dict, Snapshot, Snapshot]:
         """Measured from the end of the warm-up until the last order is placed: from then on the loop runs empty."""
         plan, marks, began = self.plan, [], time.monotonic()
 
         def each() -> None:
+            if plan.limit and self.sampling is None and load.finished >= plan.orders * WARM_UP / 3:
+                self.sampling = asyncio.create_task(self.watch.sample())
             if not marks and load.finished >= plan.orders * WARM_UP:
                 rss["warm"] = self.meter.rss_mb()
                 marks.append(self.meter.snapshot(load.finished))
@@ -159,6 +180,8 @@ class _Run:
             self._tell("closed loop", load)
 
         stalled = await self._phase(load.closed(plan.orders, plan.in_flight_max, each))
+        if self.sampling is not None:
+            await self.sampling
         while len(marks) < 2:  # stalled before it was warm, or before all were placed
             marks.append(self.meter.snapshot(load.finished))
         figures = measure.cost(*marks) | {"placed": load.placed, "finished": load.finished, "in_flight": plan.in_flight_max,

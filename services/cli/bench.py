@@ -53,6 +53,8 @@ def _show(out: Output, f: dict) -> None:
     for title, part in (("closed loop", f), (f"half load ({half.get('lifecycles_per_s')}/s)", half)):
         for what, d in part.get("delays", {}).items():
             out.say(f"placed → {what.replace('_', ' ')}, {title}: p50 {d['p50_s']} s, p99 {d['p99_s']} s")
-    for name in ("limit_ratio", "mix", "seed", "versions", "dead_letters", "restarts", "stalled", "cores_used", "cores_others"):
+    if f.get("limit"):
+        out.say(f"limit: {f['limit']['lifecycles_per_s']:,.0f} orders a second, µs an order {f['limit']['cpu_us_per_order']}")
+    for name in ("limit_ratio", "limit_cpu_ratio", "traffic", "mix", "seed", "versions", "dead_letters", "restarts", "stalled", "cores_used", "cores_others"):
         if f.get(name):
             out.say(f"{name.replace('_', ' ')}: {f[name]}")
