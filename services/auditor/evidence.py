@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from pydantic_core import from_json
@@ -22,7 +23,7 @@ from pydantic_core import from_json
 from schemas.topics import TOPICS
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
-from services.auditor.story import Raw
+from services.auditor.story import Raw, digest_of
 from services.runtime.settings import SERVICES, Settings
 
 FETCH = 2_000
@@ -49,6 +50,7 @@ class Evidence:
         self.partitions = 0
         self.ends: dict[tuple[str, int], int] = {}
         self.notes: list[str] = []
+        self._letters: list[TopicPartition] = []
         self._databases: dict[str, asyncpg.Connection] = {}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap, enable_auto_commit=False, auto_offset_reset="none", check_crcs=False,
@@ -75,18 +77,30 @@ class Evidence:
         await asyncio.gather(self._consumer.stop(), *(db.close() for db in self._databases.values()), return_exceptions=True)
 
     async def _find_topics(self) -> None:
-        there = await self._consumer.topics()
-        missing = [t.name for t in TOPICS if t.name not in there]
-        if missing:
+        counts = await self._count_partitions()
+        ours = {t.name: counts[t.name] for t in TOPICS if t.name in counts}
+        if missing := [t.name for t in TOPICS if t.name not in ours]:
             raise CannotRead(f"there is no topic {', '.join(missing)}", self.settings.bootstrap, "Start with `tradewind up`.")
-        counts = {t.name: len(self._consumer.partitions_for_topic(t.name)) for t in TOPICS}
-        if len(set(counts.values())) > 1:
-            raise CannotRead(f"topics with different numbers of partitions: {counts}", self.settings.bootstrap,
+        if len(set(ours.values())) > 1:
+            raise CannotRead(f"topics with different numbers of partitions: {ours}", self.settings.bootstrap,
                              "Orders can have no order of events there; start on another data folder.")
-        self.partitions = next(iter(counts.values()))
+        self.partitions = next(iter(ours.values()))
+        self._letters = [TopicPartition(t.dlq, p) for t in TOPICS for p in range(counts.get(t.dlq, 0))]
+        self.notes += [f"27 {t.dlq}: there is no such topic" for t in TOPICS if t.dlq not in counts]
         self.ends = await self._ends()
         starts = await self._consumer.beginning_offsets([TopicPartition(*place) for place in self.ends])
-        self.notes += [f"{tp.topic}/{tp.partition} before offset {start}: its records are deleted" for tp, start in starts.items() if start]
+        self.notes += [f"{tp.topic}/{tp.partition} before offset {start}: its records are deleted"
+                       for tp, start in starts.items() if start]
+
+    async def _count_partitions(self) -> dict[str, int]:
+        """Of every topic there is. A consumer knows only those that it has read."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.bootstrap)
+        await admin.start()
+        try:
+            wanted = {name for t in TOPICS for name in (t.name, t.dlq)} & set(await admin.list_topics())
+            return {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(sorted(wanted))}
+        finally:
+            await admin.close()
 
     async def _ends(self) -> dict[tuple[str, int], int]:
         places = [TopicPartition(t.name, p) for t in TOPICS for p in range(self.partitions)]
@@ -102,12 +116,9 @@ class Evidence:
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Every refusal once, although a batch of them may have been sent twice."""
-        there = await self._consumer.topics()
-        names = [t.dlq for t in TOPICS if t.dlq in there]
-        places = [TopicPartition(n, p) for n in names for p in sorted(self._consumer.partitions_for_topic(n) or ())]
         found: dict[tuple, DeadLetter] = {}
-        if places:
-            async for batch in self._read(await self._consumer.end_offsets(places)):
+        if self._letters:
+            async for batch in self._read(await self._consumer.end_offsets(self._letters)):
                 for raw in batch:
                     letter = letter_of(raw)
                     found.setdefault(letter[:4], letter)
@@ -216,31 +227,49 @@ def partition_of(order_id: str, partitions: int) -> int:
 
 
 def read_journals(folder: Path) -> Journals:
-    """Each journal is optional. The client's has one line a request: order_id, outcome (accepted, rejected, unknown) and,
-    where it speaks HTTP, key, body, status, response (digests of the bodies)."""
-    notes = [f"{name}.ndjson: there is no such journal" for name in ("client", "provider", *ROLES)
+    """Each is optional: `client*.ndjson` of whoever places orders, `provider.ndjson`, and one of each role of the world."""
+    notes = [f"{name}.ndjson: there is no such journal" for name in ("provider", *ROLES)
              if not (folder / f"{name}.ndjson").exists()]
-    client = provider = handovers = None
-    if (path := folder / "client.ndjson").exists():
-        client = [Request(n, str(line.get("order_id") or line.get("order")), str(line["outcome"]), str(line.get("key", "")),
-                          str(line.get("body", "")), int(line.get("status") or 0), str(line.get("response", "")))
-                  for n, line, _ in _lines(path) if "outcome" in line]
+    clients = sorted(folder.glob("client*.ndjson"))
+    if not clients:
+        notes.append("client*.ndjson: there is no such journal")
+    provider = None
     if (path := folder / "provider.ndjson").exists():
         provider = defaultdict(list)
         for n, line, _ in _lines(path):
             provider[line["order_id"]].append(Call(n, line["intent_id"], line["kind"], line["payment_id"], line["amount"],
                                                    line["currency"], line["outcome"]))
-    messages: dict[str, dict[int, int]] = {}
+    messages: dict[str, dict[int, bytes]] = {}
+    handovers: dict[str, dict[str, set[str]]] = {}
     for role in ROLES:
         if (path := folder / f"{role}.ndjson").exists():
             written = messages[role] = {}
-            handovers = handovers if handovers is not None or role != "carrier" else {}
             for _, line, message in _lines(path):
-                written[hash((line["source"], line["id"]))] = hash(message)
+                written[hash((line["source"], line["id"]))] = digest_of(message)
                 if line["type"] == "HandedOverReported":
-                    parcel = handovers.setdefault(line["order"], {}).setdefault(line["message"]["parcel_id"], set())
-                    parcel.add(line["id"])
-    return Journals(client, provider, handovers, messages, tuple(notes))
+                    parcels = handovers.setdefault(line["order"], {})
+                    parcels.setdefault(line["message"]["parcel_id"], set()).add(line["id"])
+    return Journals(_requests(clients) if clients else None, provider, handovers, messages, tuple(notes))
+
+
+def _requests(paths: list[Path]) -> dict[str, list[Request]]:
+    """order -> requests. A line `sent` comes before the record goes out, one `acknowledged` or `unknown` after it; a
+    request without either is unknown too: its sender was killed. What was sent again counts once."""
+    sent: dict[str, Request] = {}
+    acknowledged: set[str] = set()
+    for path in paths:
+        for n, line, _ in _lines(path):
+            if "sent" in line:
+                request = Request(f"{path.name} line {n}", line["sent"], line["order"], line["type"], line["content"])
+                before = sent.setdefault(request.id, request)
+                if before.content != request.content:
+                    sent[request.id] = before._replace(content="different each time")
+            elif "acknowledged" in line:
+                acknowledged.add(line["acknowledged"])
+    found: dict[str, list[Request]] = defaultdict(list)
+    for request in sent.values():
+        found[request.order_id].append(request._replace(acknowledged=request.id in acknowledged))
+    return found
 
 
 def _lines(path: Path):

@@ -159,7 +159,8 @@ class Facts:
         to = machine.next.get((state, event.type))
         if to is None:
             self.broken.append((machine.name, [str(event), f"{machine.name} {instance} is {state!r}: the table has no such row"]))
-            return state
+            ends = {row.to for row in machine.rows if row.event == event.type}
+            return ends.pop() if len(ends) == 1 else state
         return to
 
     def _walk_order(self) -> set[str]:

@@ -56,15 +56,18 @@ class Call(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One line of the client's journal. `outcome`: accepted, rejected or unknown."""
+    """One message of a client, by its journal. `content`: digest of the value, as `story.digest_of`. Without an
+    acknowledgement its outcome is unknown."""
 
-    line: int
+    where: str
+    id: str
     order_id: str
-    outcome: str
-    key: str = ""
-    body: str = ""
-    status: int = 0
-    response: str = ""
+    type: str
+    content: str
+    acknowledged: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.type} {self.id!r}, {'acknowledged' if self.acknowledged else 'outcome unknown'}"
 
 
 class DeadLetter(NamedTuple):
@@ -84,12 +87,13 @@ class DeadLetter(NamedTuple):
 
 @dataclass(frozen=True)
 class Journals:
-    """What outsiders wrote down. None: there is no such journal. `messages`: role -> (source, id) hash -> content hash."""
+    """What outsiders wrote down, by order. None: there is no such journal. `handovers`: order -> parcel -> ids of messages;
+    `messages`: role -> hash of (source, id) -> digest of the content."""
 
-    client: list[Request] | None = None
+    client: dict[str, list[Request]] | None = None
     provider: dict[str, list[Call]] | None = None
-    handovers: dict[str, dict[str, set[str]]] | None = None
-    messages: dict[str, dict[int, int]] = field(default_factory=dict)
+    handovers: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    messages: dict[str, dict[int, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -143,7 +147,6 @@ class Whole:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     expected_dead_letters: int = 0
     newest: datetime | None = None
-    requests: list[Request] | None = None
 
 
 @dataclass(frozen=True)

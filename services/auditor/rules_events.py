@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 from schemas.topics import TOPICS
 from services.auditor.facts import ASIDE
-from services.auditor.rules import Case, Request, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
 from services.auditor.story import OWNERS, Said, places
 
 _READERS = {topic.name: topic.read_by for topic in TOPICS}
@@ -25,10 +24,14 @@ def answered_once(case: Case) -> Iterator[Verdict]:
             continue
         answers = [e for e in case.story.of("orders", *_ANSWERS) if e.cause == said.id]
         yield None if len(answers) == 1 else [str(said), f"{len(answers)} answers", *map(str, answers)]
-    accepted = [r for r in case.requests or () if r.outcome == "accepted"]
-    if accepted:
-        born = case.story.of("orders", "OrderPlaced", "OrderRejected")
-        yield None if len(born) == 1 else [_line(accepted[0]), f"{len(born)} orders came of it", *map(str, born)]
+
+
+@order_rule(1, "what was acknowledged to a client is on its topic", live=False, stock=True)
+def acknowledged_is_there(case: Case) -> Iterator[Verdict]:
+    there = {said.id for said in case.story.said.values()}
+    for request in case.requests or ():
+        if request.acknowledged:
+            yield None if request.id in there else [str(request), "is on no topic"]
 
 
 @order_rule(2, "a rejected order is nowhere", live=False)
@@ -39,50 +42,38 @@ def rejected_is_nowhere(case: Case) -> Iterator[Verdict]:
         traces += [f"{service} has a row" for service in case.rows if service != "orders"]
         traces += [f"ledger entry {b.entry}" for b in case.ledger] + [f"provider line {c.line}" for c in case.provider or ()]
         yield [str(rejected[0]), *traces] if traces else None
-    outcomes = {r.outcome for r in case.requests or ()}
-    if outcomes == {"rejected"}:
-        yield [_line(case.requests[0]), "the order exists"] if case.story.events["orders"] or case.rows else None
 
 
 @order_rule(3, "an unknown outcome is 0 or 1 orders")
 def unknown_at_most_once(case: Case) -> Iterator[Verdict]:
-    if any(r.outcome == "unknown" for r in case.requests or ()):
+    if unknown := [r for r in case.requests or () if r.type == "PlaceOrder" and not r.acknowledged]:
         born = case.story.of("orders", "OrderPlaced")
-        yield None if len(born) <= 1 else [_line(case.requests[0]), *map(str, born)]
+        yield None if len(born) <= 1 else [str(unknown[0]), *map(str, born)]
 
 
 @order_rule(5, "nothing exists that no client sent", live=False)
 def nothing_from_nowhere(case: Case) -> Iterator[Verdict]:
     story = case.story
     asked = places(story)
-    if not asked:
-        first = next(iter(story.all()), None)
-        seen = [f"{service} has a row ({row.status})" for service, row in case.rows.items()]
-        seen += [f"provider line {c.line}: {c.kind} {c.amount} {c.currency}" for c in case.provider or ()]
-        seen += [str(first)] if first else [str(s) for s in story.said.values()]
-        yield ["no PlaceOrder on orders.intake.v1", *seen[:5]]
-    elif case.requests is not None:
-        yield None if case.requests else [str(asked[0]), "the client's journal has no such order"]
+    seen = [str(e) for e in story.all()] + [str(said) for said in story.said.values()]
+    seen += [f"{service} has a row ({row.status})" for service, row in case.rows.items()]
+    seen += [f"ledger entry {b.entry}" for b in case.ledger]
+    seen += [f"provider line {c.line}: {c.kind} {c.amount} {c.currency}" for c in case.provider or ()]
+    if seen:
+        yield None if asked else ["there is no PlaceOrder on orders.intake.v1", *seen[:5]]
+    if case.requests is not None:
+        sent = {request.id: request.content for request in case.requests}
+        for said in asked:
+            yield _as_written(said, sent.get(said.id))
     for said in story.said.values():
         written = case.journals.messages.get(said.source.split("/")[1] if said.source.startswith("/") else "")
-        if written is not None and said.topic != "orders.intake.v1":
-            content = written.get(hash((said.source, said.id)))
-            yield None if content == said.content else [
-                str(said), "its sender's journal has " + ("no such message" if content is None else "another content")]
+        if written is not None:
+            yield _as_written(said, written.get(hash((said.source, said.id))))
 
 
-@whole_rule(4, "same key, same body: the same answer; another body: 422")
-def keys_are_honoured(whole: Whole) -> Iterator[WholeVerdict]:
-    keyed = sorted((r for r in whole.requests or () if r.key and r.status), key=lambda r: (r.key, r.line))
-    for key, group in groupby(keyed, key=lambda r: r.key):
-        first, *rest = group
-        for other in rest:
-            right = (other.response == first.response) if other.body == first.body else other.status == 422
-            yield None if right else (other.order_id, [_line(first), _line(other), f"key {key!r}"])
-
-
-def _line(request: Request) -> str:
-    return f"client line {request.line}: {request.order_id} {request.outcome} {request.status or ''}".rstrip()
+def _as_written(said: Said, content: str | None) -> Verdict:
+    return None if content == said.content else [
+        str(said), f"its sender's journal has {'no such message' if content is None else 'another content'}"]
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ def handed_over_once(case: Case) -> Iterator[Verdict]:
     for said in case.story.said.values():
         if said.type == "HandedOverReported":
             reported[said.about].append(str(said))
-    for parcel_id, ids in ((case.journals.handovers or {}).get(case.order_id) or {}).items():
+    for parcel_id, ids in case.journals.handovers.get(case.order_id, {}).items():
         reported[parcel_id] = max(reported[parcel_id], [f"carrier's journal: {i}" for i in sorted(ids)], key=len)
     for evidence in reported.values():
         yield None if len(evidence) == 1 else evidence

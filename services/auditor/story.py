@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from aiokafka.partitioner import murmur2
@@ -99,8 +100,7 @@ class Said(NamedTuple):
     source: str
     id: str
     cause: str
-    digest: int
-    content: int
+    content: str
     about: Any
 
     def __str__(self) -> str:
@@ -208,14 +208,13 @@ class Fold:
         if self.newest is None or envelope.time > self.newest:
             self.newest = envelope.time
         parcels, data = kind[2](message)
-        content = hash(raw.value)
         if raw.topic in OWNERS:
             self._merchant(story, envelope, raw)
-            self._ours(story, raw, envelope, content, parcels, data)
+            self._ours(story, raw, envelope, parcels, data)
         else:
             about = data if kind[0] == "PlaceOrder" else parcels[0][0] if parcels else ""
             self._said(story, Said(*raw[:3], kind[0], envelope.source, envelope.id, envelope.causation,
-                                   hash((kind[0], raw.value)), content, about))
+                                   digest_of(raw.value), about))
 
     def _read(self, raw: Raw) -> tuple | str:
         """(envelope, kind, model), or what is wrong with the record."""
@@ -258,9 +257,9 @@ class Fold:
         else:
             story.merchant = envelope.merchant
 
-    def _ours(self, story: Story, raw: Raw, envelope: Any, content: int, parcels: tuple, data: Any) -> None:
+    def _ours(self, story: Story, raw: Raw, envelope: Any, parcels: tuple, data: Any) -> None:
         events = story.events[envelope.source]
-        digest = hash((envelope.type, envelope.causation, content))
+        digest = hash((envelope.type, envelope.causation, raw.value))
         event = Event(*raw[:3], envelope.sequence, envelope.type, envelope.causation, envelope.time, digest, parcels, data)
         self.checked[17] += 1
         self.checked[18] += 1
@@ -283,8 +282,13 @@ class Fold:
         # An answer of the provider may come by two ways; its id is the same on both.
         key = ("" if said.topic == PROVIDER_RESULT.name else said.source, said.id)
         before = story.said.setdefault(key, said)
-        if before.digest != said.digest and said[:3] not in self.dead:
+        if (before.type, before.content) != (said.type, said.content) and said[:3] not in self.dead:
             self.report(18, story.order_id, [str(before), str(said), "the same id, another content"])
+
+
+def digest_of(value: bytes) -> str:
+    """The fingerprint by which journals name a message's exact content."""
+    return blake2b(value, digest_size=8).hexdigest()
 
 
 def _where(raw: Raw) -> str:
