@@ -17,8 +17,9 @@ from schemas.parties import Person, seal
 from schemas.topics import INTAKE, MODELS, PROVIDER_RESULT, REPORT, TOPICS
 from services.orders import machine as orders
 from services.payments import machine as payments
-from services.runtime.batch import Batch, Entry, Out, Record, Spec, envelope_for, read
+from services.runtime.batch import Batch, Out, Spec, envelope_for, read
 from services.runtime.decision import TIMER, Incoming
+from services.runtime.track import Entry, Record
 from services.shipping import machine as shipping
 from services.shipping import storage
 from schemas.topics import ORDER, PAYMENT, SHIPMENT

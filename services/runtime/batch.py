@@ -3,14 +3,13 @@
 The owner reads records and rows, a `Batch` turns them into changes, the owner commits those. Because nothing here does
 I/O, the same code runs under simulation. Rules kept here:
 - a record of ours whose sequence was seen from its source is a duplicate; an outsider's is one when its id was seen;
-- "not yet" is parked, and while something of a (order, source) waits, what follows from that source queues behind it;
+- "not yet" is parked, and while something of a (order, source) waits, what follows from that source queues behind it.
+  Outsiders have no sequence to keep: behind an early report its own cause may come, and would wait for it for ever;
 - after each change of an order its parked records are tried again, past the duplicate check they already went through.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,13 +18,12 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
 
 from schemas.envelope import BadEnvelope, Envelope, envelope_of, event_id, type_of
 from schemas.topics import Topic
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale
+from services.runtime.track import SEEN_MAX, Entry, Record, fingerprint
 
-SEEN_MAX = 256
 VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
 CUT_KEY_BYTES, CUT_VALUE_BYTES = 1_000, 100_000  # what a dead letter keeps of a record that would not fit with its reasons
 RETRY = "Retry"
@@ -59,20 +57,6 @@ class Spec:
             raise ValueError(f"{self.name} handles types that none of its input topics carries: {sorted(missing)}")
         object.__setattr__(self, "models", models)
         object.__setattr__(self, "known", known)
-
-
-@dataclass(slots=True, frozen=True)
-class Record:
-    """One record that concerns this service. `fault`: why it can never be handled (reason, detail)."""
-
-    topic: str
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
-    order_id: str = ""
-    incoming: Incoming | None = None
-    fault: tuple[str, str] | None = None
 
 
 OURS = {"orders.order.v1": "orders", "payments.payment.v1": "payments", "shipping.shipment.v1": "shipping"}
@@ -111,39 +95,6 @@ def read(spec: Spec, topic: str, offset: int, key: bytes | None, value: bytes | 
     return Record(topic, offset, key, value, headers, data.order_id, incoming)
 
 
-@dataclass(slots=True)
-class Track:
-    """What was seen of whom, so that nothing counts twice. `waiting`: how many records of a source are held back."""
-
-    last: dict[str, int] = field(default_factory=dict)
-    seen: list[str] = field(default_factory=list)
-    waiting: dict[str, int] = field(default_factory=dict)
-
-    def encode(self) -> str:
-        return to_json({"last": self.last, "seen": self.seen, "waiting": self.waiting}).decode()
-
-    @classmethod
-    def decode(cls, text: str) -> Track:
-        return cls(**from_json(text))
-
-
-@dataclass(slots=True)
-class Entry:
-    """One order in the owner's cache. `armed` is the due time of its row in `timers`, `stored` whether it has rows."""
-
-    state: Any
-    document: Any = None
-    seq: int = 0
-    track: Track = field(default_factory=Track)
-    parked: list[Record] = field(default_factory=list)
-    armed: datetime | None = None
-    stored: bool = False
-
-    def draft(self) -> Entry:
-        track = Track(dict(self.track.last), list(self.track.seen), dict(self.track.waiting))
-        return Entry(self.state, self.document, self.seq, track, list(self.parked), self.armed, self.stored)
-
-
 @dataclass(slots=True, frozen=True)
 class Out:
     """One event to publish, as it stands in the outbox."""
@@ -158,13 +109,6 @@ class Out:
     causation: str
     merchant: str
     headers: tuple[tuple[str, bytes], ...] | None = None  # dead letters carry their own
-
-
-def fingerprint(incoming: Incoming, value: bytes) -> str:
-    """64 bits of source and id, then 30 bits of the content: enough never to take a stranger for a repetition."""
-    identity = hashlib.blake2b(f"{incoming.source}\0{incoming.id}".encode(), digest_size=8).digest()
-    content = hashlib.blake2b(value, digest_size=4).digest()
-    return base64.b64encode(identity + content)[:16].decode()
 
 
 class Batch:
@@ -209,7 +153,7 @@ class Batch:
                 return
         if incoming.type != TIMER and self._repeated(draft, record):
             return
-        if draft.track.waiting.get(incoming.source):
+        if incoming.sequence and draft.track.waiting.get(incoming.source):
             self._park(draft, record)
             return
         try:
@@ -330,7 +274,7 @@ class Batch:
         return record.order_id, record.incoming.source, record.incoming.sequence, record.incoming.id
 
     def _retry(self, draft: Entry, alone: bool = False) -> None:
-        """Try what waits, the oldest of each source first, until nothing moves. `alone`: nothing else in this batch has
+        """Try what waits, of ours the oldest of each source first, until nothing moves. `alone`: nothing else in this batch has
         changed the order, so rows that are not locked now never will be: SharedMissing is raised."""
         moved, changed = True, not alone
         while moved and draft.parked:
@@ -356,7 +300,8 @@ class Batch:
                     moved = changed = True
                     continue
                 if isinstance(answer, NotYet):
-                    blocked.add(source)
+                    if record.incoming.sequence:
+                        blocked.add(source)
                     continue
                 self._unpark(draft, record)
                 self._settle(draft, record)
@@ -410,7 +355,8 @@ class Batch:
             except Exception:  # whatever it is, it is why we are here
                 waits = False
             if waits:
-                blocked.add(record.incoming.source)
+                if record.incoming.sequence:
+                    blocked.add(record.incoming.source)
                 continue
             self._unpark(draft, record)
             self._settle(draft, record)

@@ -20,10 +20,11 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from pydantic_core import from_json, to_json
 
 from services.runtime import storage
-from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Entry, Record, Spec, Track, read
+from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read
 from services.runtime.clock import Clock
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
 from services.runtime.relay import Relay, pack, unpack
+from services.runtime.track import Entry, Record, Track
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,224 @@
+"""A tiny service for the tests of the runtime: it lists what it was told, so that "once" and "in order" can be seen.
+
+`python -m tests.tally PREFIX DSN BOOTSTRAP PARTITIONS [MEMBER]` runs one instance until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+import gc
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from pydantic import TypeAdapter
+
+from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.model import Command, Event
+from schemas.topics import Topic
+from services.runtime.batch import OURS, Spec
+from services.runtime.clock import Clock
+from services.runtime.decision import TIMER, Decision, Impossible, Incoming, NotYet, Stale
+from services.runtime.service import PartitionService
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class Open(Command):
+    """Nothing of an order is known before it."""
+
+
+class Add(Command):
+    """`needs`: not before so many texts are there. Some texts misbehave, see `decide`."""
+
+    text: str
+    needs: int = 0
+
+
+class Fact(Event):
+    """The same from a service of ours, which has sequences."""
+
+    text: str
+    needs: int = 0
+
+
+class Ignored(Command):
+    pass
+
+
+class Added(Event):
+    text: str
+    count: int
+
+
+@dataclass(slots=True)
+class Tally:
+    order_id: str
+    status: str = "new"
+    closed: bool = False
+    merchant_id: str = "m1"
+    texts: list[str] = field(default_factory=list)
+    wake: datetime | None = None
+
+    def due(self) -> datetime | None:
+        return self.wake
+
+
+STATE = TypeAdapter(Tally)
+
+
+def decide(tally: Tally, document: None, incoming: Incoming, shared, now: datetime) -> Decision | NotYet | Stale:
+    if incoming.type == "Open":
+        return Decision(replace(tally, status="open")) if tally.status == "new" else Stale("open before")
+    if tally.status == "new":
+        return NotYet("Open")
+    if incoming.type == TIMER:
+        if "timer bug" in tally.texts:
+            raise ValueError("a bug in a timer")
+        return _add(replace(tally, wake=None), "timer")
+    text = incoming.data.text
+    if incoming.data.needs > len(tally.texts):
+        return NotYet("more texts")
+    match text.split(":")[0]:
+        case "impossible":
+            raise Impossible("impossible", "the order can never take it")
+        case "bug":
+            raise ValueError("a bug in a handler")
+        case "stale":
+            return Stale("of no use any more")
+        case "wake":
+            tally = replace(tally, wake=now + timedelta(seconds=float(text.split(":")[1])))
+        case "take":  # of a shared row
+            shared.take(text.split(":")[1])
+        case "huge":
+            return _add(tally, "x" * 1_000_000)
+    return _add(tally, text)
+
+
+def _add(tally: Tally, text: str) -> Decision:
+    tally = replace(tally, texts=[*tally.texts, text])
+    return Decision(tally, [Added(order_id=tally.order_id, text=text, count=len(tally.texts))],
+                    rows=[("applied", (tally.order_id, text))])
+
+
+def spec(prefix: str, **more) -> Spec:
+    """`prefix` names the service, its group and its topics; facts come from "facts", what it publishes from "tally"."""
+    intake = Topic(f"{prefix}.intake.v1", ("outside",), (prefix,), (Open, Add, Ignored))
+    facts = Topic(f"{prefix}.facts.v1", ("facts",), (prefix,), (Fact,))
+    out = Topic(f"{prefix}.out.v1", (prefix,), (), (Added,))
+    OURS[facts.name], OURS[out.name] = "facts", "tally"
+    return Spec(prefix, (intake, facts), out, frozenset({"Open", "Add", "Fact"}), Tally, decide, STATE,
+                tables={"applied": ("order_id", "text")}, **more)
+
+
+@dataclass
+class Raw:
+    """A record before it is on a topic."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    headers: tuple
+
+
+def record(of: Spec, message, number: int = 0, id: str = "") -> Raw:
+    """From outside under `id`, or, for a Fact, from "facts" with the sequence `number`."""
+    ours = isinstance(message, Fact)
+    topic, name = of.inputs[ours].name, type(message).__name__
+    id = id or (f"facts:{message.order_id}:{number}" if ours else f"{name}:{message.order_id}:{getattr(message, 'text', '')}")
+    envelope = Envelope(id, name, "facts" if ours else "/outside", NOW, message.order_id, number if ours else 0)
+    return Raw(topic, message.order_id.encode(), message.model_dump_json().encode(),
+               tuple(headers_of(envelope, dataschema_of(topic, name))))
+
+
+# -- on a real Kafka and PostgreSQL -----------------------------------------------------------------------------------
+
+
+async def until(check: Callable, within_s: float = 20.0, every_s: float = 0.03):
+    """What `check` returns as soon as it is true; it may be a coroutine function. Fails after `within_s`."""
+    end = asyncio.get_running_loop().time() + within_s
+    while True:
+        found = check()
+        found = await found if asyncio.iscoroutine(found) else found
+        if found:
+            return found
+        assert asyncio.get_running_loop().time() < end, f"not within {within_s} s: {check}"
+        await asyncio.sleep(every_s)
+
+
+async def make_database(dsn: str, name: str, partitions: int) -> None:
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute((files("services.runtime") / "schema.sql").read_text())
+        await conn.execute("CREATE TABLE applied (n bigserial, order_id text NOT NULL, text text NOT NULL)")
+        await conn.executemany("INSERT INTO installation VALUES ($1, $2)", [("service", name), ("partitions", str(partitions))])
+        await conn.executemany("INSERT INTO partitions (partition) VALUES ($1)", [(p,) for p in range(partitions)])
+    finally:
+        await conn.close()
+
+
+async def make_topics(bootstrap: str, of: Spec, partitions: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        names = [name for topic in (*of.inputs, of.output) for name in (topic.name, topic.dlq)]
+        await admin.create_topics([NewTopic(name, partitions, 1) for name in names])
+    finally:
+        await admin.close()
+
+
+async def send(bootstrap: str, raws: Iterable[Raw], partition: int | None = None) -> None:
+    """Acknowledged in the order given."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True, max_request_size=1_048_576)
+    await producer.start()
+    try:
+        for sent in [await producer.send(r.topic, r.value, r.key, partition, headers=list(r.headers)) for r in raws]:
+            await sent
+    finally:
+        await producer.stop()
+
+
+async def content(bootstrap: str, topic: str, partitions: int = 1) -> list:
+    """All records of a topic, partition by partition."""
+    places = [TopicPartition(topic, p) for p in range(partitions)]
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign(places)
+        ends, found = await consumer.end_offsets(places), []
+        while any([await consumer.position(place) < ends[place] for place in places]):
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                found += records
+        return sorted(found, key=lambda r: (r.partition, r.offset))
+    finally:
+        await consumer.stop()
+
+
+@asynccontextmanager
+async def running(of: Spec, dsn: str, bootstrap: str, partitions: int, **more) -> AsyncIterator[PartitionService]:
+    """An instance in this process, from started to stopped."""
+    service = PartitionService(of, dsn, bootstrap, partitions, Clock.real(), **more)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+        gc.unfreeze()
+        gc.enable()
+
+
+async def _main(prefix: str, dsn: str, bootstrap: str, partitions: str, member: str | None = None) -> None:
+    async with running(spec(prefix), dsn, bootstrap, int(partitions), member=member):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(_main(*sys.argv[1:]))
