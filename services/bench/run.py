@@ -24,12 +24,18 @@ from services.cli.supervisor import Supervisor, run
 from services.cli.table import Program
 from services.runtime.kafka_jars import KAFKA_VERSION
 from services.runtime.local_postgres import POSTGRES_MAJOR
+from services.runtime.processes import StartError
 from services.runtime.settings import SERVICES, Settings
 from services.simulators.edge import Publisher
 
 WARM_UP = 0.1
 IN_FLIGHT = 3_000
 HALF_SECONDS, HALF_ORDERS_MAX = 10.0, 20_000
+DISK_BYTES, DISK_BYTES_PER_ORDER = 6_000_000_000, 50_000
+
+
+class TooLittleDisk(StartError):
+    """The topics and databases of so many orders do not fit."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +93,17 @@ async def empty(settings: Settings) -> None:
         lock.release()
 
 
-async def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lambda _: None) -> dict:
-    """Everything; the figures. Raises StartError, Interrupted; the data stays in the folder for an audit."""
+def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lambda _: None) -> dict:
+    """Everything; the figures. Raises StartError, Interrupted, KeyboardInterrupt; by then everything is stopped. The data
+    stays in the folder, for an audit."""
     settings = own_settings(settings)
-    await empty(settings)
-    progress(f"prepare {plan.orders + plan.half_orders_max} orders")
+    asyncio.run(empty(settings))
+    count = plan.orders + plan.half_orders_max
+    _require_disk(settings, count)
+    progress(f"prepare {count} orders")
     path = settings.data_folder / "bench-orders.msgpack"
-    mix, stock = orders.build(
-        path, seed=plan.seed, count=plan.orders + plan.half_orders_max, vault_key=settings.vault_key_bytes(),
-        placed_at=datetime.now(UTC), partitions=settings.partitions)
+    mix, stock = orders.build(path, seed=plan.seed, count=count, vault_key=settings.vault_key_bytes(),
+                              placed_at=datetime.now(UTC), partitions=settings.partitions)
     reader = orders.Reader(path)
 
     async def body(supervisor: Supervisor) -> dict:
@@ -108,13 +116,22 @@ async def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] 
     gc.freeze()
     gc.disable()  # as in the services: nothing here makes cycles, and the collector would walk over every open order
     try:
-        figures = await run(Supervisor(settings, table(settings, plan), progress), body)
+        figures = asyncio.run(run(Supervisor(settings, table(settings, plan), progress), body))
     finally:
         gc.enable()
         reader.close()
         path.unlink(missing_ok=True)
     return figures | {"mix": mix.as_dict(), "seed": plan.seed, "versions": _versions(),
                       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
+
+
+def _require_disk(settings: Settings, count: int) -> None:
+    """Raises TooLittleDisk: a broker whose disk is full takes a long time to die."""
+    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    wanted, free = DISK_BYTES + count * DISK_BYTES_PER_ORDER, shutil.disk_usage(settings.data_folder).free
+    if free < wanted:
+        raise TooLittleDisk(f"{count} orders need about {wanted / 1e9:.0f} GB of disk, {free / 1e9:.0f} GB are free",
+                            str(settings.data_folder), "Choose another folder (TRADEWIND_DATA_FOLDER) or fewer orders.")
 
 
 class _Run:
@@ -155,15 +172,20 @@ class _Run:
         }
 
     async def _limit(self, figures: dict, traffic: Traffic) -> dict:
-        """What the run moved, without its logic. The ratio of processor time is there because it hardly depends on what
-        else the machine is doing, as the ratio of the rates does."""
-        self.progress("the same bytes and rows without logic")
+        """What the run moved, without its logic. The ratios of processor time are there because they hardly depend on what
+        else the machine is doing, as the ratios of the rates do."""
         await limit.stop_programs(self.supervisor)
-        found = await limit.measured(self.settings, self.supervisor, traffic, self.plan.orders, self.plan.in_flight_max)
-        if not found["lifecycles_per_s"] or not figures["cpu_us_per_order"]:
-            return {"limit": found}
-        return {"limit": found, "limit_ratio": round(figures["lifecycles_per_s"] / found["lifecycles_per_s"], 3),
-                "limit_cpu_ratio": round(found["cpu_us_per_order"]["total"] / figures["cpu_us_per_order"]["total"], 3)}
+        result = {}
+        for suffix, batch_min in (("", 1), ("_full_batches", limit.FULL_BATCH)):
+            self.progress(f"the same bytes and rows without logic{suffix.replace('_', ' ')}")
+            found = await limit.measured(self.settings, self.supervisor, traffic, self.plan.orders, self.plan.in_flight_max,
+                                         batch_min)
+            result[f"limit{suffix}"] = found
+            if found["lifecycles_per_s"] and figures["cpu_us_per_order"]:
+                result[f"limit_ratio{suffix}"] = round(figures["lifecycles_per_s"] / found["lifecycles_per_s"], 3)
+                result[f"limit_cpu_ratio{suffix}"] = round(
+                    found["cpu_us_per_order"]["total"] / figures["cpu_us_per_order"]["total"], 3)
+        return result
 
     async def _closed(self, load: Load, rss: dict) -> tuple[dict, Snapshot, Snapshot]:
         """Measured from the end of the warm-up until the last order is placed: from then on the loop runs empty."""

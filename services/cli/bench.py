@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -32,7 +31,7 @@ def bench(
     with Output(as_json) as out:
         settings = Settings()
         plan = Plan(orders, settings.seed if seed is None else seed, in_flight, half_load, limit, profile)
-        figures = asyncio.run(measured(settings, plan, out.progress))
+        figures = measured(settings, plan, out.progress)
         _show(out, figures)
         bad = "stalled" in figures or "stalled" in figures.get("half_load", {}) or figures["dead_letters"]
         out.result(figures, exits.VIOLATIONS if bad else exits.OK)
@@ -53,8 +52,10 @@ def _show(out: Output, f: dict) -> None:
     for title, part in (("closed loop", f), (f"half load ({half.get('lifecycles_per_s')}/s)", half)):
         for what, d in part.get("delays", {}).items():
             out.say(f"placed → {what.replace('_', ' ')}, {title}: p50 {d['p50_s']} s, p99 {d['p99_s']} s")
-    if f.get("limit"):
-        out.say(f"limit: {f['limit']['lifecycles_per_s']:,.0f} orders a second, µs an order {f['limit']['cpu_us_per_order']}")
-    for name in ("limit_ratio", "limit_cpu_ratio", "traffic", "mix", "seed", "versions", "dead_letters", "restarts", "stalled", "cores_used", "cores_others"):
+    for title, suffix in (("limit, same batches", ""), ("limit, full batches", "_full_batches")):
+        if found := f.get(f"limit{suffix}"):
+            out.say(f"{title}: {found['lifecycles_per_s']:,.0f} orders a second, ratio {f.get(f'limit_ratio{suffix}')}; "
+                    f"{found['cpu_us_per_order']['total']:,} µs an order, ratio {f.get(f'limit_cpu_ratio{suffix}')}")
+    for name in ("mix", "seed", "versions", "dead_letters", "restarts", "stalled", "cores_used", "cores_others"):
         if f.get(name):
             out.say(f"{name.replace('_', ' ')}: {f[name]}")
