@@ -47,10 +47,10 @@ class Owner:
 
     def __init__(self, spec: Spec, dsn: str, partition: int, partitions: int, instance: str, consumer: AIOKafkaConsumer,
                  producer: AIOKafkaProducer, clock: Clock, submit: Submit | None = None, batch_max: int = 500,
-                 linger_s: float = 0.0, cache_max: int = 10_000):
+                 cache_max: int = 10_000):
         self.spec, self.dsn, self.partition, self.partitions, self.instance = spec, dsn, partition, partitions, instance
         self.consumer, self.producer, self.clock, self.submit = consumer, producer, clock, submit
-        self.batch_max, self.linger_s, self.cache_max = batch_max, linger_s, cache_max
+        self.batch_max, self.cache_max = batch_max, cache_max
         self.tps = [TopicPartition(t.name, partition) for t in spec.inputs]
         self.cache: dict[str, Entry] = {}
         self.counts: Counter[str] = Counter()
@@ -119,8 +119,6 @@ class Owner:
                 await self._tidy()
             if self.relay.failed is not None:
                 raise self.relay.failed
-            if records and self.linger_s:
-                await asyncio.sleep(self.linger_s)  # a fuller batch costs less an event
 
     async def _fetch(self) -> dict[TopicPartition, list]:
         try:

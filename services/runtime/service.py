@@ -25,18 +25,19 @@ log = logging.getLogger(__name__)
 
 PAUSE_AFTER_ERROR_S = 0.5
 COLLECT_EVERY_S = 30.0
+FETCH_BYTES = 131_072  # as much waits at the broker before a fetch is answered, or `linger_ms` passes
 
 
 class PartitionService(mode.Service):
     """One instance of a service. `effects(producer)` may give a callable that carries out intents."""
 
     def __init__(self, spec: Spec, dsn: str, bootstrap: str, partitions: int, clock: Clock, effects=None,
-                 linger_s: float = 0.0, ready_file: str | None = None, member: str | None = None, **kwargs):
+                 linger_ms: int = 0, ready_file: str | None = None, member: str | None = None, **kwargs):
         """`member`: a name that this instance keeps across restarts and shares with no other living one. With it, a
         killed instance that comes back has its partitions at once; without, they wait for the session to run out."""
         super().__init__(**kwargs)
         self.spec, self.dsn, self.bootstrap, self.partitions, self.clock = spec, dsn, bootstrap, partitions, clock
-        self.effects, self.linger_s, self.ready_file = effects, linger_s, ready_file
+        self.effects, self.linger_ms, self.ready_file = effects, linger_ms, ready_file
         self.member = member
         self.instance = f"{spec.name}-{socket.gethostname()[:12]}-{os.getpid()}"
         self.owners: dict[int, Owner] = {}
@@ -90,7 +91,8 @@ class _Session(ConsumerRebalanceListener):
             group_instance_id=service.member,
             auto_offset_reset="none", isolation_level="read_uncommitted",
             partition_assignment_strategy=(RangePartitionAssignor,), session_timeout_ms=10_000, heartbeat_interval_ms=1_000,
-            max_partition_fetch_bytes=1_048_576, fetch_max_wait_ms=100, max_poll_interval_ms=600_000, metadata_max_age_ms=10_000)
+            max_partition_fetch_bytes=1_048_576, fetch_min_bytes=FETCH_BYTES if service.linger_ms else 1,
+            fetch_max_wait_ms=service.linger_ms or 100, max_poll_interval_ms=600_000, metadata_max_age_ms=10_000)
         stop = asyncio.ensure_future(service._stopped.wait())
         try:
             await self.producer.start()
@@ -137,7 +139,7 @@ class _Session(ConsumerRebalanceListener):
     def _start_owner(self, partition: int) -> None:
         s = self.service
         owner = Owner(s.spec, s.dsn, partition, s.partitions, s.instance, self.consumer, self.producer, s.clock,
-                      self.submit, linger_s=s.linger_s, cache_max=max(1000, 60_000 // s.partitions))
+                      self.submit, cache_max=max(1000, 60_000 // s.partitions))
         s.owners[partition] = owner
         task = asyncio.create_task(owner.run(), name=f"{s.spec.name}-{partition}")
         task.add_done_callback(lambda t: None if t.cancelled() else self._fail(t.exception() or RuntimeError("owner ended")))

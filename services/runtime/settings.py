@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     provider_url: str | None = Field(None, description="None: the local provider at provider_port")
     webhook_secret: SecretStr | None = Field(None, description="whsec_…; None: made once in the data folder")
     vault_key: SecretStr | None = Field(None, description="32 bytes in base64; None: made once in the data folder")
+    linger_ms: int = Field(
+        10, ge=0, le=1000, description="how long a reader lets a batch fill: a fuller one costs less an event, and waits"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("vault_key")

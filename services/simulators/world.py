@@ -164,7 +164,7 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=settings.seed)
     parser.add_argument("--exits-permille", type=int, default=EXITS_PERMILLE, help="orders that leave the normal way")
     parser.add_argument("--fast", action="store_true", help="answer at once, draw only scenarios without deadlines")
-    parser.add_argument("--linger-ms", type=float, default=0.0, help="gather larger batches")
+    parser.add_argument("--linger-ms", type=float, default=settings.linger_ms, help="gather larger batches")
     parser.add_argument("--no-journal", action="store_true")
     parser.add_argument("--instance", type=int, default=0, help="a number of its own for each process of one role")
     given = parser.parse_args()
