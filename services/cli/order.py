@@ -19,7 +19,8 @@ from schemas import orders_intake as intake
 from schemas.model import LineQuantity
 from services.cli import exits, order_place, timeline
 from services.cli.order_place import Wish, WrongInput, first_of, order_from, order_id_for, order_of
-from services.cli.output import NotRunning, Output, Refused
+from services.cli.output import NotRunning, Output
+from services.cli.state import Folder, read_state, supervisor_of
 from services.runtime.clock import ClockNotSet
 from services.runtime.settings import Settings
 
@@ -95,7 +96,7 @@ def place(
         if scenario == "list":
             _scenarios(out)
             return
-        settings, tail = Settings(), _tail("place", "", key)
+        settings, tail = _settings(), _tail("place", "", key)
         target = until.value if until else "accepted" if wait else "sent"
         wish = Wish(merchant, sku or [], currency, origin, destination, freight, tax, buyer, on_shortage, scenario)
         if from_ is not None and (sku or scenario):
@@ -151,12 +152,12 @@ def show(order_id: OrderId, as_json: AsJson = False) -> None:
     from services.cli import order_ask, order_show, order_state
 
     with speaking(as_json) as out:
-        settings = Settings()
+        settings = _settings()
         seen = _run(order_state.look(settings, order_id))
         if not seen.known:
             if not _run(timeline.story(settings, order_id)):
                 raise order_ask.unknown(order_id)
-        out.say(order_show.show(seen))
+        out.say(order_show.Show(seen))
         out.result(order_show.as_json(seen))
 
 
@@ -173,7 +174,7 @@ def timeline_(
     from services.cli import order_ask
 
     with speaking(as_json) as out:
-        settings = Settings()
+        settings = _settings()
         events = _run(timeline.story(settings, order_id))
         if not events and not follow:
             raise order_ask.unknown(order_id)
@@ -261,7 +262,7 @@ def _ask(model: type, order_id: str, key: str | None, timeout_s: float, as_json:
         except ValidationError as wrong:
             raise WrongInput(first_of(wrong), f"order {order_id}", "See --help.") from wrong
         id_ = f"cli:{_tail(model.__name__, order_id, key)}"
-        answer = _run(order_ask.ask(Settings(), message, id=id_, keyed=key is not None, timeout_s=timeout_s))
+        answer = _run(order_ask.ask(_settings(), message, id=id_, keyed=key is not None, timeout_s=timeout_s))
         _tell(out, message, answer, id_)
 
 
@@ -309,6 +310,14 @@ def _tail(command: str, order_id: str, key: str | None) -> str:
     if key is None:
         return secrets.token_hex(8)
     return hashlib.blake2b(f"{command}\0{order_id}\0{key}".encode(), digest_size=10).hexdigest()
+
+
+def _settings() -> Settings:
+    """The settings of a Tradewind that runs, as far as its data folder tells: looking there takes no time. Raises NotRunning."""
+    settings = Settings()
+    if settings.bootstrap_servers is None and supervisor_of(read_state(Folder(settings.data_folder))) is None:
+        raise NotRunning("Tradewind does not run here", str(settings.data_folder), "Start it with `tradewind up --detach`.")
+    return settings
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

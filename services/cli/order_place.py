@@ -128,6 +128,8 @@ def _object(path: Path) -> dict[str, Any]:
 def _sealed(path: Path, role: str, person: Any, key: bytes) -> Any:
     if isinstance(person, dict) and "sealed" in person:
         return person  # by another edge with the same vault key; orders checks it
+    if person is None:
+        raise WrongInput(f"{role} is missing", str(path), _SHAPE)
     try:
         return seal(Person.model_validate(person), key).model_dump()
     except ValidationError as wrong:
@@ -153,7 +155,7 @@ def _checked(where: str, fields: dict[str, Any], as_json: bool = False) -> Place
 def first_of(wrong: ValidationError) -> str:
     """The first thing wrong, with its field."""
     error = wrong.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+    return ": ".join(filter(None, [".".join(map(str, error["loc"])), error["msg"]]))
 
 
 def same_but_for_time(order: PlaceOrder, before: dict[str, Any]) -> bool:

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from services.cli.order_state import Look
 from services.cli.order_why import span, why
-from services.cli.timeline import facts, money, short_parcel, trade_time
+from services.cli.timeline import facts, money, short_parcel, trade_time, whole
 from services.runtime.settings import SERVICES
 
 _SUMS = ("due", "captured", "held", "released", "refunded", "charged_back", "recovered")
+_ALWAYS = _SUMS[:3]
 
 
-def show(look: Look) -> RenderableType:
-    """Everything for a terminal; parts that are empty are left out."""
-    account = look.state("payments")
-    head = [f"order {look.order_id}"]
-    if account is not None and account.currency:
-        head += [f"merchant {account.merchant_id}", account.regime, account.currency]
-    parts: list[RenderableType] = [Text("  ".join(head), style="bold"), Text(f"trade time {trade_time(look.now)} UTC"), "",
-                                   _services(look)]
-    for table in (_parcels(look), _timers(look), _calls(look), _waiting(look), _dead(look)):
-        if table is not None:
-            parts += ["", table]
-    parts += ["", *(Text(f"why: {line}" if n == 0 else f"     {line}") for n, line in enumerate(why(look)))]
-    return Group(*parts)
+class Show:
+    """Everything about one order for a terminal or a pipe; parts that are empty are left out."""
+
+    def __init__(self, look: Look):
+        self.look = look
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        look, account = self.look, self.look.state("payments")
+        head = [f"order {look.order_id}"]
+        if account is not None and account.currency:
+            head += [f"merchant {account.merchant_id}", account.regime, account.currency]
+        yield Text("  ".join(head), style="bold")
+        yield Text(f"trade time {trade_time(look.now)} UTC")
+        for table in (_services(look), _parcels(look), _timers(look), _calls(look), _waiting(look), _dead(look)):
+            if table is not None:
+                yield ""
+                yield whole(table, console, options)
+        yield ""
+        for n, line in enumerate(why(look)):
+            yield Text(f"why: {line}" if n == 0 else f"     {line}")
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in _SUMS or column == "amount" else "left")
+        table.add_column(column.replace("_", " "), justify="right" if column in (*_SUMS, "amount") else "left", overflow="fold")
     return table
 
 
@@ -47,7 +55,6 @@ def _services(look: Look) -> Table:
     row("status", lambda view: view.status)
     row("closed", lambda view: "yes" if view.closed else "no")
     row("events", lambda view: str(view.sequence))
-    row("wakes", lambda view: trade_time(view.wakes))
     return table
 
 
@@ -55,12 +62,14 @@ def _parcels(look: Look) -> Table | None:
     if not look.parcels:
         return None
     account = look.state("payments")
-    table = _table("parcels", "parcel", "goods", "money", "orders says", *_SUMS)
+    holds = [hold for parcel_id in look.parcels if (hold := _of(look, parcel_id)[1])]
+    sums = [name for name in _SUMS if name in _ALWAYS or any(getattr(hold, name) for hold in holds)]
+    table = _table("parcels", "parcel", "goods", "money", "orders says", *sums)
     for parcel_id in look.parcels:
         goods, hold, mine = _of(look, parcel_id)
-        sums = [money(getattr(hold, name), account.currency).removeprefix(f"{account.currency} ") if hold else "-" for name in _SUMS]
+        amounts = [money(getattr(hold, name), account.currency).removeprefix(f"{account.currency} ") if hold else "-" for name in sums]
         table.add_row(short_parcel(parcel_id, look.order_id), goods.status if goods else "-", hold.status if hold else "-",
-                      f"{mine.goods}/{mine.money}" if mine else "-", *sums)
+                      f"{mine.goods}/{mine.money}" if mine else "-", *amounts)
     return table
 
 

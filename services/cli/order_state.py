@@ -52,14 +52,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one service knows. `state` is its machine's own (Order, Account, Shipment); `wakes` its next timer row."""
+    """What one service knows. `state` is its machine's own (Order, Account, Shipment)."""
 
     service: str
     status: str
     closed: bool
     sequence: int
     state: Any
-    wakes: datetime | None = None
     waiting: tuple[Waiting, ...] = ()
     calls: tuple[Call, ...] = ()
 
@@ -120,7 +119,7 @@ async def _view(settings: Settings, service: str, order_id: str, now: datetime) 
     """The service's view, and what it keeps back; it may keep something of an order it does not know yet."""
     async with database(settings, service) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         row = await connection.fetchrow(
-            "SELECT o.status, o.closed, o.seq, o.state::text, t.due, d.body::text FROM orders o LEFT JOIN timers t USING (order_id)"
+            "SELECT o.status, o.closed, o.seq, o.state::text, d.body::text FROM orders o"
             " LEFT JOIN documents d USING (order_id) WHERE o.order_id = $1", order_id)
         calls = await connection.fetch(
             "SELECT intent_id, kind, body::text, made_at FROM intents WHERE order_id = $1 ORDER BY made_at", order_id)
@@ -132,7 +131,7 @@ async def _view(settings: Settings, service: str, order_id: str, now: datetime) 
     waiting = [_waiting(spec, state, document, order_id, p, now) for p in parked]
     if row is None:
         return None, waiting
-    return View(service, row["status"], row["closed"], row["seq"], state, row["due"], tuple(waiting),
+    return View(service, row["status"], row["closed"], row["seq"], state, tuple(waiting),
                 tuple(_call(c) for c in calls)), waiting
 
 

@@ -131,8 +131,9 @@ def short_parcel(parcel_id: str, order_id: str) -> str:
 
 
 _MONEY = {"total": "", "amount": "", "refund": "refund", "claim": "claim"}
-_PLAIN = ("outcome", "reason", "detail", "via", "recovered_from", "confirmed_by", "command", "warehouse", "carrier",
-          "tracking_no", "attempt", "regime", "on_shortage", "kind", "bank_reference")
+_LEADING = ("kind", "outcome", "command")
+_SPEAKING = ("reason", "detail")  # need no name before them
+_NAMED = ("via", "recovered_from", "confirmed_by", "warehouse", "carrier", "tracking_no", "attempt", "regime", "bank_reference")
 
 
 def facts(event: Event, currency: str = "") -> str:
@@ -145,14 +146,15 @@ def facts(event: Event, currency: str = "") -> str:
         parts.append("again")
     if isinstance(data.get("parcel_id"), str):
         parts.append(short_parcel(data["parcel_id"], order_id))
+    parts += [" ".join(str(data[name]) for name in _LEADING if data.get(name))]
     parts += [f"{label} {money(data[name], data.get('currency') or currency)}".strip()
               for name, label in _MONEY.items() if isinstance(data.get(name), int)]
-    parts += [f"{data[name]}" if name in ("reason", "detail", "outcome", "command", "kind") else f"{name} {data[name]}"
-              for name in _PLAIN if data.get(name)]
+    parts += [str(data[name]) for name in _SPEAKING if data.get(name)]
+    parts += [f"{name} {data[name]}" for name in _NAMED if data.get(name)]
     parts += _lists(data, order_id, data.get("currency") or currency)
     if "origin" in data and "destination" in data:
         parts.append(f"{data['origin']}→{data['destination']}")
-    return ", ".join(p if len(p) <= _FACT_MAX or event.dead else f"{p[:_FACT_MAX - 1]}…" for p in parts)
+    return ", ".join(p if len(p) <= _FACT_MAX or event.dead else f"{p[:_FACT_MAX - 1]}…" for p in parts if p)
 
 
 def _lists(data: dict[str, Any], order_id: str, currency: str) -> list[str]:
@@ -182,6 +184,8 @@ def trade_time(moment: datetime | None) -> str:
 def _cause(event: Event, cause: int | None) -> str:
     if cause is not None:
         return f"←{cause + 1}"
+    if event.causation and event.causation == event.data.get("intent_id"):
+        return "←call"  # a call to the provider is an intent of payments, not a record
     return {"timer": "←timer", "": ""}.get(event.causation.partition(":")[0], "←?")
 
 
@@ -192,6 +196,13 @@ def compact(events: Sequence[Event], start: int = 0) -> list[str]:
         f"{n:>3} {trade_time(event.time):19} {event.lane:8} {event.type:24} {facts(event, currency)}"
         + (f"  {arrow}" if (arrow := _cause(event, cause)) else "")
         for n, (event, cause) in enumerate(zip(events, causes(events)), 1) if n > start]
+
+
+def whole(table: Table, console: Console, options: ConsoleOptions) -> Table:
+    """The table as wide as it wants to be where there is no terminal: whoever reads a pipe or a file wants whole lines."""
+    if not console.is_terminal:
+        table.width = console.measure(table, options=options.update(width=10_000)).maximum
+    return table
 
 
 def render(events: Sequence[Event]) -> Timeline:
@@ -206,18 +217,14 @@ class Timeline:
         self.events = events
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # A pipe has no width: whoever reads it wants whole lines.
-        wide = not console.is_terminal or options.max_width >= _WIDE
-        table = self._table(wide)
-        if not console.is_terminal:
-            table.width = console.measure(table, options=options.update(width=10_000)).maximum
-        yield table
+        yield whole(self._table(not console.is_terminal or options.max_width >= _WIDE), console, options)
 
     def _table(self, wide: bool) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
         table.add_column("#", justify="right", no_wrap=True)
         table.add_column("trade time (UTC)", no_wrap=True)
-        table.add_column("recorded", no_wrap=True)
+        if wide:
+            table.add_column("recorded", no_wrap=True)
         for lane in LANES:
             table.add_column(lane if wide else lane[0].upper(), justify="center", no_wrap=True, style=_COLOUR[lane])
         table.add_column("event", no_wrap=wide)
@@ -235,13 +242,13 @@ class Timeline:
             told = facts(event, currency)
             name = Text(event.type, style="bold red" if event.dead else _COLOUR[event.lane])
             lanes = [("✗" if event.dead else "◌" if event.parked else "●") if lane == event.lane else "│" for lane in LANES]
-            when = f"+{(event.recorded - began).total_seconds():.3f}s"
+            when = [f"+{(event.recorded - began).total_seconds():.3f}s"] if wide else []
             if wide:
                 rest = [name, Text(told), _cause(event, cause), event.place]
             else:
                 below = Text(f"\n{told}" if told else "") + Text(f"\n{event.place}", style="dim")
                 rest = [name + below, _cause(event, cause)]
-            table.add_row(str(n), trade_time(event.time), when, *lanes, *rest)
+            table.add_row(str(n), trade_time(event.time), *when, *lanes, *rest)
 
 
 def as_json(events: Sequence[Event]) -> list[dict[str, Any]]:
