@@ -21,7 +21,7 @@ from services.bench.traffic import Traffic, Watch
 from services.cli import prepare
 from services.cli.state import Folder, Lock
 from services.cli.supervisor import Supervisor, run
-from services.cli.table import Program
+from services.cli.table import Program, UnknownProgram
 from services.runtime.kafka_jars import KAFKA_VERSION
 from services.runtime.local_postgres import POSTGRES_MAJOR
 from services.runtime.processes import StartError
@@ -67,9 +67,13 @@ def own_settings(settings: Settings) -> Settings:
 
 
 def table(settings: Settings, plan: Plan) -> tuple[Program, ...]:
+    """The three services and one world. Raises UnknownProgram when the plan profiles another."""
     world = Program("world", "services.simulators.world", ("--role", "all", "--fast", "--no-journal", "--seed", str(plan.seed)),
                     SERVICES)
     programs = (*(Program(service, f"services.{service}.app") for service in SERVICES), world)
+    if plan.profile not in (None, *(p.name for p in programs)):
+        raise UnknownProgram(f"no program is called {plan.profile}", "--profile",
+                             f"There are: {', '.join(p.name for p in programs)}.")
     return tuple(_profiled(p, settings) if p.name == plan.profile else p for p in programs)
 
 
@@ -98,6 +102,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
     stays in the folder, for an audit."""
     settings = own_settings(settings)
     asyncio.run(empty(settings))
+    programs = table(settings, plan)
     count = plan.orders + plan.half_orders_max
     _require_disk(settings, count)
     progress(f"prepare {count} orders")
@@ -116,7 +121,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
     gc.freeze()
     gc.disable()  # as in the services: nothing here makes cycles, and the collector would walk over every open order
     try:
-        figures = asyncio.run(run(Supervisor(settings, table(settings, plan), progress), body))
+        figures = asyncio.run(run(Supervisor(settings, programs, progress), body))
     finally:
         gc.enable()
         reader.close()
