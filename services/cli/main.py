@@ -27,6 +27,7 @@ COMMANDS = (
     Command("down", "services.cli.up:down", "Stop what runs on the data folder."),
     Command("status", "services.cli.status:status", "What runs, since when, and where it answers."),
     Command("doctor", "services.cli.doctor:doctor", "Find what keeps Tradewind from running, and how to fix it."),
+    Command("prepare", "services.cli.prepare_command:prepare", "Topics, tables and keys on servers that already run."),
     Command("demo", "services.cli.demo:demo", "Everything once: real orders from placed to settled, audited."),
     Command("import", "services.cli.import_:import_", "Read orders from a retail CSV file."),
     Command("order", "services.cli.order:app", "Place, show, cancel, confirm, return or dispute an order."),
