@@ -53,7 +53,7 @@ class Evidence:
         self._letters: list[TopicPartition] = []
         self._databases: dict[str, asyncpg.Connection] = {}
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap, enable_auto_commit=False, auto_offset_reset="none", check_crcs=False,
+            bootstrap_servers=settings.bootstrap, enable_auto_commit=False, auto_offset_reset="none", check_crcs=False, fetch_max_wait_ms=20,
             max_partition_fetch_bytes=4 << 20, fetch_max_bytes=32 << 20)
 
     async def __aenter__(self) -> Evidence:

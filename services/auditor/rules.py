@@ -113,6 +113,12 @@ class Case:
     def facts(self) -> Facts:
         return Facts(self.story)
 
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Event id -> (its service, its index in that service's events)."""
+        return {f"{owner}:{self.story.order_id}:{e.sequence}": (owner, n)
+                for owner, events in self.story.events.items() for n, e in enumerate(events)}
+
     @property
     def order_id(self) -> str:
         return self.story.order_id

@@ -55,12 +55,8 @@ def unknown_at_most_once(case: Case) -> Iterator[Verdict]:
 def nothing_from_nowhere(case: Case) -> Iterator[Verdict]:
     story = case.story
     asked = places(story)
-    seen = [str(e) for e in story.all()] + [str(said) for said in story.said.values()]
-    seen += [f"{service} has a row ({row.status})" for service, row in case.rows.items()]
-    seen += [f"ledger entry {b.entry}" for b in case.ledger]
-    seen += [f"provider line {c.line}: {c.kind} {c.amount} {c.currency}" for c in case.provider or ()]
-    if seen:
-        yield None if asked else ["there is no PlaceOrder on orders.intake.v1", *seen[:5]]
+    if asked or story.said or case.rows or case.ledger or case.provider or story.all():
+        yield None if asked else ["there is no PlaceOrder on orders.intake.v1", *_traces(case)]
     if case.requests is not None:
         sent = {request.id: request.content for request in case.requests}
         for said in asked:
@@ -69,6 +65,14 @@ def nothing_from_nowhere(case: Case) -> Iterator[Verdict]:
         written = case.journals.messages.get(said.source.split("/")[1] if said.source.startswith("/") else "")
         if written is not None:
             yield _as_written(said, written.get(hash((said.source, said.id))))
+
+
+def _traces(case: Case) -> list[str]:
+    """Where an order was seen, a few examples."""
+    seen = [str(e) for e in case.story.all()] + [str(said) for said in case.story.said.values()]
+    seen += [f"{service} has a row ({row.status})" for service, row in case.rows.items()]
+    seen += [f"ledger entry {b.entry}" for b in case.ledger]
+    return (seen + [f"provider line {c.line}: {c.kind} {c.amount} {c.currency}" for c in case.provider or ()])[:5]
 
 
 def _as_written(said: Said, content: str | None) -> Verdict:
@@ -100,30 +104,27 @@ def _paths(case: Case, across: bool) -> Iterator[Verdict]:
 def has_a_cause(case: Case) -> Iterator[Verdict]:
     story = case.story
     outside: dict[str, Said] = {said.id: said for said in story.said.values()}
-    own = {f"{owner}:{story.order_id}:{e.sequence}" for owner, events in story.events.items() for e in events}
     for owner, events in story.events.items():
         for event in events:
             cause = event.cause
             if cause.startswith("timer:"):
                 right = cause.startswith(f"timer:{story.order_id}:")
-            elif cause in own:
-                right = owner in _READERS[_TOPIC_OF[cause.split(":", 1)[0]]]
+            elif cause in case.places:
+                right = owner in _READERS[_TOPIC_OF[case.places[cause][0]]]
             else:
                 said = outside.get(cause)
                 right = said is not None and owner in _READERS[said.topic]
             yield None if right else [str(event), f"its cause {cause!r} is on no topic that {owner} reads"]
     for said in outside.values():
         if said.cause.split(":", 1)[0] in _TOPIC_OF:
-            yield None if said.cause in own else [str(said), f"its cause {said.cause!r} is on no topic"]
+            yield None if said.cause in case.places else [str(said), f"its cause {said.cause!r} is on no topic"]
 
 
 @order_rule(20, "causation is acyclic", live=False, stock=True)
 def acyclic(case: Case) -> Iterator[Verdict]:
     """There is an order in which every event comes after its cause and after what its service said before."""
-    story, done = case.story, {"orders": 0, "payments": 0, "shipping": 0}
-    place = {f"{owner}:{story.order_id}:{e.sequence}": (owner, n)
-             for owner, events in story.events.items() for n, e in enumerate(events)}
-    moved = True
+    story, place, moved = case.story, case.places, True
+    done = dict.fromkeys(story.events, 0)
     while moved:
         moved = False
         for owner, events in story.events.items():

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
 from schemas.envelope import BadEnvelope, envelope_of, event_id
+from schemas.payments_payment import ParcelPaymentEvent
 from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TOPICS
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
@@ -73,7 +75,6 @@ class Goods(NamedTuple):
     refund: int = 0
     lines: tuple[tuple[int, int], ...] = ()
     ref: str = ""
-    regime: str = ""
 
 
 class Event:
@@ -138,23 +139,35 @@ def _allocated(m: Any) -> tuple[tuple, Allocated]:
     return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans)
 
 
-def _money(m: Any) -> tuple[tuple, Money]:
-    amount = getattr(m, "amount", 0)
-    parcels = tuple((p.parcel_id, p.amount) for p in m.parcels) if hasattr(m, "parcels") else ((m.parcel_id, amount),)
-    return parcels, Money(m.payment_id, m.currency, amount, getattr(m, "ref", ""), getattr(m, "via", ""))
+def _get(model: type, *names: str) -> Callable[[Any], Any]:
+    """Reads the first of these fields that the model has, else nothing: asking a model for what it lacks is slow."""
+    name = next((n for n in names if n in model.model_fields), None)
+    return attrgetter(name) if name else lambda m: ""
 
 
-def _goods(m: Any) -> tuple[tuple, Goods]:
-    lines = getattr(m, "lines", None) or ()
-    units = tuple((line.line_no, line.quantity) for line in lines)
-    ref = getattr(m, "return_id", "") or getattr(m, "grant_id", "") or getattr(m, "reason", "")
-    return ((m.parcel_id, 0),), Goods(getattr(m, "refund", 0), units, ref, getattr(m, "regime", ""))
+def _parcels_of(model: type) -> Callable[[Any], tuple[tuple[str, int], ...]]:
+    fields = model.model_fields
+    if "parcels" in fields:
+        return lambda m: tuple((p.parcel_id, p.amount) for p in m.parcels)
+    if "parcel_id" not in fields:
+        return lambda m: ()
+    return (lambda m: ((m.parcel_id, m.amount),)) if issubclass(model, ParcelPaymentEvent) else lambda m: ((m.parcel_id, 0),)
 
 
-def _parcel_of_order(m: Any) -> tuple[tuple, str]:
-    parcel_id = getattr(m, "parcel_id", "")
-    said = getattr(m, "return_id", "") or getattr(m, "outcome", "")
-    return (((parcel_id, 0),) if parcel_id else ()), said
+def _money(model: type) -> Callable[[Any], tuple[tuple, Money]]:
+    parcels, amount, ref, via = _parcels_of(model), _get(model, "amount"), _get(model, "ref"), _get(model, "via")
+    return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, ref(m), via(m)))
+
+
+def _goods(model: type) -> Callable[[Any], tuple[tuple, Goods]]:
+    parcels, refund, lines = _parcels_of(model), _get(model, "refund"), _get(model, "lines")
+    ref = _get(model, "return_id", "grant_id", "reason")
+    return lambda m: (parcels(m), Goods(refund(m) or 0, tuple((x.line_no, x.quantity) for x in lines(m)), ref(m)))
+
+
+def _other(model: type) -> Callable[[Any], tuple[tuple, str]]:
+    parcels, said = _parcels_of(model), _get(model, "return_id", "outcome")
+    return lambda m: (parcels(m), said(m))
 
 
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
@@ -165,13 +178,13 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity)),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }
-OTHERS = {ORDER.name: _parcel_of_order, PAYMENT.name: _money, SHIPMENT.name: _goods}
+OTHERS = {PAYMENT.name: _money, SHIPMENT.name: _goods}
 
 
 def _kinds() -> dict[str, dict[bytes, tuple]]:
     """topic -> type -> (name, validate, keep)."""
     return {t.name: {m.__name__.encode(): (m.__name__, m.__pydantic_validator__.validate_json,
-                                           SPECIAL.get(m.__name__) or OTHERS.get(t.name, _parcel_of_order))
+                                           SPECIAL.get(m.__name__) or OTHERS.get(t.name, _other)(m))
                      for m in t.messages} for t in TOPICS}
 
 
