@@ -87,7 +87,7 @@ class Relay:
         for topic, events in by_topic.items():
             builder = self._producer.create_batch()
             for event in events:
-                headers = event.headers or headers_of(envelope_for(event), dataschema_of(event.topic, event.type))
+                headers = list(event.headers or ()) or headers_of(envelope_for(event), dataschema_of(event.topic, event.type))
                 if builder.append(timestamp=now_ms, key=event.key, value=event.value, headers=headers) is None:
                     await self._deliver(builder, topic)
                     builder = self._producer.create_batch()
