@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.partitioner import murmur2
 from pydantic import TypeAdapter, ValidationError
@@ -95,8 +95,7 @@ def read(spec: Spec, topic: str, offset: int, key: bytes | None, value: bytes | 
     return Record(topic, offset, key, value, headers, data.order_id, incoming)
 
 
-@dataclass(slots=True, frozen=True)
-class Out:
+class Out(NamedTuple):
     """One event to publish, as it stands in the outbox."""
 
     topic: str
@@ -151,7 +150,8 @@ class Batch:
             if (murmur2(record.key) & 0x7FFFFFFF) % self.partitions != self.partition:
                 self._dead_letter(record, "partition", f"key belongs to another partition than {self.partition}")
                 return
-        if incoming.type != TIMER and self._repeated(draft, record):
+        mark = fingerprint(incoming, record.value) if not incoming.sequence and incoming.type != TIMER else ""
+        if incoming.type != TIMER and self._repeated(draft, record, mark):
             return
         if incoming.sequence and draft.track.waiting.get(incoming.source):
             self._park(draft, record)
@@ -164,7 +164,7 @@ class Batch:
         if isinstance(answer, NotYet):
             self._park(draft, record)
         else:
-            self._settle(draft, record)
+            self._settle(draft, record, mark)
             if isinstance(answer, Stale):
                 self.counts[f"stale: {answer.reason}"] += 1
             else:
@@ -194,7 +194,7 @@ class Batch:
             self.drafts[order_id] = draft
         return draft
 
-    def _repeated(self, draft: Entry, record: Record) -> bool:
+    def _repeated(self, draft: Entry, record: Record, mark: str) -> bool:
         incoming = record.incoming
         if incoming.sequence:
             if incoming.sequence <= draft.track.last.get(incoming.source, 0):
@@ -204,7 +204,6 @@ class Batch:
                           for p in draft.parked)
             self.counts["duplicate"] += waiting
             return waiting
-        mark = fingerprint(incoming, record.value)
         for seen in draft.track.seen:
             if seen[:10] == mark[:10]:
                 if seen == mark:
@@ -214,14 +213,16 @@ class Batch:
                 return True
         return False
 
-    def _settle(self, draft: Entry, record: Record) -> None:
-        """The record has its answer: remember it, so that a repetition of it changes nothing."""
+    def _settle(self, draft: Entry, record: Record, mark: str = "") -> None:
+        """The record has its answer: remember it, so that a repetition of it changes nothing. `mark`: its fingerprint,
+        where it is known already."""
         incoming, track = record.incoming, draft.track
         if incoming.sequence:
             track.last[incoming.source] = max(incoming.sequence, track.last.get(incoming.source, 0))
-        elif incoming.type != TIMER and (mark := fingerprint(incoming, record.value)) not in track.seen:
+        elif incoming.type != TIMER and (mark := mark or fingerprint(incoming, record.value)) not in track.seen:
             track.seen.append(mark)
-            del track.seen[:-SEEN_MAX]
+            if len(track.seen) > SEEN_MAX:
+                del track.seen[0]
 
     def _decide(self, draft: Entry, incoming: Incoming) -> Decision | NotYet | Stale:
         return self.spec.decide(draft.state, draft.document, incoming, self.shared, self.now)

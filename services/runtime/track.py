@@ -6,7 +6,7 @@ import base64
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -15,8 +15,7 @@ from services.runtime.decision import Incoming
 SEEN_MAX = 256  # outsiders' ids that an order remembers
 
 
-@dataclass(slots=True, frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record that concerns this service. `fault`: why it can never be handled (reason, detail)."""
 
     topic: str
