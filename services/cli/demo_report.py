@@ -62,12 +62,13 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
 def _money_table(sums: dict[str, dict[str, int]]) -> Table:
     table = Table(title="Money: captured + recovered = held + released + refunded + disputes lost", title_justify="left")
     table.add_column("currency")
-    for name in (*BUCKETS[:-1], "disputes lost"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    for name in (*BUCKETS[:-1], "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("balances")
     for currency, m in sums.items():
         balanced = m.get("captured", 0) + m.get("recovered", 0) == sum(m.get(b, 0) for b in BUCKETS[2:])
-        table.add_row(currency, *(money(m.get(b, 0), currency) for b in BUCKETS), "balances" if balanced else "DOES NOT BALANCE")
+        amounts = (money(m.get(b, 0), currency).removeprefix(f"{currency} ") for b in BUCKETS)
+        table.add_row(currency, *amounts, "yes" if balanced else "NO")
     return table
 
 
