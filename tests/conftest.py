@@ -104,3 +104,14 @@ def _docker_has(image: str) -> bool:
         except DockerException:
             return False
     return True
+
+
+@pytest.fixture
+async def place(kafka: str, postgres: MakeDb):
+    """`await place(partitions=1)`: topics and a database of their own for the tiny service of `tests.tally`."""
+    from tests.tally import Place
+
+    async def make(partitions: int = 1) -> Place:
+        return await Place.make(kafka, postgres, partitions)
+
+    yield make

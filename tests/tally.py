@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
+import json
 import logging
+import os
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-import gc
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -98,7 +102,7 @@ def decide(tally: Tally, document: None, incoming: Incoming, shared, now: dateti
         case "take":  # of a shared row
             shared.take(text.split(":")[1])
         case "huge":
-            return _add(tally, "x" * 1_000_000)
+            return _add(tally, "x" * 1_100_000)
     return _add(tally, text)
 
 
@@ -212,6 +216,87 @@ async def running(of: Spec, dsn: str, bootstrap: str, partitions: int, **more) -
         await service.stop()
         gc.unfreeze()
         gc.enable()
+
+
+@dataclass
+class Place:
+    """Topics and a database of their own for one test."""
+
+    spec: Spec
+    dsn: str
+    bootstrap: str
+    partitions: int
+
+    _numbers = itertools.count(1)
+
+    @classmethod
+    async def make(cls, bootstrap: str, make_db, partitions: int) -> Place:
+        of = spec(f"tally{next(cls._numbers)}-{os.getpid()}")
+        dsn = await make_db(of.name.replace("-", "_"))
+        await make_database(dsn, of.name, partitions)
+        await make_topics(bootstrap, of, partitions)
+        return cls(of, dsn, bootstrap, partitions)
+
+    def running(self, **more):
+        return running(self.spec, self.dsn, self.bootstrap, self.partitions, **more)
+
+    async def send(self, *messages, partition: int | None = None) -> None:
+        """Messages (facts are numbered in the order given, per order, from 1) or Raw records."""
+        numbers: Counter[str] = Counter()
+        raws = []
+        for message in messages:
+            if isinstance(message, Fact):
+                numbers[message.order_id] += 1
+            raws.append(message if isinstance(message, Raw) else record(self.spec, message, numbers[message.order_id]))
+        await send(self.bootstrap, raws, partition)
+
+    async def query(self, sql: str, *values):
+        conn = await asyncpg.connect(self.dsn)
+        try:
+            return await conn.fetch(sql, *values)
+        finally:
+            await conn.close()
+
+    async def applied(self, order_id: str = "A") -> list[str]:
+        rows = await self.query("SELECT text FROM applied WHERE order_id = $1 ORDER BY n", order_id)
+        return [row[0] for row in rows]
+
+    async def applies(self, *texts: str, order_id: str = "A", within_s: float = 20.0) -> None:
+        """Wait until exactly these were applied, in this order."""
+        await until(lambda: self._is(order_id, list(texts)), within_s)
+
+    async def _is(self, order_id: str, texts: list[str]) -> bool:
+        return await self.applied(order_id) == texts
+
+    async def outbox(self) -> list[int]:
+        return [row[0] for row in await self.query("SELECT batch FROM outbox ORDER BY batch")]
+
+    async def offsets(self, partition: int = 0) -> dict[str, int]:
+        rows = await self.query("SELECT offsets::text FROM partitions WHERE partition = $1", partition)
+        return json.loads(rows[0][0])
+
+    async def set_offsets(self, offsets: dict[str, int]) -> None:
+        await self.query("UPDATE partitions SET offsets = $1::text::jsonb", json.dumps(offsets))
+
+    async def published(self) -> list[tuple[str, str]]:
+        """(id, text) of what is on the output topic, in its order."""
+        found = await content(self.bootstrap, self.spec.output.name, self.partitions)
+        return [(dict(r.headers)["ce_id"].decode(), json.loads(r.value)["text"][:20]) for r in found]
+
+    async def publishes(self, *texts: str) -> None:
+        """Wait until the output topic has exactly these, with sequences 1..n."""
+        expected = [(f"tally:A:{n}", text) for n, text in enumerate(texts, 1)]
+        await until(lambda: self._published(expected))
+
+    async def _published(self, expected: list) -> bool:
+        return await self.published() == expected
+
+    async def dead(self, topic: str | None = None) -> list[str]:
+        """The reasons on the dead letter topics."""
+        found = []
+        for name in [topic] if topic else [t.dlq for t in (*self.spec.inputs, self.spec.output)]:
+            found += await content(self.bootstrap, name, self.partitions)
+        return [dict(r.headers)["__dlq.errors.reason"].decode() for r in found]
 
 
 async def _main(prefix: str, dsn: str, bootstrap: str, partitions: str, member: str | None = None) -> None:

@@ -1,0 +1,473 @@
+"""The partition owner on a real Kafka and a real PostgreSQL: what it must survive, and what happens without each rule.
+
+Every rule has a test that takes it away and sees the damage: a rule whose absence nobody notices is not tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from services.runtime import main, owner, storage
+from services.runtime.clock import Clock
+from services.runtime.migrate import WrongInstallation, migrate
+from services.runtime.owner import Owner
+from services.runtime.relay import BACKLOG_MAX, Relay
+from services.runtime.service import PartitionService, _Session
+from tests.tally import Add, Fact, Open, Raw, record, until
+
+
+def opening(*texts: str) -> list:
+    """An order and facts about it."""
+    return [Open(order_id="A"), *(Fact(order_id="A", text=text) for text in texts)]
+
+
+# -- claim ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def stopped_owner(place, where: str):
+    """The database session of an owner whose process has stopped in the middle of `where`."""
+    conn = await storage.connect(place.dsn, f"tradewind {place.spec.name}-elsewhere-7 0")
+    transaction, copying = conn.transaction(), None
+    await transaction.start()
+    if where == "a claim":
+        await conn.execute("UPDATE partitions SET epoch = epoch + 1")
+    else:
+        await conn.execute("SELECT 1 FROM partitions WHERE partition = 0 FOR UPDATE")
+    if where == "a COPY":
+        async def rows():
+            yield ("Z", "z")
+            await asyncio.Event().wait()
+        copying = asyncio.create_task(conn.copy_records_to_table("applied", records=rows(), columns=("order_id", "text")))
+    try:
+        yield
+    finally:
+        if copying:
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
+        conn.terminate()
+
+
+@pytest.mark.parametrize("where", ["a batch", "a COPY", "a claim"])
+async def test_a_stopped_owner_does_not_block_its_successor(place, where):
+    place = await place()
+    await place.send(*opening("a"))
+    async with stopped_owner(place, where), place.running():
+        await place.applies("a", within_s=10)
+    assert await place.applied("Z") == []
+
+
+async def test_without_ending_its_session_a_stopped_owner_blocks_for_ever(place, monkeypatch):
+    async def nothing(*_):
+        pass
+    monkeypatch.setattr(storage, "_end_former_owners", nothing)
+    place = await place()
+    conn = await storage.connect(place.dsn, "tradewind next 0")
+    async with stopped_owner(place, "a COPY"):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(storage.claim(place.dsn, conn, 0, "next"), 2)
+    conn.terminate()
+
+
+async def test_what_was_fetched_before_the_claim_is_thrown_away(place, monkeypatch):
+    """The former owner commits its last batch while the claim waits for it; records are here already, for nothing pauses."""
+    monkeypatch.setattr(AIOKafkaConsumer, "pause", lambda *_: None)
+    place = await place()
+    await place.send(*opening("a", "b"), Add(order_id="B", text="x"))
+    intake, facts = (t.name for t in place.spec.inputs)
+    conn = await asyncpg.connect(place.dsn)  # not an owner's name: it is waited for, not ended
+    async with conn.transaction():
+        await conn.execute("SELECT 1 FROM partitions FOR UPDATE")
+        async with place.running() as service:
+            await until(lambda: service.owners)
+            await until(lambda: _fetched(service.owners[0].consumer))
+            await conn.execute("UPDATE partitions SET offsets = $1::text::jsonb", f'{{"{intake}": 2, "{facts}": 1}}')
+            await conn.execute("COMMIT")
+            await until(lambda: _at(place, {intake: 2, facts: 2}))
+    await conn.close()
+    parked = [row[0] for row in await place.query("SELECT id FROM parked")]
+    assert parked == ["facts:A:2"], "the rest belongs to the former owner's batch"
+
+
+def _fetched(consumer) -> bool:
+    return bool(consumer._fetcher._records)
+
+
+async def _at(place, offsets: dict) -> bool:
+    return await place.offsets() == offsets
+
+
+# -- fence ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["epoch = epoch + 1", "offsets = '{\"other\": 1}'"])
+async def test_the_fence_sees_another_epoch_and_other_offsets(place, change):
+    place = await place()
+    conn = await storage.connect(place.dsn, "tradewind one 0")
+    epoch = await storage.claim(place.dsn, conn, 0, "one")
+    async with conn.transaction():
+        await storage.fence(conn, 0, epoch, {})
+    await place.query(f"UPDATE partitions SET {change}")
+    with pytest.raises(storage.OwnershipLost):
+        await storage.fence(conn, 0, epoch, {})
+    conn.terminate()
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_a_batch_of_a_former_owner_is_refused(place, monkeypatch, fenced):
+    """A successor has claimed, and applied what this owner is about to read."""
+    place = await place()
+    if not fenced:
+        async def no_fence(*_):
+            pass
+        monkeypatch.setattr(storage, "fence", no_fence)
+    async with place.running() as service:
+        await place.send(*opening("a"))
+        await place.applies("a")
+        zombie = service.owners[0]
+        ahead = dict(zombie.ahead) | {place.spec.inputs[0].name: 2}
+        await place.query("UPDATE partitions SET epoch = epoch + 1, offsets = $1::text::jsonb", str(ahead).replace("'", '"'))
+        await place.send(Add(order_id="A", text="theirs"))
+        if fenced:
+            await until(lambda: service.owners and service.owners[0] is not zombie)
+            await place.send(Add(order_id="A", text="b"))
+            await place.applies("a", "b")
+        else:
+            await place.applies("a", "theirs")  # applied a second time
+
+
+# -- relay ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent_first", [True, False])
+async def test_what_a_crash_left_in_the_outbox_is_sent_first(place, monkeypatch, sent_first):
+    place = await place()
+
+    async def never(self, out):
+        await asyncio.Event().wait()
+    with monkeypatch.context() as crashed:
+        crashed.setattr(Relay, "_send", never)
+        async with place.running():
+            await place.send(*opening("a", "b"))
+            await place.applies("a", "b")
+    assert await place.published() == [] and await place.outbox()
+    if not sent_first:
+        async def empty(*_):
+            return []
+        monkeypatch.setattr(storage, "read_outbox", empty)
+    async with place.running():
+        await place.send(Add(order_id="A", text="c"))
+        await place.applies("a", "b", "c")
+        if sent_first:
+            await place.publishes("a", "b", "c")
+            await until(lambda: _empty(place))
+        else:
+            await until(place.published)
+            assert await place.published() == [("tally:A:3", "c")]  # its readers would take 1 and 2 for repetitions
+
+
+async def _empty(place) -> bool:
+    return await place.outbox() == []
+
+
+async def careless(self) -> None:
+    """A relay that goes on after a failure."""
+    while True:
+        await self._wake.wait()
+        while self._waiting:
+            batch, out = self._waiting.popleft()
+            with contextlib.suppress(KafkaError):
+                await self._send(out)
+            self.acknowledged = batch
+        self._wake.clear()
+
+
+@pytest.mark.parametrize("careful", [True, False])
+async def test_a_batch_that_the_broker_refused_is_not_overtaken(place, monkeypatch, careful):
+    place = await place()
+    deliver, three, failed = Relay._deliver, asyncio.Event(), []
+
+    async def once_refused(self, builder, topic):
+        if not failed:
+            await three.wait()
+            failed.append(topic)
+            raise KafkaError("refused")
+        await deliver(self, builder, topic)
+    monkeypatch.setattr(Relay, "_deliver", once_refused)
+    if not careful:
+        monkeypatch.setattr(Relay, "run", careless)
+    async with place.running():
+        await place.send(*opening("a"))
+        await place.applies("a")
+        await place.send(Add(order_id="A", text="b"))
+        await place.applies("a", "b")
+        await place.send(Add(order_id="A", text="c"))
+        await place.applies("a", "b", "c")
+        three.set()
+        if careful:
+            await place.publishes("a", "b", "c")
+        else:
+            await until(lambda: _has(place, "tally:A:3"))
+            assert [id for id, _ in await place.published()] == ["tally:A:2", "tally:A:3"]  # the first is lost
+
+
+async def _has(place, id: str) -> bool:
+    return id in [found for found, _ in await place.published()]
+
+
+async def test_who_hands_a_batch_to_a_relay_that_has_ended_does_not_wait_for_ever():
+    relay = Relay(SimpleNamespace(create_batch=lambda: 1 / 0), 0)
+    task = asyncio.create_task(relay.run())
+    out = [SimpleNamespace(topic="t")]
+    await relay.put(0, out)
+    await asyncio.gather(task, return_exceptions=True)
+    for batch in range(1, BACKLOG_MAX + 2):
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(relay.put(batch, out), 1)
+
+
+# -- poison -----------------------------------------------------------------------------------------------------------
+
+
+async def whole(self, records, now):
+    await self._attempt(records, now)
+
+
+@pytest.mark.parametrize("by_halves", [True, False])
+async def test_a_value_that_postgresql_refuses_is_one_dead_letter(place, monkeypatch, by_halves):
+    place = await place()
+    if not by_halves:
+        monkeypatch.setattr(Owner, "_process", whole)
+    texts = [f"t{n}" for n in range(9)]
+    await place.send(Open(order_id="A"), *(Add(order_id="A", text=t) for t in texts[:5]), Add(order_id="A", text="a\0b"),
+                     *(Add(order_id="A", text=t) for t in texts[5:]))
+    async with place.running() as service:
+        if not by_halves:
+            await until(lambda: service.crash_reason)
+            assert isinstance(service.crash_reason, asyncpg.CharacterNotInRepertoireError) and not await place.applied()
+            return
+        await place.applies(*texts)
+        await until(place.dead)
+        assert await place.dead() == ["handler_error"]
+        await place.send(Add(order_id="A", text="a\0b"))  # again: it was seen
+        await place.send(Add(order_id="A", text="end"))
+        await place.applies(*texts, "end")
+        assert await place.dead() == ["handler_error"]
+
+
+async def test_poison_that_waited_does_not_take_its_order_with_it(place):
+    place = await place()
+    async with place.running():
+        await place.send(*(Fact(order_id="A", text=text) for text in ("a\0b", "c")))
+        await until(lambda: place.query("SELECT 1 FROM parked"))
+        await place.send(Open(order_id="A"))
+        await place.applies("c")
+        await until(place.dead)
+    assert await place.dead() == ["handler_error"] and not await place.query("SELECT 1 FROM parked")
+
+
+async def test_an_output_above_the_record_limit_never_commits(place):
+    place = await place()
+    async with place.running():
+        await place.send(*opening("a", "huge", "b"))
+        await place.applies("a", "b")
+        await place.publishes("a", "b")
+    assert await place.dead() == ["output_too_large"]
+
+
+async def test_without_the_limit_nothing_of_the_partition_gets_out_any_more(place, monkeypatch):
+    monkeypatch.setattr(owner, "VALUE_BYTES_MAX", 10**9)
+    place = await place()
+    async with place.running():
+        await place.send(*opening("huge", "b"), Add(order_id="A", text="huge:2"))
+        await until(lambda: place.query("SELECT 1 FROM partitions WHERE epoch > 2"))  # again and again
+    assert await place.published() == [] and await place.outbox()
+
+
+async def test_a_dead_letter_of_a_record_at_the_limit_gets_out(place):
+    place = await place()
+    async with place.running():
+        good = record(place.spec, Add(order_id="A", text="x"))
+        await place.send(Raw(good.topic, b"A", b"\xff" * 1_047_000, good.headers), *opening("a"))
+        await place.applies("a")
+        await place.publishes("a")
+    assert await place.dead() == ["invalid"]
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_what_comes_before_its_order_waits_through_a_restart(place, monkeypatch, durable):
+    place = await place()
+    if not durable:
+        async def forget(*_):
+            pass
+        monkeypatch.setattr(storage, "insert_parked", forget)
+    async with place.running():
+        await place.send(Fact(order_id="A", text="a"), Fact(order_id="A", text="b"))
+        await until(lambda: place.query("SELECT 1 FROM orders"))
+    async with place.running():
+        await place.send(Open(order_id="A"), Add(order_id="A", text="c"))
+        await place.applies(*(["a", "b", "c"] if durable else ["c"]))
+    assert not await place.query("SELECT 1 FROM parked")
+
+
+async def test_what_waits_too_long_is_given_up_but_not_at_once_after_a_stop(place, monkeypatch):
+    place = await place()
+    async with place.running():
+        await place.send(Fact(order_id="A", text="a", needs=3), Fact(order_id="A", text="b"), Open(order_id="A"))
+        await until(lambda: place.query("SELECT 1 FROM parked HAVING count(*) = 2"))
+    await place.query("UPDATE parked SET parked_at = now() - interval '2 hours' WHERE sequence = 1")
+    async with place.running() as service:
+        tidied = _tidied(monkeypatch)
+        await until(lambda: service.owners and tidied)
+        assert await place.dead() == []
+        monkeypatch.setattr(owner, "PARKED_GRACE_S", 0.0)
+        await place.applies("b")
+        await until(place.dead)
+    assert await place.dead() == ["parked_too_long"]
+
+
+def _tidied(monkeypatch) -> list:
+    done, tidy = [], Owner._tidy
+
+    async def noted(self):
+        await tidy(self)
+        done.append(1)
+    monkeypatch.setattr(Owner, "_tidy", noted)
+    return done
+
+
+# -- timers -----------------------------------------------------------------------------------------------------------
+
+
+async def test_timers_fire_once_each_also_those_that_were_not_due_together(place):
+    place = await place()
+    async with place.running():
+        await place.send(*(m for o in "AB" for m in (Open(order_id=o), Add(order_id=o, text=f"wake:{0.3 if o == 'A' else 0.9}"))))
+        await place.applies("wake:0.3", "timer")
+        await place.applies("wake:0.9", "timer", order_id="B")
+    assert not await place.query("SELECT 1 FROM timers")
+
+
+async def test_a_timer_that_fails_is_postponed(place):
+    place = await place()
+    async with place.running():
+        await place.send(*opening("timer bug", "wake:0.1"))
+        await until(place.dead)
+        rows = await place.query("SELECT due > now() + interval '9 minutes' FROM timers")
+        assert rows[0][0]
+        await place.send(Add(order_id="A", text="b"))
+        await place.applies("timer bug", "wake:0.1", "b")
+    assert len(await place.dead()) <= 2, "once more at most, when the order changed"
+
+
+# -- the topics and the database belong together ------------------------------------------------------------------------
+
+
+async def crash(place) -> BaseException:
+    async with place.running() as service:
+        await until(lambda: service.crash_reason)
+        return service.crash_reason
+
+
+async def test_a_database_ahead_of_its_topic_refuses_to_start(place):
+    place = await place()
+    await place.send(*opening("a"))
+    await place.set_offsets({place.spec.inputs[0].name: 7})
+    why = await crash(place)
+    assert isinstance(why, storage.Unfit) and "read to 7" in str(why) and "restore both" in str(why)
+    assert not await place.applied()
+
+
+@pytest.mark.parametrize("checked_at_start", [True, False])
+async def test_records_that_are_gone_stop_the_reader(place, monkeypatch, checked_at_start):
+    """`earliest` would go on behind the hole, and `latest` behind everything."""
+    place = await place()
+    await place.send(*opening("a", "b"))
+    if not checked_at_start:  # the hole comes while it runs
+        async def unseen(self):
+            pass
+        monkeypatch.setattr(Owner, "_refuse_other_topics", unseen)
+    admin = AIOKafkaAdminClient(bootstrap_servers=place.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(place.spec.inputs[1].name, 0): RecordsToDelete(before_offset=1)})
+    await admin.close()
+    why = await crash(place)
+    assert isinstance(why, storage.Unfit) and "are gone" in str(why)
+    assert "b" not in await place.applied()
+
+
+async def test_a_process_that_cannot_go_on_ends_with_a_code_and_a_reason(place, caplog):
+    place = await place()
+    await place.set_offsets({place.spec.inputs[0].name: 7})
+    settings = SimpleNamespace(dsn=lambda name: place.dsn, bootstrap=place.bootstrap, partitions=1, linger_ms=0)
+    with pytest.raises(SystemExit) as ended:
+        await main._serve(settings, lambda settings: place.spec, None)
+    assert ended.value.code == storage.EXIT_UNFIT
+    assert "cannot go on" in caplog.text and "restore both" in caplog.text
+
+
+async def test_another_partition_count_is_refused(place, postgres):
+    place = await place()
+    service = PartitionService(place.spec, place.dsn, place.bootstrap, 2, Clock.real())
+    with pytest.raises(storage.Unfit, match="TRADEWIND_PARTITIONS=1"):
+        await service.on_start()
+    dsn = await postgres("migrated_twice")
+    await migrate(dsn, "orders", 2)
+    await migrate(dsn, "orders", 2)
+    with pytest.raises(WrongInstallation, match="partitions = 2"):
+        await migrate(dsn, "orders", 3)
+
+
+async def test_reading_everything_again_changes_nothing(place):
+    place = await place()
+    async with place.running():
+        await place.send(*opening("a", "b"), Add(order_id="A", text="c"), Add(order_id="A", text="impossible"),
+                         Add(order_id="Q", text="waits for ever"))
+        await until(lambda: place.query("SELECT 1 FROM applied HAVING count(*) = 3"))
+        await until(place.dead)
+        await until(lambda: _empty(place))
+    before = [await place.query(f"SELECT * FROM {t} ORDER BY 1, 2, 3") for t in ("orders", "applied", "parked")]
+    published, dead, offsets = await place.published(), await place.dead(), await place.offsets()
+    await place.set_offsets({})
+    async with place.running():
+        await until(lambda: _at(place, offsets))
+        await until(lambda: _empty(place))
+    after = [await place.query(f"SELECT * FROM {t} ORDER BY 1, 2, 3") for t in ("orders", "applied", "parked")]
+    assert after == before and await place.published() == published and await place.dead() == dead
+
+
+# -- several instances ------------------------------------------------------------------------------------------------
+
+
+def session(partitions: int, topics: int = 2):
+    """A session whose consumer only notes what it is told; the topics it would read, and the partitions it started."""
+    of = SimpleNamespace(inputs=[SimpleNamespace(name=f"t{n}") for n in range(topics)])
+    service = SimpleNamespace(spec=of, instance="i", partitions=partitions, is_ready=lambda: None)
+    found, started = _Session(service), []
+    found.consumer = SimpleNamespace(pause=lambda *_: None, seek=lambda *_: None)
+    found._start_owner = started.append
+    return found, started
+
+
+async def test_a_partition_that_is_not_held_on_every_topic_is_not_claimed():
+    found, started = session(4)
+    await found.on_partitions_assigned([TopicPartition("t0", 0), TopicPartition("t1", 0), TopicPartition("t0", 1)])
+    assert started == [0]
+
+
+async def test_a_topic_that_was_extended_stops_the_service():
+    found, started = session(1)
+    await found.on_partitions_assigned([TopicPartition(t, p) for t in ("t0", "t1") for p in (0, 1)])
+    assert started == [] and isinstance(found.failed.exception(), storage.Unfit)
