@@ -40,7 +40,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 def tradewind(env: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
     done = subprocess.run([sys.executable, "-c", COMMAND, *arguments, "--json"], env=env, capture_output=True, text=True,
-                          timeout=400)
+                          timeout=600)
     return done.returncode, json.loads(done.stdout.strip().splitlines()[-1]), done.stderr
 
 

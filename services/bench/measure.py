@@ -143,5 +143,8 @@ async def _moments(consumer: AIOKafkaConsumer, tps: list[TopicPartition], name: 
 
 def _percentiles(values: list[float]) -> dict:
     values.sort()
-    at = lambda share: round(values[min(len(values) - 1, int(len(values) * share))], 3) if values else None  # noqa: E731
+
+    def at(share: float) -> float | None:
+        return round(values[min(len(values) - 1, int(len(values) * share))], 3) if values else None
+
     return {"p50_s": at(0.50), "p99_s": at(0.99), "orders": len(values)}

@@ -52,7 +52,9 @@ class Mix:
 
     def as_dict(self) -> dict:
         """Shares are percent of all orders, except the exits', which are counts."""
-        share = lambda counts: {k: round(100 * n / self.orders, 1) for k, n in sorted(counts.items())}  # noqa: E731
+        def share(counts: Counter) -> dict:
+            return {k: round(100 * n / self.orders, 1) for k, n in sorted(counts.items())}
+
         exits = {name: n for name, n in self.scenarios.most_common() if name != "normal"}
         return {
             "cross_border_percent": 100.0, "exits_percent": round(100 * sum(exits.values()) / self.orders, 1),

@@ -152,7 +152,7 @@ class _Run:
     async def all(self, reader: orders.Reader) -> dict:
         settings, plan = self.settings, self.plan
         rss = {"start": self.meter.rss_mb()}
-        await self.watch.begin()
+        await self.watch.begin(exact=plan.limit)
         async with Load(settings.bootstrap, settings.partitions, reader) as load:
             figures, first, last = await self._closed(load, rss)
             rss["end"] = self.meter.rss_mb()
@@ -216,23 +216,23 @@ class _Run:
         return figures, marks[0], marks[1]
 
     async def _half(self, load: Load, rate: float) -> dict:
-        """The same system at a fixed rate; measured without its first fifth."""
+        """The same system at a fixed rate. Delays without the orders of its first fifth; processor time of all of it, to
+        the last order's end, because an order's work is spread over its delay."""
         count = max(1, min(self.plan.half_orders_max, round(rate * HALF_SECONDS)))
-        first_placed, marks = load.placed, []
+        first_placed, since_ms, until_ms = load.placed, 0, 0
 
         def each() -> None:
-            if not marks and load.placed >= first_placed + count / 5:
-                marks.append(self.meter.snapshot(load.finished))
-            elif len(marks) == 1 and load.placed == first_placed + count:
-                marks.append(self.meter.snapshot(load.finished))
+            nonlocal since_ms, until_ms
+            if not since_ms and load.placed >= first_placed + count / 5:
+                since_ms = int(time.time() * 1000)
+            if not until_ms and load.placed == first_placed + count:
+                until_ms = int(time.time() * 1000)
             self._tell(f"half load, {rate:.0f}/s", load)
 
+        first = self.meter.snapshot(load.finished)
         stalled = await self._phase(load.steady(count, rate, each))
-        while len(marks) < 2:
-            marks.append(self.meter.snapshot(load.finished))
-        delay = await measure.delays(self.settings.bootstrap, self.settings.partitions, marks[0].epoch_ms,
-                                     marks[1].epoch_ms, count)
-        figures = measure.cost(*marks) | {"wanted_per_s": round(rate, 1), "placed": count}
+        figures = measure.cost(first, self.meter.snapshot(load.finished)) | {"wanted_per_s": round(rate, 1), "placed": count}
+        delay = await measure.delays(self.settings.bootstrap, self.settings.partitions, since_ms, until_ms, count)
         return figures | {"p50_s": delay["settled"]["p50_s"], "p99_s": delay["settled"]["p99_s"], "delays": delay} | stalled
 
     @staticmethod

@@ -71,8 +71,10 @@ class Watch:
     def __init__(self, settings: Settings):
         self._settings, self._samples = settings, {}
 
-    async def begin(self) -> None:
-        """The system must be at rest. What stocking it moved may be counted late, which is little against a run."""
+    async def begin(self, *, exact: bool) -> None:
+        """The system must be at rest. Unless `exact`, some of what it did just before may count as the run's."""
+        if exact:
+            await asyncio.sleep(COUNTERS_AFTER_S)
         self._counts = await self._rows_so_far()
         self._ends = await quiet.ends(self._settings.bootstrap, [t.name for t in TOPICS], self._settings.partitions)
 

@@ -49,7 +49,7 @@ def _show(out: Output, f: dict) -> None:
         table.add_row(name, f"{micros:,}", str(half.get("cpu_us_per_order", {}).get(name, "")),
                       *(str(memory.get(moment) or "") for moment in ("start", "warm", "end")))
     out.say(table)
-    for title, part in (("closed loop", f), (f"half load ({half.get('lifecycles_per_s')}/s)", half)):
+    for title, part in (("closed loop", f), (f"half load ({half.get('wanted_per_s')}/s)", half)):
         for what, d in part.get("delays", {}).items():
             out.say(f"placed → {what.replace('_', ' ')}, {title}: p50 {d['p50_s']} s, p99 {d['p99_s']} s")
     for title, suffix in (("limit, same batches", ""), ("limit, full batches", "_full_batches")):
