@@ -64,7 +64,7 @@ def order_of(wish: Wish, order_id: str, key: bytes, now: datetime) -> PlaceOrder
     scenario = wish.scenario or "normal"
     lines = [_line(n, text, order_id, scenario if n == 1 else "normal") for n, text in enumerate(wish.skus or [_usual(wish)], 1)]
     party = seal(Person(name=wish.buyer), key)
-    total = sum(line.amount for line in lines) + wish.freight + wish.tax
+    total = sum(line.amount for line in lines) + wish.freight + wish.tax + (scenario == "refused")
     return _checked("options", dict(
         order_id=order_id, merchant_id=wish.merchant, currency=wish.currency, origin=wish.origin,
         destination=wish.destination, lines=lines, freight=wish.freight, tax=wish.tax, total=total,
