@@ -12,7 +12,7 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -116,7 +116,10 @@ class Totals:
         return not (self.missed or self.resumed or self.forgotten or self.unreadable)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """A copy that JSON can hold; `from_dict` reads it back."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        copies = {name: dict(value) for name, value in plain.items() if isinstance(value, dict)}
+        return plain | copies | {"dwell": {stage: dict(buckets) for stage, buckets in self.dwell.items()}}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Totals:

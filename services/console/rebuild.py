@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
+from aiokafka.errors import CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 from aiokafka.structs import OffsetAndMetadata
 
 from services.console.funnel import SOURCES
@@ -30,7 +30,7 @@ async def forget(bootstrap: str, partitions: int) -> int:
         try:
             # The group accepts this only from a member, or when it has none.
             await consumer.commit({tp: OffsetAndMetadata(0, "") for tp in sources})
-        except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError) as why:
+        except (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError) as why:
             raise WorkerRuns(WorkerRuns.__doc__) from why
         starts, ends = await consumer.beginning_offsets(changelogs), await consumer.end_offsets(changelogs)
     finally:

@@ -3,15 +3,16 @@
     python -m services.console.views worker     (the same as `faust -A services.console.views worker`)
     python -m services.console.views rebuild    forget all; the next worker reads the topics from their beginning
 
-http://127.0.0.1:<TRADEWIND_CONSOLE_PORT>/views/funnel and /views/rates answer with JSON.
+http://127.0.0.1:<TRADEWIND_CONSOLE_PORT>/views/funnel and /views/rates[?at=<seconds since 1970>] answer
+with JSON.
 
 Faust acknowledges what failed and may repeat what succeeded, and it saves a table and an offset at different moments. So
 the tables are approximate while it runs, say so (`exact`, `missed`, `resumed`), and are exact after a rebuild: then every
 record is counted once from offset 0 into empty tables. No decision about an order or money may rest on them.
 
 One worker alone: the sums are one row. The store is memory:// with changelog topics and not RocksDB: what is kept is
-bounded (MAX_OPEN, MAX_ENDED; 350 bytes an order), a changelog of that size is read back in seconds, and a build of native code is
-one thing fewer to install and to lose in a data folder.
+bounded (MAX_OPEN, MAX_ENDED; 350 bytes an order), a changelog of that size is read back in seconds, and native code would be one
+more thing to install and its files one more to lose.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.partitioner import murmur2
 from faust.types import TP
 from faust.web import Request, Response, View
 
@@ -36,19 +38,30 @@ BATCH_MAX, BATCH_S = 2_000, 0.25
 _TOTALS = b"totals"
 
 settings = Settings()
+
+
+class Table(faust.Table):
+    """A table that knows where a key belongs. Faust takes the partition of "the current event", of which a batch has
+    many, or asks its producer, which crashes the agent until it has sent something to that changelog (ran)."""
+
+    def partition_for_key(self, key: Any) -> int:
+        # An order's row lies in the partition its events are in; windows, whose keys are tuples, in the first.
+        return (murmur2(key) & 0x7FFFFFFF) % settings.partitions if isinstance(key, bytes) else 0
+
+
 app = faust.App(
     topics.APP, broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")], store="memory://",
     datadir=settings.data_folder / "console-views", topic_partitions=settings.partitions, topic_allow_declare=False,
     topic_disable_leader=True, consumer_auto_offset_reset="earliest", stream_wait_empty=False, broker_session_timeout=10.0,
     broker_heartbeat_interval=2.0, broker_request_timeout=20.0, web_enabled=True, web_bind="127.0.0.1", web_host="127.0.0.1",
     web_port=settings.console_port, web_in_thread=False, worker_redirect_stdouts=False,
+    Table=Table,
 )  # fmt: skip
 source = app.topic(*SOURCES, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True)
-# `use_partitioner`: a batch holds events of several partitions, so that "the current event" would name the wrong one.
-orders = app.Table(topics.ORDERS, key_type=bytes, value_type=bytes, use_partitioner=True)
-saved = app.Table(topics.TOTALS, key_type=bytes, use_partitioner=True)
+orders = app.Table(topics.ORDERS, key_type=bytes, value_type=bytes)
+saved = app.Table(topics.TOTALS, key_type=bytes)
 rates = {
-    width: app.Table(topics.rates(width), default=int, use_partitioner=True).tumbling(width, expires=keep)
+    width: app.Table(topics.rates(width), default=int).tumbling(width, expires=keep)
     for width, keep in topics.WINDOWS.items()
 }
 
@@ -143,8 +156,14 @@ async def _recovered() -> None:
 
 @app.agent(source)
 async def count(stream: faust.StreamT[bytes]) -> None:
+    global views
     async for events in stream.take_events(BATCH_MAX, within=BATCH_S):
-        current().take(events)
+        try:
+            current().take(events)
+        except BaseException:
+            # Faust goes on with the next batch. What is half counted is forgotten; the tables show what is missing.
+            views = None
+            raise
 
 
 @app.task
@@ -171,7 +190,11 @@ async def funnel_page(view: View, request: Request) -> Response:
 
 @app.page("/views/rates")
 async def rates_page(view: View, request: Request) -> Response:
-    return view.json(current_rates())
+    try:
+        at = float(request.query["at"]) if "at" in request.query else None
+    except ValueError:
+        return view.json({"error": "at is not a number of seconds since 1970"}, status=400)
+    return view.json(rates_at(at))
 
 
 def funnel() -> dict[str, Any]:
@@ -204,16 +227,20 @@ def behind() -> int | None:
     return left
 
 
-def current_rates() -> dict[str, Any]:
-    """Orders a second by window: the last whole one before now, or before the last record while records wait."""
+def rates_at(at: float | None = None) -> dict[str, Any]:
+    """Orders a second by window: the last whole one before `at`, in seconds since 1970 of the records' own time.
+
+    None: before now, or before the last record while records wait.
+    """
     seen = current()
-    now = seen.record_time if behind() else time.time()
+    if at is None:
+        at = seen.record_time if behind() else time.time()
     names = [*(s for s in STAGES if seen.totals.reached[s]), *sorted(seen.totals.exits)]
     found = {}
     for width, table in rates.items():
-        window = table.table.window.current(now - width)
+        window = table.table.window.current(at - width)
         found[f"{width}s"] = {name: table[name][window] / width for name in names}
-    return {"at": now, "per_second": found}
+    return {"at": at, "per_second": found}
 
 
 if __name__ == "__main__":
