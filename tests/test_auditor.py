@@ -10,31 +10,38 @@ import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 
+import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
 from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
-from schemas.lifecycle import PAYMENT
 from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
 from schemas.topics import INTAKE, ORDER, PAYMENT as PAYMENTS, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.auditor import rules_money
-from services.auditor.audit import examine
-from services.auditor.evidence import letter_of, partition_of, read_journals
+from services.auditor.audit import audit, examine
+from services.auditor.evidence import CannotRead, letter_of, partition_of, read_journals
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.report import Report
 from services.auditor.rules import ORDER_RULES, WHOLE_RULES, Booking, Call, DeadLetter, Journals, Request, Whole
 from services.auditor.story import Raw, digest_of
+from services.payments.machine import LEDGER
+from services.runtime.local import LocalKafka
+from services.runtime.migrate import migrate
+from services.runtime.processes import free_port
+from services.runtime.settings import SERVICES, Settings
+from services.runtime.storage import COLUMNS_ORDERS
+from services.runtime.topics import ensure_topics
 from tests.simulation import World, order
 from tests.test_lifecycle import Outside, failing, given, ids, nothing
 
 PARTITIONS = 3
-SERVICES = ("orders", "payments", "shipping")
 
 
 # -- one history of each kind ---------------------------------------------------------------------------------------------
@@ -350,6 +357,10 @@ def missing_cause(h):
     h.change(ORDER.name, "ReceiptConfirmed", "normal", {"ce_causationid": "nobody-said-this"})
 
 
+def outsiders_missing_cause(h):
+    h.change(REPORT.name, "DeliveredReported", "normal", {"ce_causationid": "shipping:normal:99"})
+
+
 def cyclic_causes(h):
     h.change(ORDER.name, "OrderPlaced", "normal", {"ce_causationid": "shipping:normal:1"})
 
@@ -547,7 +558,7 @@ PLANTED = [
     (one_cent_too_much_everywhere, {12}), (more_refunded_than_captured, {7, 9, 10, 11, 12, 24, 25}),
     (lost_event, {16, 17}),
     (same_id_other_content, {18}), (outsiders_id_with_other_content, {18}), (wrong_partition, {5, 19}), (missing_cause, {20}),
-    (cyclic_causes, {1, 20}), (released_before_delivered, {11}), (shipped_before_captured, {11}), (order_in_limbo, {24}),
+    (outsiders_missing_cause, {20}), (cyclic_causes, {1, 20}), (released_before_delivered, {11}), (shipped_before_captured, {11}), (order_in_limbo, {24}),
     (row_left_open, {24}), (ledger_unbalanced, {7, 8, 9}), (ledger_is_not_the_events, {7}), (ledger_entry_taken_out, {7, 13}),
     (ledger_of_another_currency, {12}), (ledger_open_to_changes, {13}), (stock_sold_twice, {15}), (stock_not_released, {15}),
     (undeclared_transition, {16}), (completed_twice, {16}), (captured_twice_at_the_provider, {6, 7}),
@@ -606,3 +617,89 @@ def test_a_dead_letter_names_where_it_was():
     headers = {"topic": b"orders.order.v1", "partition": b"2", "offset": b"7", "reason": b"invalid", "service": b"payments"}
     raw = Raw("orders.order.v1.dlq", 0, 0, b"A", b"", tuple((f"__dlq.errors.{k}", v) for k, v in headers.items()))
     assert letter_of(raw)[:5] == ("orders.order.v1", 2, 7, "payments", "invalid")
+
+
+# -- on a real broker and real databases --------------------------------------------------------------------------------------
+
+
+async def store(history: History, settings: Settings) -> None:
+    """Write the history where the services would have left it."""
+    await ensure_topics(settings.bootstrap, PARTITIONS)
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, linger_ms=5)
+    await producer.start()
+    for (topic, partition), records in history.topics.items():
+        for raw in records:
+            await producer.send(topic, key=raw.key, value=raw.value, headers=list(raw.headers), partition=partition)
+    for letter in history.letters:
+        named = {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason}
+        headers = [(f"__dlq.errors.{name}", str(value).encode()) for name, value in named.items()]
+        await producer.send(f"{letter.topic}.dlq", key=letter.order_id.encode(), value=b"", headers=headers, partition=1)
+    await producer.stop()
+    whole = await history.whole()
+    for service in SERVICES:
+        await migrate(settings.dsn(service), service, PARTITIONS)
+        db = await asyncpg.connect(settings.dsn(service))
+        await db.copy_records_to_table("orders", columns=COLUMNS_ORDERS, records=[
+            (order_id, partition_of(order_id, PARTITIONS), r["status"], r["closed"], r["seq"], json.dumps({"last": r["last"]}),
+             json.dumps(r["state"])) for order_id, r in history.rows_[service].items()])
+        for partition in range(PARTITIONS):
+            read = {t: offset for (s, t, p), offset in whole.offsets.items() if (s, p) == (service, partition)}
+            await db.execute("UPDATE partitions SET offsets = $2::text::jsonb WHERE partition = $1", partition, json.dumps(read))
+        if service == "payments":
+            await db.copy_records_to_table("ledger", columns=LEDGER, records=[
+                (o, b.entry, b.account, b.currency, b.amount, b.payment_id, b.parcel_id, b.kind, datetime.now(UTC))
+                for o, rows in history.ledger_.items() for b in rows])
+        if service == "shipping":
+            await db.copy_records_to_table("stock", columns=("warehouse", "sku", *STOCK_KINDS), records=[
+                (*place, *row.values()) for place, row in history.whole_.stock.items()])
+        await db.close()
+    path = settings.data_folder / "journals" / "provider.ndjson"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(_without_line(call) | {"order_id": o}) + "\n" for o, call in history.calls))
+
+
+async def test_what_the_services_left_is_read_whole(history, tmp_path, cache_folder, postgres, monkeypatch):
+    """A broker of its own: on a shared one every other test's orders would be evidence too."""
+    kafka = LocalKafka(tmp_path / "kafka", free_port(), cache=cache_folder)
+    await kafka.start()
+    try:
+        dsns = {f"{service}_dsn": await postgres(f"audit_{service}") for service in SERVICES}
+        settings = Settings(bootstrap_servers=kafka.bootstrap, data_folder=tmp_path / "data", partitions=PARTITIONS, **dsns)
+        with pytest.raises(CannotRead, match="there is no topic"):
+            await audit(settings)
+        await store(history, settings)
+        clean = await audit(settings)
+        assert clean.clean, "\n".join(clean.lines())
+        found = await examine(history)
+        assert (clean.orders, clean.events, clean.records, clean.money) == (found.orders, found.events, found.records, found.money)
+        assert {k: v for k, v in clean.checked.items() if k in found.checked} == found.checked
+
+        await corrupt(settings)
+        broken = await audit(settings, live=True)
+        assert numbers(broken) == {8, 9, 13, 21, 25, 27}, "\n".join(broken.lines())
+        monkeypatch.setattr("services.auditor.audit.SETTLE_S", 0.5)
+        broken = await audit(settings)
+        assert numbers(broken) >= {7, 8, 9, 13, 21, 25, 26, 27}, "\n".join(broken.lines())
+        whose = {(v.rule, v.order) for v in broken.violations}
+        assert {(25, "china"), (25, "ghost"), (26, "normal"), (27, "normal"), (8, "part_back")} <= whose
+    finally:
+        await kafka.stop()
+
+
+async def corrupt(settings: Settings) -> None:
+    """Plant into the databases and a topic of dead letters what a bug could leave there."""
+    payments = await asyncpg.connect(settings.dsn("payments"))
+    await payments.execute("ALTER TABLE ledger DISABLE TRIGGER ledger_append_only")
+    await payments.execute("UPDATE ledger SET amount = amount + 1 WHERE order_id = 'part_back' AND account = 'refunded'")
+    await payments.execute("INSERT INTO ledger VALUES ('ghost', 1, 'held', 'USD', 1, 'y', 'p', 'capture', now())")
+    await payments.execute("INSERT INTO intents (intent_id, partition, order_id, kind, body) VALUES ('i', 0, 'normal', 'void', '{}')")
+    await payments.execute("UPDATE orders SET seq = seq - 1 WHERE order_id = 'china'")
+    await payments.close()
+    orders = await asyncpg.connect(settings.dsn("orders"))
+    await orders.execute("UPDATE orders SET status = 'cancelled' WHERE order_id = 'china'")
+    await orders.execute("INSERT INTO outbox VALUES (0, 1, '')")
+    await orders.close()
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(f"{REPORT.name}.dlq", key=b"normal", value=b"?", headers=[("__dlq.errors.reason", b"invalid")])
+    await producer.stop()

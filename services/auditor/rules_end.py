@@ -15,21 +15,22 @@ _MONEY = ("captured", "held", "released", "refunded", "charged_back", "recovered
 
 @order_rule(24, "every order has ended", live=False)
 def has_ended(case: Case) -> Iterator[Verdict]:
+    """One verdict an order: what stands still in one place stands still in all."""
     facts, story = case.facts, case.story
     if not story.events["orders"]:
         return
-    last = story.events["orders"][-1]
-    yield None if facts.states & ORDER.terminal else [f"the order is {'or '.join(sorted(facts.states))}", f"last: {last}"]
+    open_ = [] if facts.states & ORDER.terminal else [f"the order is {' or '.join(sorted(facts.states))}"]
     machine = PARCEL.get(facts.regime)
     for parcel_id, parcel in facts.parcels.items():
         goods = machine is None or parcel.goods in machine.terminal
-        yield None if goods and parcel.money in PAYMENT.terminal and parcel.held == 0 else [
-            f"parcel {parcel_id}: goods {parcel.goods}, money {parcel.money}, held {parcel.held}"]
+        if not goods or parcel.money not in PAYMENT.terminal or parcel.held:
+            open_.append(f"parcel {parcel_id}: goods {parcel.goods}, money {parcel.money}, held {parcel.held}")
         # Papers of a parcel that turned back on its way are never decided about; those of a delivered one are.
-        if facts.regime != "domestic" and parcel.goods == "delivered":
-            yield None if parcel.paper in DECLARATION.terminal else [f"parcel {parcel_id} is delivered, its papers {parcel.paper}"]
-    for service, row in case.rows.items():
-        yield None if row.closed else [f"the database of {service} has it {row.status!r}, not closed"]
+        if facts.regime != "domestic" and parcel.goods == "delivered" and parcel.paper not in DECLARATION.terminal:
+            open_.append(f"parcel {parcel_id} is delivered, its papers are {parcel.paper}")
+    open_ += [f"the database of {service} has it {row.status!r}, not closed" for service, row in case.rows.items() if not row.closed]
+    last = [f"last: {events[-1]}" for events in story.events.values() if events]
+    yield [*open_, *last] if open_ else None
 
 
 @order_rule(25, "databases agree with the events", live=False)

@@ -116,7 +116,9 @@ def has_a_cause(case: Case) -> Iterator[Verdict]:
                 right = said is not None and owner in _READERS[said.topic]
             yield None if right else [str(event), f"its cause {cause!r} is on no topic that {owner} reads"]
     for said in outside.values():
-        if said.cause.split(":", 1)[0] in _TOPIC_OF:
+        # What answers another order (goods for one that waits for stock) has its cause in another partition.
+        source, _, rest = said.cause.partition(":")
+        if source in _TOPIC_OF and rest.rpartition(":")[0] == story.order_id:
             yield None if said.cause in case.places else [str(said), f"its cause {said.cause!r} is on no topic"]
 
 
