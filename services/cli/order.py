@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,6 +27,7 @@ from services.runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
+_START = "Start it with `tradewind up --detach`."
 
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="The order's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")]
@@ -57,9 +59,10 @@ def speaking(as_json: bool) -> Iterator[Output]:
             yield out
         except WrongInput as wrong:
             _complain(wrong)
-            out.result({"error": {"what": wrong.what, "where": wrong.where, "remedy": wrong.remedy}, "exit": exits.USAGE}, exits.USAGE)
+            told = {"what": wrong.what, "where": wrong.where, "remedy": wrong.remedy}
+            out.result({"error": told, "exit": exits.USAGE}, exits.USAGE)
         except ClockNotSet as error:
-            raise NotRunning(f"the trade clock is not known: {error}", "clock.json", "Start it with `tradewind up --detach`.") from error
+            raise NotRunning(f"the trade clock is not known: {error}", "clock.json", _START) from error
 
 
 def _complain(error: WrongInput) -> None:
@@ -70,7 +73,7 @@ def _complain(error: WrongInput) -> None:
 def place(
     from_: Annotated[Path | None, typer.Option("--from", metavar="FILE.json", help="An order as JSON; persons in clear.")] = None,
     merchant: Annotated[str, typer.Option(help="Who sells.")] = Wish.merchant,
-    sku: Annotated[list[str] | None, typer.Option(metavar="SKU:QTY:AMOUNT", help="A line; AMOUNT in minor units for all of it.")] = None,
+    sku: Annotated[list[str] | None, typer.Option(metavar="SKU:QTY:AMOUNT", help="A line; AMOUNT: all of it.")] = None,
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = Wish.currency,
     origin: Annotated[str, typer.Option(help="ISO 3166 country.")] = Wish.origin,
     destination: Annotated[str, typer.Option(help="ISO 3166 country.")] = Wish.destination,
@@ -140,7 +143,8 @@ async def _place(settings: Settings, out: Output, path: Path | None, wish: Wish,
         seen.append(event)
         out.progress(timeline.compact(seen, len(seen) - 1)[0])
 
-    return await order_ask.place(settings, order, stock=stock, given_id=given_id, until=until, timeout_s=timeout_s, tell=tell), order
+    placed = await order_ask.place(settings, order, stock=stock, given_id=given_id, until=until, timeout_s=timeout_s, tell=tell)
+    return placed, order
 
 
 @app.command()
@@ -155,7 +159,8 @@ def show(order_id: OrderId, as_json: AsJson = False) -> None:
         settings = _settings()
         seen = _run(order_state.look(settings, order_id))
         if not seen.known:
-            if not _run(timeline.story(settings, order_id)):
+            seen = replace(seen, records=len(_run(timeline.story(settings, order_id))))
+            if not seen.records:
                 raise order_ask.unknown(order_id)
         out.say(order_show.Show(seen))
         out.result(order_show.as_json(seen))
@@ -189,7 +194,8 @@ def timeline_(
 
 
 @app.command()
-def cancel(order_id: OrderId, line: Lines = None, reason: Reason = "", key: Key = None, timeout: Timeout = 10, as_json: AsJson = False) -> None:
+def cancel(order_id: OrderId, line: Lines = None, reason: Reason = "", key: Key = None, timeout: Timeout = 10,
+           as_json: AsJson = False) -> None:
     """Cancel an order, or some units of some lines. After hand-over the carrier is asked, and may decline.
 
     Example:  tradewind order cancel cli-1 --line 1:2 --reason "one too many"
@@ -213,11 +219,13 @@ def return_(order_id: OrderId, parcel: AParcel = None, line: Lines = None, reaso
 
     Example:  tradewind order return cli-1 --parcel P1 --line 1:1
     """
-    _ask(intake.RequestReturn, order_id, key, timeout, as_json, parcel_id=_parcel(order_id, parcel), lines=_lines(line), reason=reason)
+    _ask(intake.RequestReturn, order_id, key, timeout, as_json, parcel_id=_parcel(order_id, parcel), lines=_lines(line),
+         reason=reason)
 
 
 @app.command()
-def dispute(order_id: OrderId, parcel: Parcel, reason: Reason = "", key: Key = None, timeout: Timeout = 10, as_json: AsJson = False) -> None:
+def dispute(order_id: OrderId, parcel: Parcel, reason: Reason = "", key: Key = None, timeout: Timeout = 10,
+            as_json: AsJson = False) -> None:
     """Contest a parcel: its timer and its money stand still until an arbiter decides (`order resolve`).
 
     Example:  tradewind order dispute cli-1 --parcel P1 --reason "the box was empty"
@@ -248,8 +256,8 @@ def refund(
 
     Example:  tradewind order refund cli-1 --parcel P1 --amount 500 --reason goodwill
     """
-    _ask(intake.GrantRefund, order_id, key, timeout, as_json, parcel_id=_parcel(order_id, parcel), lines=_lines(line), amount=amount,
-         reason=reason)
+    _ask(intake.GrantRefund, order_id, key, timeout, as_json, parcel_id=_parcel(order_id, parcel), lines=_lines(line),
+         amount=amount, reason=reason)
 
 
 def _ask(model: type, order_id: str, key: str | None, timeout_s: float, as_json: bool, **fields: Any) -> None:
@@ -316,7 +324,7 @@ def _settings() -> Settings:
     """The settings of a Tradewind that runs, as far as its data folder tells: looking there takes no time. Raises NotRunning."""
     settings = Settings()
     if settings.bootstrap_servers is None and supervisor_of(read_state(Folder(settings.data_folder))) is None:
-        raise NotRunning("Tradewind does not run here", str(settings.data_folder), "Start it with `tradewind up --detach`.")
+        raise NotRunning("Tradewind does not run here", str(settings.data_folder), _START)
     return settings
 
 

@@ -114,7 +114,7 @@ def order_from(path: Path, order_id: str | None, tail: str, key: bytes, now: dat
 def _object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _FILE_MAX_BYTES:
-            raise WrongInput(f"the file has more than {_FILE_MAX_BYTES:,} bytes", str(path), "One order a file; see `tradewind import`.")
+            raise WrongInput(f"more than {_FILE_MAX_BYTES:,} bytes", str(path), "One order a file; see `tradewind import`.")
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WrongInput(f"the file cannot be read: {error.strerror}", str(path), "Check the path.") from error

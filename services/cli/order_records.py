@@ -116,10 +116,8 @@ class Reader:
         """Everything up to the ends as they are now."""
         ends = await self._consumer.end_offsets(self._places)
         found: list[Event] = []
-        behind = set(self._places)
-        while behind:
-            found += await self.more(500)
-            behind = {p for p in behind if await self._consumer.position(p) < ends[p]}
+        while behind := [p for p in self._places if await self._consumer.position(p) < ends[p]]:
+            found += await self.more(100 * len(behind))
         return found
 
     async def more(self, timeout_ms: int = 200) -> list[Event]:

@@ -67,10 +67,15 @@ def _parcels(look: Look) -> Table | None:
     table = _table("parcels", "parcel", "goods", "money", "orders says", *sums)
     for parcel_id in look.parcels:
         goods, hold, mine = _of(look, parcel_id)
-        amounts = [money(getattr(hold, name), account.currency).removeprefix(f"{account.currency} ") if hold else "-" for name in sums]
+        amounts = [_amount(getattr(hold, name), account.currency) if hold else "-" for name in sums]
         table.add_row(short_parcel(parcel_id, look.order_id), goods.status if goods else "-", hold.status if hold else "-",
                       f"{mine.goods}/{mine.money}" if mine else "-", *amounts)
     return table
+
+
+def _amount(minor: int, currency: str) -> str:
+    """The head names the currency."""
+    return money(minor, currency).removeprefix(f"{currency} ")
 
 
 def _of(look: Look, parcel_id: str) -> tuple[Any, Any, Any]:
@@ -85,7 +90,8 @@ def _timers(look: Look) -> Table | None:
         return None
     table = _table("timers", "service", "timer", "due (trade time)", "left")
     for due, service, name in look.timers:
-        table.add_row(service, name.replace(f"{look.order_id}-", ""), trade_time(due), span(due - look.now) if due > look.now else "due")
+        left = span(due - look.now) if due > look.now else "due"
+        table.add_row(service, name.replace(f"{look.order_id}-", ""), trade_time(due), left)
     return table
 
 
@@ -125,7 +131,7 @@ def as_json(look: Look) -> dict[str, Any]:
         goods, hold, mine = _of(look, parcel_id)
         parcels[parcel_id] = {
             "goods": goods.status if goods else None, "money": hold.status if hold else None,
-            "orders": {"goods": mine.goods, "money": mine.money, "pending": mine.pending, "dispute": mine.dispute} if mine else None,
+            "orders": {name: getattr(mine, name) for name in ("goods", "money", "pending", "dispute")} if mine else None,
             "amounts": {name: getattr(hold, name) for name in _SUMS} if hold else None}
     return {
         "order": look.order_id, "trade_time": look.now.isoformat(), "currency": account.currency if account else None,
@@ -135,5 +141,6 @@ def as_json(look: Look) -> dict[str, Any]:
         "calls": [{"id": c.intent_id, "kind": c.kind, "amount": c.amount, "made_at": c.made_at.isoformat()}
                   for v in look.views.values() for c in v.calls],
         "waiting": [{"service": w.service, "type": w.type, "id": w.id, "waits_for": w.waits_for} for w in look.waiting],
-        "dead_letters": [{"type": e.type, "id": e.id, "reason": e.dead[0], "detail": e.dead[1], "place": e.place} for e in look.dead],
+        "dead_letters": [{"type": e.type, "id": e.id, "reason": e.dead[0], "detail": e.dead[1], "place": e.place}
+                         for e in look.dead],
         "why": why(look)}

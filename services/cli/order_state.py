@@ -65,7 +65,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The whole order. A service that has not heard of it yet has no view; `now` is trade time."""
+    """The whole order. A service that has not heard of it yet has no view; `now` is trade time.
+
+    `records`: how many of it lie on the topics, counted only where no service has heard of it.
+    """
 
     order_id: str
     views: dict[str, View]
@@ -73,6 +76,7 @@ class Look:
     speed: float = 1.0
     waiting: tuple[Waiting, ...] = ()
     dead: list[Event] = field(default_factory=list)
+    records: int = 0
 
     @property
     def known(self) -> bool:

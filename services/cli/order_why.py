@@ -30,6 +30,8 @@ _MONEY_ENDED = {"declined", "voided", "expired", "refunded", "settled", "charged
 
 def why(look: Look) -> list[str]:
     """One sentence for each thing the order waits for; at least one, also when it waits for nothing."""
+    if not look.known and look.records:
+        return ["orders has not taken it up yet; `tradewind status` says whether it runs"]
     if not look.known:
         return ["no service has heard of this order"]
     found = [f"{e.lane} gave up on {e.type} ({e.dead[0]}: {e.dead[1]}): somebody must look at the dead letter {e.place}"
@@ -61,8 +63,8 @@ def _end(orders: Any) -> str:
 
 def _calls(look: Look) -> list[str]:
     view = look.views.get("payments")
-    return [f"the payment provider must answer {c.kind} of {money(c.amount, view.state.currency)} ({c.intent_id}); it is asked until it does"
-            for c in view.calls] if view else []
+    return [f"the payment provider must answer {c.kind} of {money(c.amount, view.state.currency)} ({c.intent_id}); "
+            "it is asked until it does" for c in view.calls] if view else []
 
 
 def _unallocated(look: Look, shipping: Any) -> list[str]:
@@ -134,7 +136,7 @@ def _after_delivery(look: Look, parcel_id: str, mine: Any, hold: Any) -> list[st
     if mine.dispute:
         return [f"the arbiter must decide dispute {mine.dispute}; the timer and the money stand still"]
     if back := _timer(look, "return", parcel_id):
-        return [f"the goods of return {mine.pending[0] if mine.pending else '?'} must come back{_by(look, back)}, else it expires"]
+        return [f"the goods of return {next(iter(mine.pending), '?')} must come back{_by(look, back)}, else it expires"]
     if due := _timer(look, "confirm", parcel_id):
         return [f"the buyer must confirm the receipt{_by(look, due)}, else the timer does"]
     if mine.pending and not (hold and hold.owed):

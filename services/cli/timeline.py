@@ -241,7 +241,8 @@ class Timeline:
         for n, (event, cause) in enumerate(zip(self.events, causes(self.events)), 1):
             told = facts(event, currency)
             name = Text(event.type, style="bold red" if event.dead else _COLOUR[event.lane])
-            lanes = [("✗" if event.dead else "◌" if event.parked else "●") if lane == event.lane else "│" for lane in LANES]
+            mark = "✗" if event.dead else "◌" if event.parked else "●"
+            lanes = [mark if lane == event.lane else "│" for lane in LANES]
             when = [f"+{(event.recorded - began).total_seconds():.3f}s"] if wide else []
             if wide:
                 rest = [name, Text(told), _cause(event, cause), event.place]
