@@ -52,11 +52,14 @@ class Source(Protocol):
 async def audit(settings: Settings, *, live: bool = False, expected_dead_letters: int = 0) -> Report:
     """Audit the system at these settings. `live`: while it runs, so that only what holds at any moment is judged.
     Raises evidence.CannotRead. Waits up to SETTLE_S for what is under way, unless live."""
+    began = time.monotonic()
     try:
         async with Evidence(settings) as evidence:
             if not live:
                 await evidence.settle(SETTLE_S)
-            return await examine(evidence, live=live, expected_dead_letters=expected_dead_letters)
+            report = await examine(evidence, live=live, expected_dead_letters=expected_dead_letters)
+            report.seconds = time.monotonic() - began
+            return report
     except (KafkaError, asyncpg.PostgresConnectionError) as lost:
         raise CannotRead(f"the connection was lost while reading: {lost!r}", settings.bootstrap, "Audit again.") from lost
 

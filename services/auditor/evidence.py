@@ -53,8 +53,8 @@ class Evidence:
         self._letters: list[TopicPartition] = []
         self._databases: dict[str, asyncpg.Connection] = {}
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap, enable_auto_commit=False, auto_offset_reset="none", check_crcs=False, fetch_max_wait_ms=20,
-            max_partition_fetch_bytes=4 << 20, fetch_max_bytes=32 << 20)
+            bootstrap_servers=settings.bootstrap, enable_auto_commit=False, auto_offset_reset="none", check_crcs=False,
+            fetch_max_wait_ms=20, max_partition_fetch_bytes=4 << 20, fetch_max_bytes=32 << 20)
 
     async def __aenter__(self) -> Evidence:
         try:
@@ -64,10 +64,12 @@ class Evidence:
             await self._find_topics()
         except KafkaError as error:
             await self.__aexit__()
-            raise CannotRead(f"Kafka does not answer: {error}", self.settings.bootstrap, "Start it with `tradewind up`.") from error
+            raise CannotRead(f"Kafka does not answer: {error}", self.settings.bootstrap,
+                             "Start it with `tradewind up`.") from error
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
             await self.__aexit__()
-            raise CannotRead(f"a database does not answer: {error}", "TRADEWIND_<SERVICE>_DSN", "Look with `tradewind doctor`.") from error
+            raise CannotRead(f"a database does not answer: {error}", "TRADEWIND_<SERVICE>_DSN",
+                             "Look with `tradewind doctor`.") from error
         except CannotRead:
             await self.__aexit__()
             raise
@@ -151,8 +153,8 @@ class Evidence:
         """service -> order -> the columns of its row, still encoded (see `row_of`)."""
         found = {}
         for service, db in self._databases.items():
-            rows = await db.fetch("SELECT order_id, status, closed, seq, track::text, state::text FROM orders WHERE partition = $1",
-                                  partition)
+            rows = await db.fetch(
+                "SELECT order_id, status, closed, seq, track::text, state::text FROM orders WHERE partition = $1", partition)
             found[service] = {row[0]: tuple(row)[1:] for row in rows}
         return found
 
@@ -185,10 +187,12 @@ class Evidence:
             whole.stock[warehouse, sku] = dict(zip(STOCK_KINDS, counts, strict=True))
         payments = self._databases["payments"]
         whole.strangers = [("the ledger has entries of no order", row[0]) for row in await payments.fetch(
-            "SELECT DISTINCT order_id FROM ledger l WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = l.order_id) LIMIT 1000")]
+            "SELECT DISTINCT order_id FROM ledger l"
+            " WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = l.order_id) LIMIT 1000")]
         # Type bits of pg_trigger: 8 DELETE, 16 UPDATE. 'D' is a trigger that somebody disabled.
         whole.ledger_guarded = await payments.fetchval(
-            "SELECT coalesce(bit_or(tgtype), 0) & 24 = 24 FROM pg_trigger WHERE tgrelid = 'ledger'::regclass AND tgenabled <> 'D'")
+            "SELECT coalesce(bit_or(tgtype), 0) & 24 = 24 FROM pg_trigger"
+            " WHERE tgrelid = 'ledger'::regclass AND tgenabled <> 'D'")
         whole.ends = await self._ends()
         return whole
 

@@ -28,7 +28,8 @@ def has_ended(case: Case) -> Iterator[Verdict]:
         # Papers of a parcel that turned back on its way are never decided about; those of a delivered one are.
         if facts.regime != "domestic" and parcel.goods == "delivered" and parcel.paper not in DECLARATION.terminal:
             open_.append(f"parcel {parcel_id} is delivered, its papers are {parcel.paper}")
-    open_ += [f"the database of {service} has it {row.status!r}, not closed" for service, row in case.rows.items() if not row.closed]
+    open_ += [f"the database of {service} has it {row.status!r}, not closed"
+              for service, row in case.rows.items() if not row.closed]
     last = [f"last: {events[-1]}" for events in story.events.values() if events]
     yield [*open_, *last] if open_ else None
 
