@@ -191,7 +191,7 @@ async def worker(settings: Settings, last: int = signal.SIGTERM) -> AsyncIterato
     """From ready to ended by the signal `last`."""
     ready = settings.data_folder / "views.ready"
     ready.unlink(missing_ok=True)
-    child = views(settings, "worker", TRADEWIND_READY_FILE=str(ready))
+    child = start(settings, "services.console.views", "worker", TRADEWIND_READY_FILE=str(ready))
     try:
         await until(ready.exists, within_s=60)
         yield child
@@ -199,13 +199,13 @@ async def worker(settings: Settings, last: int = signal.SIGTERM) -> AsyncIterato
         assert await processes.stop(child, first=last, grace_s=10)
 
 
-def views(settings: Settings, *command: str, **env: str) -> processes.Child:
-    args = [sys.executable, "-m", "services.console.views", *command]
-    return processes.spawn("views", args, log=settings.data_folder / "views.log", env=settings.child_env(**env))
+def start(settings: Settings, *command: str, **env: str) -> processes.Child:
+    log = settings.data_folder / "views.log"
+    return processes.spawn("views", [sys.executable, "-m", *command], log=log, env=settings.child_env(**env))
 
 
 async def rebuild(settings: Settings) -> int:
-    child = views(settings, "rebuild")
+    child = start(settings, "services.console.rebuild")
     assert await processes.gone(child, 40)
     return child.popen.returncode
 

@@ -1,6 +1,13 @@
-"""Forget everything the views know, so that the next worker reads the topics from their beginning."""
+"""Forget everything the views know, so that the next worker reads the topics from their beginning.
+
+`python -m services.console.rebuild`; no worker may run.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import logging
+import sys
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -9,11 +16,12 @@ from aiokafka.structs import OffsetAndMetadata
 
 from services.console.funnel import SOURCES
 from services.console.topics import APP, MORE
+from services.runtime.settings import Settings
 
 
 class WorkerRuns(Exception):
-    """A worker of the views still runs: it would write its old tables again. Stop it first, for instance with
-    `tradewind down` and then `tradewind up --detach --only ''` (the servers alone)."""
+    """A worker of the views still runs, or was killed within the last 10 seconds: it would write its old tables again.
+    Stop it first, for instance with `tradewind down` and then `tradewind up --detach --only ''` (the servers alone)."""
 
 
 async def forget(bootstrap: str, partitions: int) -> int:
@@ -42,3 +50,18 @@ async def forget(bootstrap: str, partitions: int) -> int:
     finally:
         await admin.close()
     return sum(end - starts[tp] for tp, end in ends.items())
+
+
+def main() -> None:
+    """Exit code 1, with the reason on stderr, when a worker runs."""
+    settings = Settings()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a refused commit is explained below
+    try:
+        gone = asyncio.run(forget(settings.bootstrap, settings.partitions))
+    except WorkerRuns as why:
+        sys.exit(str(why))
+    print(f"{gone} saved records are gone; the next worker starts at the beginning of the topics.")
+
+
+if __name__ == "__main__":
+    main()

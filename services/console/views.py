@@ -1,7 +1,7 @@
 """The views behind `tradewind status --watch`: a Faust app that turns our three event topics into tables.
 
     python -m services.console.views worker     (the same as `faust -A services.console.views worker`)
-    python -m services.console.views rebuild    forget all; the next worker reads the topics from their beginning
+    python -m services.console.rebuild          forget all; the next worker reads the topics from their beginning
 
 http://127.0.0.1:<TRADEWIND_CONSOLE_PORT>/views/funnel and /views/rates[?at=<seconds since 1970>] answer
 with JSON.
@@ -28,7 +28,6 @@ from aiokafka.partitioner import murmur2
 from faust.types import TP
 from faust.web import Request, Response, View
 
-from services.console import rebuild as rebuilding
 from services.console import topics
 from services.console.funnel import OUTCOMES, SOURCES, STAGES, Row, Totals, fact_of, percentile_s
 from services.runtime.settings import Settings
@@ -171,16 +170,6 @@ async def ready() -> None:
     """Runs when the tables are read back."""
     if path := os.environ.get("TRADEWIND_READY_FILE"):
         Path(path).touch()
-
-
-@app.command()
-async def rebuild(self: faust.cli.AppCommand) -> None:
-    """Forget everything; the next worker reads the topics from their beginning. No worker may run."""
-    try:
-        gone = await rebuilding.forget(settings.bootstrap, settings.partitions)
-    except rebuilding.WorkerRuns as why:
-        raise self.UsageError(str(why)) from why
-    self.say(f"{gone} saved records are gone; the next worker starts at the beginning of the topics.")
 
 
 @app.page("/views/funnel")
