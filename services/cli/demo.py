@@ -10,18 +10,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-import asyncpg
 import typer
 
 from services.cli import exits
 from services.cli.output import Output, Refused
-from services.runtime.settings import SERVICES, Settings
+from services.cli.rest import at_rest, stocked
+from services.runtime.settings import Settings
 
 SPEED = 30_000.0
 SHORT_ORDERS = 150
 MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
 SAMPLE = "tests/data/online-retail-sample.csv.gz"
-REST_WITHIN_S = 60.0
 
 
 @dataclass
@@ -97,49 +96,17 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     reading = imports.anchored(reading, file, settings.data_folder, now)
     plan = imports.plan(reading, file, key, settings.seed, SHORT_ORDERS if short else None)
     async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
-        stocked = await publisher.send(inbound_for(shown, batch="demo", time=now))
-        await _applied(settings, stocked)
+        deliveries = await publisher.send(inbound_for(shown, batch="demo", time=now))
+        await stocked(settings, deliveries)
         await publisher.send(place_record(order) for order in shown)
     with _live(out, len(plan.orders) + len(shown)) as show:
         work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now)
         importer, follower, done = await work.run(show, timeout_s=timeout, extra={o.order_id for o in shown})
-        left = await _at_rest(settings)
+        left = await at_rest(settings)
     out.progress("audit")
     report = await audit(settings)
     examples = {scenario_of(o.order_id, settings.seed): o.order_id for o in reversed(shown[:len(SCENARIOS)])}
     return Told(importer, follower, report, await _timelines(settings, examples), done, left, {})
-
-
-async def _applied(settings: Settings, count: int) -> None:
-    """Until shipping has taken in that many deliveries of stock: an order placed before would find none."""
-    conn = await asyncpg.connect(settings.dsn("shipping"))
-    try:
-        while await conn.fetchval("SELECT count(*) FROM orders WHERE status = 'stock'") < count:
-            await asyncio.sleep(0.05)
-    finally:
-        await conn.close()
-
-
-OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed", "parked records": "SELECT count(*) FROM parked",
-        "calls in flight": "SELECT count(*) FROM intents", "unsent events": "SELECT count(*) FROM outbox"}
-
-
-async def _at_rest(settings: Settings) -> list[str]:
-    """Wait until no service has anything open; returns what is left after REST_WITHIN_S."""
-    end = time.monotonic() + REST_WITHIN_S
-    while True:
-        left = []
-        for service in SERVICES:
-            conn = await asyncpg.connect(settings.dsn(service))
-            try:
-                for name, query in OPEN.items():
-                    if count := await conn.fetchval(query):
-                        left.append(f"{service}: {count} {name}")
-            finally:
-                await conn.close()
-        if not left or time.monotonic() > end:
-            return left
-        await asyncio.sleep(0.2)
 
 
 async def _timelines(settings: Settings, examples: dict[str, str]) -> dict[str, list[Any]]:

@@ -1,0 +1,42 @@
+"""Waiting for a running system: until stock has arrived, until nothing is open any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import asyncpg
+
+from services.runtime.settings import SERVICES, Settings
+
+
+async def stocked(settings: Settings, count: int) -> None:
+    """Until shipping has taken in that many deliveries of stock: an order placed before would find none."""
+    conn = await asyncpg.connect(settings.dsn("shipping"))
+    try:
+        while await conn.fetchval("SELECT count(*) FROM orders WHERE status = 'stock'") < count:
+            await asyncio.sleep(0.05)
+    finally:
+        await conn.close()
+
+
+OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed", "parked records": "SELECT count(*) FROM parked",
+        "calls in flight": "SELECT count(*) FROM intents", "unsent events": "SELECT count(*) FROM outbox"}
+
+
+async def at_rest(settings: Settings, within_s: float = 60.0) -> list[str]:
+    """Wait until no service has anything open; returns what is left after within_s."""
+    end = time.monotonic() + within_s
+    while True:
+        left = []
+        for service in SERVICES:
+            conn = await asyncpg.connect(settings.dsn(service))
+            try:
+                for name, query in OPEN.items():
+                    if count := await conn.fetchval(query):
+                        left.append(f"{service}: {count} {name}")
+            finally:
+                await conn.close()
+        if not left or time.monotonic() > end:
+            return left
+        await asyncio.sleep(0.2)
