@@ -33,7 +33,7 @@ def status(
         if watch and as_json:
             out.result(views.watch_json(settings, lambda: look(settings)))
         elif watch:
-            views.watch(settings, lambda: text(look(settings)), sys.stdout.isatty())
+            views.watch(settings, lambda: brief(look(settings)), sys.stdout.isatty())
         else:
             flow = views.Views(settings).ask()
             for line in text(seen) + flow.lines():
@@ -62,13 +62,25 @@ def look(settings: Settings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def text(seen: dict[str, Any]) -> list[str]:
-    """The same in lines for people."""
+def _head(seen: dict[str, Any]) -> list[str]:
     up_for = timedelta(seconds=int(seen["uptime_s"]))
     lines = [f"Tradewind {seen['version']}: {seen['phase']}, up {up_for}, supervisor pid {seen['supervisor']}"]
     if seen["trade_time"]:
         lines.append(f"trade time {seen['trade_time'][:19]}Z, {seen['speed']:g} times as fast as real time")
-    lines += ["", f"  {'process':18}{'pid':>8}  state    restarts"]
+    return lines
+
+
+def brief(seen: dict[str, Any]) -> list[str]:
+    """Few lines, so that the funnel below them fits on a small terminal."""
+    alive = {name: process["alive"] for name, process in seen["processes"].items()}
+    restarts = sum(process["restarts"] for process in seen["processes"].values())
+    dead = ", ".join(name for name, lives in alive.items() if not lives)
+    return [*_head(seen), f"{sum(alive.values())} processes alive, {restarts} restarts" + (f", DEAD: {dead}" if dead else "")]
+
+
+def text(seen: dict[str, Any]) -> list[str]:
+    """The same in lines for people."""
+    lines = [*_head(seen), "", f"  {'process':18}{'pid':>8}  state    restarts"]
     for name, process in seen["processes"].items():
         lines.append(f"  {name:18}{process['pid']:>8}  {'alive' if process['alive'] else 'DEAD ':8} {process['restarts']:>8}")
     return [*lines, "", *(f"  {name:24} {address}" for name, address in seen["addresses"].items())]

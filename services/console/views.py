@@ -17,6 +17,7 @@ more thing to install and its files one more to lose.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter, OrderedDict
@@ -33,8 +34,10 @@ from services.console.funnel import OUTCOMES, SOURCES, STAGES, Row, Totals, fact
 from services.runtime.settings import Settings
 
 MAX_OPEN, MAX_ENDED = 500_000, 100_000
-BATCH_MAX, BATCH_S = 2_000, 0.25
+BATCH_MAX, BATCH_S = 2_000, 0.5
 _TOTALS = b"totals"
+# Faust warns whenever a batch writes more than 100 rows, and then waits until they are sent: as it should.
+logging.getLogger("faust.transport.producer").setLevel(logging.ERROR)
 
 settings = Settings()
 
