@@ -39,13 +39,23 @@ class Command(BaseModel):
 
 
 class Part(BaseModel):
-    """A value inside a message; as tolerant as the message around it allows."""
+    """A value inside an event, as tolerant as the event."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class LineQuantity(Part):
-    """So many units of one order line."""
+class CommandPart(Part):
+    """A value inside a command, as strict as the command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LineUnits(Part):
+    """So many units of one order line, as an event tells it."""
 
     line_no: LineNo
     quantity: Quantity
+
+
+class LineQuantity(LineUnits, CommandPart):
+    """So many units of one order line, as a command asks for it."""

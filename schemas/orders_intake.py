@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.model import Command, Country, Currency, Id, LineNo, LineQuantity, Minor, Part, Quantity, Sku, Text, Time
+from schemas.model import Command, CommandPart, Country, Currency, Id, LineNo, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.parties import SealedParty
 
 
-class OrderLine(Part):
+class OrderLine(CommandPart):
     """One line of an order. `amount` is what the buyer pays for the whole line, before freight and tax."""
 
     line_no: LineNo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.model import Country, Currency, Event, Id, LineQuantity, Minor, Part, Quantity, Regime, Sku, Text, Time
+from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
 
 
 class PlacedLine(Part):
@@ -54,7 +54,7 @@ class CommandRefused(Event):
 
 class CancellationRequested(Event):
     cancellation_id: str
-    lines: list[LineQuantity] | None = None
+    lines: list[LineUnits] | None = None
     reason: Text = ""
 
 
@@ -68,7 +68,7 @@ class ReturnRequested(Event):
 
     return_id: str
     parcel_id: str
-    lines: list[LineQuantity] | None = None
+    lines: list[LineUnits] | None = None
     reason: Text = ""
 
 
@@ -96,7 +96,7 @@ class RefundGranted(Event):
 
     grant_id: str
     parcel_id: str
-    lines: list[LineQuantity] | None = None
+    lines: list[LineUnits] | None = None
     amount: Minor | None = None
     reason: Text = ""
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import Field
 from typing import Annotated
 
-from schemas.model import Id, Part
+from schemas.model import CommandPart, Id, Part
 
 
 class Person(Part):
@@ -30,7 +30,7 @@ class Person(Part):
     identity_no: Annotated[str, Field(max_length=40)] = ""
 
 
-class SealedParty(Part):
+class SealedParty(CommandPart):
     token: Id
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     sealed: Annotated[str, Field(max_length=4000, description="base64: 12 bytes of nonce, then the ciphertext")]

@@ -6,7 +6,7 @@ know nothing else about why goods did not arrive.
 
 from __future__ import annotations
 
-from schemas.model import Country, Currency, Event, LineQuantity, Minor, Part, Regime, Text
+from schemas.model import Country, Currency, Event, LineUnits, Minor, Part, Regime, Text
 
 
 class ParcelLine(Part):
@@ -34,7 +34,7 @@ class ParcelsAllocated(Event):
     currency: Currency
     total: Minor
     parcels: list[ParcelPlan]
-    unfilled: list[LineQuantity] = []
+    unfilled: list[LineUnits] = []
 
 
 class AllocationFailed(Event):
@@ -94,13 +94,13 @@ class ParcelPacked(ParcelEvent):
 
 
 class ParcelShortPicked(ParcelEvent):
-    lines: list[LineQuantity]
+    lines: list[LineUnits]
     refund: Minor
 
 
 class ParcelLinesCancelled(ParcelEvent):
     cancellation_id: str
-    lines: list[LineQuantity]
+    lines: list[LineUnits]
     refund: Minor
 
 
@@ -210,7 +210,7 @@ class ReturnAuthorised(ParcelEvent):
 
 class ReturnReceived(ParcelEvent):
     return_id: str
-    lines: list[LineQuantity]
+    lines: list[LineUnits]
     refund: Minor
 
 

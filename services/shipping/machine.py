@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL, Answer, deadlines
-from schemas.model import LineQuantity
+from schemas.model import LineUnits
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, NotYet, Stale, earliest
 from services.shipping.allocation import Content, Document, Line, Wanted, allocate
 from services.shipping.storage import StockMove
@@ -222,7 +222,7 @@ def _reserve(work: _Work, found: Any) -> None:
             lines=_lines(content), amount=content.amount))
     work.arm("reservation", "reservation")
     work.emit(out.ParcelsAllocated, currency=wanted.currency, total=sum(p.amount for p in plans), parcels=plans,
-              unfilled=[LineQuantity(line_no=line.line_no, quantity=units) for line, units in found.missing])
+              unfilled=[LineUnits(line_no=line.line_no, quantity=units) for line, units in found.missing])
 
 
 def _lines(content: Content) -> list[out.ParcelLine]:
@@ -364,8 +364,8 @@ def _decline(work: _Work, parcel_id: str, cancellation_id: str, reason: str) -> 
         work.emit(out.CancellationDeclined, parcel_id=parcel_id, cancellation_id=cancellation_id, reason=reason)
 
 
-def _units(taken: list[tuple[Line, int]]) -> list[LineQuantity]:
-    return [LineQuantity(line_no=line.line_no, quantity=units) for line, units in taken]
+def _units(taken: list[tuple[Line, int]]) -> list[LineUnits]:
+    return [LineUnits(line_no=line.line_no, quantity=units) for line, units in taken]
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------
