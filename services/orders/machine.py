@@ -139,8 +139,8 @@ def _confirm(order: Order, document: Document, incoming: Incoming, now: datetime
         return NotYet("ParcelDelivered")
     if parcel.goods != "delivered":
         return _refuse(order, incoming, "not_delivered", f"the parcel is {parcel.goods}")
-    if parcel.confirmed:
-        return Stale("confirmed before")
+    if parcel.confirmed or ORDER.answer(order.status, "ReceiptConfirmed")[0] is not Answer.APPLIED:
+        return Stale("confirmed before, or the money has gone another way")
     if parcel.dispute:
         return _refuse(order, incoming, "in_dispute", "the arbiter decides about this parcel now")
     return Decision(order, _confirmed(order, parcel_id, "buyer"))

@@ -95,14 +95,3 @@ def save(path: Path, clock: Clock, *, stopped: bool) -> None:
     """Note how far trade time has come. The supervisor alone does so, every SAVE_EVERY_S seconds and at its end."""
     stored = read_json(path) or {"origin_real": clock.anchor_real.isoformat(), "origin_trade": clock.anchor_trade.isoformat()}
     write_json(path, stored | {"trade_at": clock.now().isoformat(), "speed": clock.speed, "stopped": stopped})
-
-
-def running(path: Path) -> Clock:
-    """The clock of a system that runs on this folder, for commands beside it: right to about a second of real time.
-
-    Without a file (servers elsewhere, speed 1) trade time is real time."""
-    stored = read_json(path)
-    if stored is None:
-        return Clock.real()
-    saved = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return Clock(saved, datetime.fromisoformat(stored["trade_at"]), stored["speed"])

@@ -23,6 +23,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.partitioner import murmur2
 
 from services.runtime.clock import Clock
+from schemas.topics import REPORT
 from services.runtime.settings import Settings
 from services.simulators.agenda import Agenda, Options, Said, encode, interests, journal_line
 from services.simulators.journal import Journal
@@ -60,6 +61,8 @@ class _Session(ConsumerRebalanceListener):
             fetch_min_bytes=FETCH_BYTES if linger_ms else 1, fetch_max_wait_ms=linger_ms or 100)
         try:
             await self.producer.start()
+            # Every topic has the same number; asked for once, because the producer's cache forgets topics it does not use.
+            self.partitions = len(await self.producer.partitions_for(REPORT.name))
             await self.consumer.start()
             self.consumer.subscribe(sorted({topic for topic, _ in interests(options.roles)}), listener=self)
             while not self.stop.is_set():
@@ -122,7 +125,7 @@ class _Session(ConsumerRebalanceListener):
         self.agenda.counts["said"] += len(said)
 
     def _partition_of(self, topic: str, key: bytes) -> int:
-        return (murmur2(key) & 0x7FFFFFFF) % len(self.producer._metadata.partitions_for_topic(topic))
+        return (murmur2(key) & 0x7FFFFFFF) % self.partitions
 
     async def _commit(self) -> None:
         held = self.consumer.assignment()
