@@ -74,16 +74,17 @@ async def test_faust_commits_what_was_never_handled(kafka, tmp_path, mode):
 
     async with process("faust", WORKER, tmp_path, **env) as faust:
         if mode == "killed":
-            await until(lambda: past(AT + 1), every_s=0.1)  # while the event in trouble is still being handled
+            await until(lambda: past(AT + 1), within_s=60, every_s=0.1)  # while the event in trouble is still being handled
             faust.signal(signal.SIGKILL)
             assert await processes.gone(faust, 5)
             again = process("faust-again", WORKER, tmp_path, **env)
         else:
-            again = nullcontext()  # Faust starts its agent again by itself
+            again = nullcontext()  # Faust starts its agent again by itself, and loses what the old one had buffered
+            await until(lambda: past(EVENTS), within_s=60, every_s=0.1)
         async with again:
             await send(kafka, [record(of, Add(order_id=ORDER, text="last"))])
-            await until(lambda: handled.exists() and "last" in handled.read_text().splitlines())
-            await until(lambda: past(EVENTS + 1), every_s=0.1)
+            await until(lambda: handled.exists() and "last" in handled.read_text().splitlines(), within_s=60)
+            await until(lambda: past(EVENTS + 1), within_s=60, every_s=0.1)
     lost = set(texts()) - set(handled.read_text().splitlines())
     print(f"{mode}: Faust lost {len(lost)} of {EVENTS}")
     assert TROUBLE in lost, "Faust lost nothing: look at docs/decisions/0001 again"
@@ -110,10 +111,10 @@ async def test_the_partition_owner_loses_nothing(kafka, postgres, tmp_path, trou
                 await conn.execute("SELECT pg_terminate_backend($1)", stuck)
             await lock.rollback()
             if trouble == "raising":  # the same process goes on by itself
-                applied = await until(lambda: all_applied(conn))
+                applied = await until(lambda: all_applied(conn), within_s=60)
         if trouble == "killed":
             async with running(of, dsn, kafka, 1):
-                applied = await until(lambda: all_applied(conn))
+                applied = await until(lambda: all_applied(conn), within_s=60)
     finally:
         await conn.close()
     assert applied == Counter(texts()), "each exactly once"
