@@ -6,7 +6,9 @@ Every test gets fresh databases; topics are shared by a session, so tests use or
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +17,7 @@ import asyncpg
 import pytest
 
 from services.runtime.local import LocalKafka, LocalPostgres
+from services.runtime.local_kafka import brokers
 from services.runtime.processes import free_port
 from services.runtime.settings import Settings
 
@@ -37,10 +40,13 @@ async def kafka(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) ->
         yield given
         return
     if _docker_has(KAFKA_IMAGE):
-        from testcontainers.community.kafka import KafkaContainer
-
-        with KafkaContainer(KAFKA_IMAGE).with_kraft() as container:
-            yield container.get_bootstrap_server()
+        port = free_port()
+        with _kafka_container(port):
+            bootstrap, end = f"127.0.0.1:{port}", time.monotonic() + 60
+            while not await brokers(bootstrap):
+                assert time.monotonic() < end, "Kafka's container does not answer"
+                await asyncio.sleep(0.1)
+            yield bootstrap
         return
     local = LocalKafka(tmp_path_factory.mktemp("kafka"), free_port(2), cache=cache_folder)
     await local.start()
@@ -84,6 +90,22 @@ async def postgres(postgres_server: str | LocalPostgres) -> AsyncIterator[MakeDb
     yield make_db
     if isinstance(postgres_server, LocalPostgres):
         await postgres_server.stop()
+
+
+def _kafka_container(port: int):
+    """Apache's own image, which testcontainers' Kafka module (made for Confluent's) does not start."""
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
+    for name, value in {
+        "NODE_ID": "1", "PROCESS_ROLES": "broker,controller", "CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://:9093", "ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "CONTROLLER_QUORUM_VOTERS": "1@localhost:9093", "OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "GROUP_INITIAL_REBALANCE_DELAY_MS": "0", "AUTO_CREATE_TOPICS_ENABLE": "false",
+    }.items():  # fmt: skip
+        container = container.with_env(f"KAFKA_{name}", value)
+    return container
 
 
 def _docker_has(image: str) -> bool:
