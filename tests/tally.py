@@ -142,6 +142,11 @@ def record(of: Spec, message, number: int = 0, id: str = "") -> Raw:
                tuple(headers_of(envelope, dataschema_of(topic, name))))
 
 
+def opening(*texts: str) -> list:
+    """An order A and facts about it."""
+    return [Open(order_id="A"), *(Fact(order_id="A", text=text) for text in texts)]
+
+
 # -- on a real Kafka and PostgreSQL -----------------------------------------------------------------------------------
 
 
@@ -274,6 +279,12 @@ class Place:
     async def offsets(self, partition: int = 0) -> dict[str, int]:
         rows = await self.query("SELECT offsets::text FROM partitions WHERE partition = $1", partition)
         return json.loads(rows[0][0])
+
+    async def is_at(self, offsets: dict[str, int], partition: int = 0) -> bool:
+        return await self.offsets(partition) == offsets
+
+    async def is_sent(self) -> bool:
+        return await self.outbox() == []
 
     async def set_offsets(self, offsets: dict[str, int]) -> None:
         await self.query("UPDATE partitions SET offsets = $1::text::jsonb", json.dumps(offsets))
