@@ -17,7 +17,7 @@ from services.cli.output import Output, Refused
 from services.cli.rest import at_rest, stocked
 from services.runtime.settings import Settings
 
-SPEED = 30_000.0
+SPEED = 24_000.0
 SHORT_ORDERS = 150
 MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
 SAMPLE = "tests/data/online-retail-sample.csv.gz"

@@ -105,4 +105,5 @@ def _console() -> Any:
     # rich obeys NO_COLOR and leaves colours out where stdout is no terminal.
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    watched = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not watched, width=None if watched else 120)

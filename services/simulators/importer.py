@@ -24,12 +24,12 @@ from services.runtime.processes import read_json, write_json
 from services.simulators.edge import Publisher, Record, inbound_for, place_record, record_of
 from services.simulators.follow import Follower
 from services.simulators.retail_orders import Order, Reading, Undo, shifted
-from services.simulators.scenario import payment_token_of, scenario_of
+from services.simulators.scenario import SCENARIOS, payment_token_of, scenario_of
 
 MERCHANT = "uk-gifts"
 CURRENCY, ORIGIN = "GBP", "GB"
 PLACE_CHUNK = 50
-UNPAID_MAX = 100
+UNPAID_MAX = 150
 SHORT_SKUS_PERMILLE = 3  # of the SKUs, so many have less on the shelf than the file sold
 WATCHED = frozenset({"ParcelsAllocated", "ParcelDelivered", "ReturnReceived", "GrantPriced", "CommandRefused",
                      "PaymentPartiallyRefunded", "PaymentRefunded", "OrderCompleted", "OrderCancelled", "OrderRejected",
@@ -169,7 +169,7 @@ class Importer:
 
     def _over(self, order_id: str) -> bool:
         story = self.follower.stories.get(order_id)
-        return story is not None and story.end in ("cancelled", "rejected")
+        return story is not None and bool(story.end)  # what was not delivered by then never will be
 
     def _ask(self, order_id: str, kind: str, parcel_id: str) -> None:
         """The part of each wish that is in this parcel becomes a command of its own."""
@@ -230,9 +230,11 @@ class Plan:
 
 def plan(reading: Reading, path: Path, key: bytes, seed: int, limit: int | None = None) -> Plan:
     """`limit`: only the first so many orders (and what undoes them)."""
-    kept = reading.orders[:limit]
+    kept = list(reading.orders[:limit])
     names = {order.invoice_no for order in kept}
     wishes = wishes_of(undo for undo in reading.undos if undo.invoice_no in names)
+    # Those that will wait for a deadline of the trade go first: the others do their work meanwhile.
+    kept.sort(key=lambda order: SCENARIOS[scenario_of(order_id_of(order.invoice_no), seed)].fast)
     return Plan(reading, [place_order(order, key, seed) for order in kept], wishes, f"{path.name}:{limit or 'all'}")
 
 
