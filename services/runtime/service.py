@@ -19,7 +19,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from services.runtime import storage
 from services.runtime.batch import Spec
 from services.runtime.clock import Clock
-from services.runtime.owner import TRANSIENT, Owner, Submit
+from services.runtime.owner import TRANSIENT, Owner
 
 log = logging.getLogger(__name__)
 
