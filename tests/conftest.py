@@ -108,6 +108,10 @@ def _kafka_container(port: int):
     return container
 
 
+# Its helper image need not be there; the containers are stopped by the fixtures themselves.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+
 def _docker_has(image: str) -> bool:
     """Whether a Docker engine answers and has the image, or can pull it."""
     import docker
