@@ -30,6 +30,7 @@ MERCHANT = "uk-gifts"
 CURRENCY, ORIGIN = "GBP", "GB"
 PLACE_CHUNK = 50
 UNPAID_MAX = 150
+PACE_S_MAX = 60.0
 SHORT_SKUS_PERMILLE = 3  # of the SKUs, so many have less on the shelf than the file sold
 WATCHED = frozenset({"ParcelsAllocated", "ParcelDelivered", "ReturnReceived", "GrantPriced", "CommandRefused",
                      "PaymentPartiallyRefunded", "PaymentRefunded", "OrderCompleted", "OrderCancelled", "OrderRejected",
@@ -124,13 +125,18 @@ class Importer:
         self.stocked: Counter[str] = Counter()
 
     def follow(self, wishes: Iterable[Wish]) -> None:
+        """Take on what the file cancels, before its orders are placed: some are delivered while others still wait."""
         for wish in wishes:
-            if wish.kind == "cancel":
+            self.waiting[wish.order_id].append(wish)
+
+    def placed(self, order_ids: Iterable[str]) -> None:
+        """These orders stand on the topic: what is cancelled within a day is cancelled now."""
+        for order_id in order_ids:
+            for wish in [w for w in self.waiting.get(order_id, ()) if w.kind == "cancel"]:
+                self.waiting[order_id].remove(wish)
                 lines = [LineQuantity(line_no=n, quantity=q) for n, q in sorted(wish.lines.items())]
-                self._say(wish.id, CancelOrder(order_id=wish.order_id, lines=lines, reason="cancelled in the file"))
+                self._say(wish.id, CancelOrder(order_id=order_id, lines=lines, reason="cancelled in the file"))
                 self.outcomes["cancel asked"] += 1
-            else:
-                self.waiting[wish.order_id].append(wish)
 
     @property
     def pending(self) -> int:
@@ -259,17 +265,26 @@ class Import:
             # An order that is placed before its stock arrived would find none.
             await follower.until(lambda: all(importer.stocked[r.message.order_id] >= r.message.quantity for r in inbound),
                                  timeout_s=timeout_s)
-            for start in range(0, len(self.plan.orders), PLACE_CHUNK):
-                await publisher.send(place_record(order) for order in self.plan.orders[start:start + PLACE_CHUNK])
-                # On a clock that runs ahead, an order that queues behind thousands loses its reservation meanwhile.
-                placed = min(start + PLACE_CHUNK, len(self.plan.orders))
-                await follower.until(lambda: placed - self._got_on(follower) < UNPAID_MAX, lambda: each(importer, follower), 60)
             importer.follow(self.plan.wishes)
-            await importer.flush()
+            for start in range(0, len(self.plan.orders), PLACE_CHUNK):
+                chunk = self.plan.orders[start:start + PLACE_CHUNK]
+                await publisher.send(place_record(order) for order in chunk)
+                importer.placed(order.order_id for order in chunk)
+                await self._paced(importer, follower, each, start + len(chunk))
             done = not wait
             if wait:
                 done = await self._to_the_end(importer, follower, each, timeout_s, len(self.ids | set(extra)))
             return importer, follower, done
+
+    async def _paced(self, importer: Importer, follower: Follower, each: Callable, placed: int) -> None:
+        """On a clock that runs ahead, an order that queues behind thousands loses its reservation meanwhile: wait until
+        most of those placed are paid. Not for ever: a provider may be down."""
+        end = monotonic() + PACE_S_MAX
+        await importer.flush()
+        while placed - self._got_on(follower) > UNPAID_MAX and monotonic() < end:
+            await follower.read()
+            await importer.flush()
+            each(importer, follower)
 
     def _got_on(self, follower: Follower) -> int:
         """Orders of the plan that are paid, or at their end without."""
