@@ -15,8 +15,9 @@ from schemas.model import LineQuantity
 from schemas.orders_order import DisputeOpened, OrderCompleted
 from schemas.payments_payment import ManualPayoutRequested, PaymentHeld
 from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
-from services.runtime.decision import Intent
-from tests.simulation import World, order
+from services.orders import machine as orders
+from services.runtime.decision import Incoming, Intent, NotYet
+from tests.simulation import KEY, START, World, order
 
 
 class Outside:
@@ -446,3 +447,15 @@ def test_any_interleaving_with_repetitions_ends_the_same(seed):
     for party in world.parties.values():
         assert party.entries["A1"].state.closed and not party.entries["A1"].parked
     assert world.state("orders").status == "completed" and world.dead == []
+
+
+@pytest.mark.parametrize("command", [
+    ask.ConfirmReceipt(order_id="A1", parcel_id="P1"), ask.RequestReturn(order_id="A1"),
+    ask.RequestReturn(order_id="A1", parcel_id="P1"), ask.GrantRefund(order_id="A1", amount=1),
+    ask.OpenDispute(order_id="A1", parcel_id="P1")])
+@pytest.mark.parametrize("status, money", [("allocated", "open"), ("authorised", "authorised")])
+def test_orders_may_hear_of_the_delivery_before_the_money(command, status, money):
+    """Two topics: after a restart one of them may be far ahead. What the buyer asks for waits, it is not dropped."""
+    placed = orders.Order("A1", status, parcels={"P1": orders.Parcel(goods="delivered", money=money, delivered_at=START)})
+    incoming = Incoming(type(command).__name__, "c1", "/storefront", 0, START, command)
+    assert orders.decide(placed, orders.Document({1: 2}), incoming, KEY, START) == NotYet("PaymentHeld")

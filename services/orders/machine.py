@@ -139,8 +139,11 @@ def _confirm(order: Order, document: Document, incoming: Incoming, now: datetime
         return NotYet("ParcelDelivered")
     if parcel.goods != "delivered":
         return _refuse(order, incoming, "not_delivered", f"the parcel is {parcel.goods}")
-    if parcel.confirmed or ORDER.answer(order.status, "ReceiptConfirmed")[0] is not Answer.APPLIED:
+    answer = ORDER.answer(order.status, "ReceiptConfirmed")[0]
+    if parcel.confirmed or order.closed or answer is Answer.STALE:
         return Stale("confirmed before, or the money has gone another way")
+    if answer is Answer.NOT_YET:
+        return NotYet("PaymentHeld")  # goods and money are told on two topics: the delivery may be known first
     if parcel.dispute:
         return _refuse(order, incoming, "in_dispute", "the arbiter decides about this parcel now")
     return Decision(order, _confirmed(order, parcel_id, "buyer"))
@@ -434,6 +437,8 @@ def _delivered_parcels(order: Order, incoming: Incoming, several: bool) -> list[
     if not order.closed and (not order.parcels or any(
             p.goods == "open" for k, p in order.parcels.items() if named in (None, k))):
         return NotYet("ParcelDelivered")
+    if any(p.goods == "delivered" and p.money in ("open", "authorised") for k, p in order.parcels.items() if named in (None, k)):
+        return NotYet("PaymentHeld")  # shipped goods are paid for; that event is on its way here
     chosen = [k for k, p in order.parcels.items() if named in (None, k)
               and p.goods == "delivered" and p.money in ("held", "settled", "recovered")]
     if not chosen:
