@@ -30,6 +30,7 @@ from services.simulators.edge import Publisher
 
 WARM_UP = 0.1
 IN_FLIGHT = 3_000
+TUNED = {"partitions": 2, "linger_ms": 40}
 HALF_SECONDS, HALF_ORDERS_MAX = 10.0, 20_000
 DISK_BYTES, DISK_BYTES_PER_ORDER = 6_000_000_000, 50_000
 
@@ -60,9 +61,12 @@ class Plan:
 
 
 def own_settings(settings: Settings) -> Settings:
-    """A system of its own below the data folder, on local servers, at the speed of real time."""
+    """A system of its own below the data folder, on local servers, at the speed of real time.
+
+    One instance a service has nothing to spread, so two partitions and fuller fetches unless the settings say otherwise."""
+    tuned = {name: value for name, value in TUNED.items() if name not in settings.model_fields_set}
     local = {name: None for name in ("bootstrap_servers", "orders_dsn", "payments_dsn", "shipping_dsn", "provider_url")}
-    return settings.model_copy(update=local | {
+    return settings.model_copy(update=local | tuned | {
         "data_folder": settings.data_folder / "bench", "provider": "inprocess", "speed": 1.0, "log_level": "WARNING"})
 
 
@@ -126,7 +130,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
         gc.enable()
         reader.close()
         path.unlink(missing_ok=True)
-    return figures | {"mix": mix.as_dict(), "seed": plan.seed, "versions": _versions(),
+    return figures | {"partitions": settings.partitions, "linger_ms": settings.linger_ms, "mix": mix.as_dict(), "seed": plan.seed, "versions": _versions(),
                       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
 
 
