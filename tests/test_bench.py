@@ -104,7 +104,8 @@ def test_nothing_is_left_running(figures: dict, environment: dict[str, str]) -> 
 
 
 def test_the_audit_of_what_it_left_is_clean(figures: dict, environment: dict[str, str]) -> None:
-    left = environment | {"TRADEWIND_DATA_FOLDER": str(Path(environment["TRADEWIND_DATA_FOLDER"]) / "bench")}
+    left = environment | {"TRADEWIND_DATA_FOLDER": str(Path(environment["TRADEWIND_DATA_FOLDER"]) / "bench"),
+                          "TRADEWIND_PARTITIONS": str(figures["partitions"])}
     code, line, error = tradewind(left, "up", "--detach", "--only", "")
     assert code == exits.OK, error
     try:
