@@ -19,6 +19,7 @@ import typer
 
 from services.cli import exits
 from services.cli.output import Output, Refused
+from services.cli.rest import left_open
 from services.runtime.processes import NotReady
 from services.runtime.settings import SERVICES, Settings
 
@@ -231,20 +232,14 @@ class Campaign:
             await asyncio.sleep(0.25)
 
     async def _left(self) -> list[str]:
-        counts = {"open orders": "orders WHERE NOT closed AND status <> 'stock'", "parked records": "parked",
-                  "calls in flight": "intents", "unsent events": "outbox"}
-        left = []
-        for service in SERVICES:
-            conn = await asyncpg.connect(self.settings.dsn(service))
-            try:
-                known = await conn.fetchval("SELECT count(*) FROM orders")
-                if service == "orders" and known < self.told.orders:
-                    left.append(f"orders: {self.told.orders - known} not read yet")
-                for name, table in counts.items():
-                    if count := await conn.fetchval(f"SELECT count(*) FROM {table}"):
-                        left.append(f"{service}: {count} {name}")
-            finally:
-                await conn.close()
+        left = await left_open(self.settings)
+        conn = await asyncpg.connect(self.settings.dsn("orders"))
+        try:
+            known = await conn.fetchval("SELECT count(*) FROM orders")
+        finally:
+            await conn.close()
+        if known < self.told.orders:
+            left.append(f"orders: {self.told.orders - known} not read yet")
         return left
 
 

@@ -27,16 +27,20 @@ OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed", "parked r
 async def at_rest(settings: Settings, within_s: float = 60.0) -> list[str]:
     """Wait until no service has anything open; returns what is left after within_s."""
     end = time.monotonic() + within_s
-    while True:
-        left = []
-        for service in SERVICES:
-            conn = await asyncpg.connect(settings.dsn(service))
-            try:
-                for name, query in OPEN.items():
-                    if count := await conn.fetchval(query):
-                        left.append(f"{service}: {count} {name}")
-            finally:
-                await conn.close()
-        if not left or time.monotonic() > end:
-            return left
+    while (left := await left_open(settings)) and time.monotonic() <= end:
         await asyncio.sleep(0.2)
+    return left
+
+
+async def left_open(settings: Settings) -> list[str]:
+    """What each service still has open, in words; empty at rest."""
+    left = []
+    for service in SERVICES:
+        conn = await asyncpg.connect(settings.dsn(service))
+        try:
+            for name, query in OPEN.items():
+                if count := await conn.fetchval(query):
+                    left.append(f"{service}: {count} {name}")
+        finally:
+            await conn.close()
+    return left
