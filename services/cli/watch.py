@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from iso4217 import Currency
 
 from services.runtime.settings import Settings
 
@@ -88,11 +87,9 @@ def _ends(funnel: dict[str, Any], rates: dict[str, Any]) -> list[str]:
 
 def money(held: dict[str, int]) -> str:
     """Minor units by currency, as people write them: `GBP 1,234.50, JPY 900`."""
-    def one(code: str, amount: int) -> str:
-        digits = Currency(code).exponent or 0
-        return f"{code} {amount / 10**digits:,.{digits}f}"
+    from services.cli.timeline import money as one  # only when there is something to show: it loads a broker's client
 
-    return ", ".join(one(code, amount) for code, amount in held.items()) or "none"
+    return ", ".join(one(amount, code) for code, amount in held.items()) or "none"
 
 
 def duration(seconds: float | None) -> str:
