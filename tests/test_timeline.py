@@ -21,7 +21,7 @@ from services.orders import machine as orders
 from services.payments import machine as payments
 from services.runtime.batch import Spec
 from services.runtime.decision import TIMER, Incoming
-from services.shipping import machine as shipping
+from services.shipping import shipment as shipping
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KEY = bytes(range(32))

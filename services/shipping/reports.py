@@ -1,0 +1,180 @@
+"""What warehouses, carriers and customs report of a parcel, from packing to the door or back."""
+
+from __future__ import annotations
+
+from schemas import shipping_shipment as out
+from schemas.lifecycle import PARCEL, Answer
+from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping.shipment import Work, line_units
+from services.shipping.undoing import decline
+
+
+def reported(event: str):
+    """A handler for a report that becomes `event` of its parcel, where the table allows it."""
+    def decorate(act):
+        def handle(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+            s, parcel_id = work.shipment, incoming.data.parcel_id
+            parcel = s.parcels.get(parcel_id)
+            if parcel is None:
+                if not s.parcels and not s.closed:
+                    return NotYet("ParcelsAllocated")
+                raise Impossible("unknown_parcel", f"the order has {sorted(s.parcels)}, not {parcel_id!r}")
+            answer, to = PARCEL[s.regime].answer(parcel.status, event)
+            if answer is Answer.NOT_YET:
+                return NotYet(f"a parcel state that allows {event}")
+            if answer is Answer.STALE:
+                return Stale(f"{event} for a parcel that is {parcel.status}")
+            before, parcel.status = parcel.status, to
+            if f"lost:{parcel_id}" in s.timers:
+                work.arm(f"lost:{parcel_id}", "lost")  # a scan: it is not lost yet
+            return act(work, incoming.data, parcel_id, parcel, before)
+        return handle
+    return decorate
+
+
+def plain(event: str, model: type):
+    @reported(event)
+    def act(work, report, parcel_id, parcel, before):
+        work.emit(model, parcel_id=parcel_id)
+    return act
+
+
+@reported("ParcelPacked")
+def packed(work, report, parcel_id, parcel, before):
+    work.move(parcel_id, "consume")
+    work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
+              regime=work.shipment.regime)
+
+
+@reported("ParcelShortPicked")
+def short_picked(work, report, parcel_id, parcel, before):
+    taken, refund = work.cut(parcel_id, [(line.line_no, line.quantity) for line in report.lines])
+    if not taken:
+        raise Impossible("unknown_line", "none of the lines is in the parcel")
+    # The units were counted on the shelf but are not there: neither reserved nor in stock any more.
+    work.move(parcel_id, "shrink", taken)
+    if any(units for _, units in work.left(parcel_id)):
+        work.emit(out.ParcelShortPicked, parcel_id=parcel_id, lines=line_units(taken), refund=refund)
+    else:
+        work.step(parcel, "ParcelCancelled")
+        parcel.reason, parcel.undone = "short_pick", True
+        work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund)
+
+
+@reported("ParcelCancelled")
+def packing_rejected(work, report, parcel_id, parcel, before):
+    work.move(parcel_id, "restock" if before == "packed" else "release")
+    parcel.reason = "packing_rejected"
+    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="packing_rejected", refund=work.undo(parcel_id))
+
+
+@reported("ParcelHandedOver")
+def handed_over(work, report, parcel_id, parcel, before):
+    work.arm(f"lost:{parcel_id}", "lost")
+    work.emit(out.ParcelHandedOver, parcel_id=parcel_id, carrier=report.carrier, tracking_no=report.tracking_no,
+              destination=work.document.destination, regime=work.shipment.regime)
+
+
+@reported("ParcelArrived")
+def arrived(work, report, parcel_id, parcel, before):
+    work.emit(out.ParcelArrived, parcel_id=parcel_id, destination=work.document.destination)
+
+
+@reported("CustomsPresented")
+def presented(work, report, parcel_id, parcel, before):
+    work.arm(f"customs:{parcel_id}", "customs")
+    work.emit(out.CustomsPresented, parcel_id=parcel_id, destination=work.document.destination)
+
+
+@reported("CustomsHeld")
+def customs_held(work, report, parcel_id, parcel, before):
+    work.emit(out.CustomsHeld, parcel_id=parcel_id, reason=report.reason)
+
+
+@reported("CustomsReleased")
+def customs_released(work, report, parcel_id, parcel, before):
+    work.disarm(f"customs:{parcel_id}")
+    work.emit(out.CustomsReleased, parcel_id=parcel_id)
+
+
+@reported("CustomsRefused")
+def customs_refused(work, report, parcel_id, parcel, before):
+    refuse_at_customs(work, parcel_id, report.reason)
+
+
+def refuse_at_customs(work: Work, parcel_id: str, reason: str) -> None:
+    work.disarm(f"customs:{parcel_id}")
+    work.shipment.parcels[parcel_id].reason = "customs_refused"
+    work.emit(out.CustomsRefused, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
+
+
+@reported("DeliveryFailed")
+def delivery_failed(work, report, parcel_id, parcel, before):
+    parcel.attempts += 1
+    work.emit(out.DeliveryFailed, parcel_id=parcel_id, attempt=parcel.attempts, reason=report.reason)
+    if parcel.attempts >= 3:
+        work.step(parcel, "ParcelAtPickup")
+        work.disarm(f"lost:{parcel_id}")
+        work.arm(f"pickup:{parcel_id}", "pickup")
+        work.emit(out.ParcelAtPickup, parcel_id=parcel_id)
+
+
+@reported("ParcelDelivered")
+def delivered(work, report, parcel_id, parcel, before):
+    work.disarm(f"lost:{parcel_id}", f"pickup:{parcel_id}")
+    if parcel.intercept:
+        decline(work, parcel_id, parcel.intercept, "delivered before it could be stopped")
+        parcel.intercept = ""
+    work.emit(out.ParcelDelivered, parcel_id=parcel_id)
+
+
+@reported("ParcelReturning")
+def intercepted(work, report, parcel_id, parcel, before):
+    parcel.intercept = ""
+    send_back(work, parcel_id, "cancelled")
+
+
+def send_back(work: Work, parcel_id: str, reason: str) -> None:
+    work.disarm(f"customs:{parcel_id}", f"pickup:{parcel_id}")
+    work.arm(f"lost:{parcel_id}", "lost")
+    work.shipment.parcels[parcel_id].reason = reason
+    work.emit(out.ParcelReturning, parcel_id=parcel_id, reason=reason)
+
+
+def intercept_refused(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+    parcel = work.shipment.parcels.get(incoming.data.parcel_id)
+    if parcel is None or not parcel.intercept:
+        return Stale("no intercept is open")
+    decline(work, incoming.data.parcel_id, parcel.intercept, incoming.data.reason)
+    parcel.intercept = ""
+    return None
+
+
+@reported("ParcelReturned")
+def returned_to_sender(work, report, parcel_id, parcel, before):
+    work.disarm(f"lost:{parcel_id}")
+    refund = work.undo(parcel_id)
+    work.move(parcel_id, "restock")
+    work.emit(out.ParcelReturned, parcel_id=parcel_id, reason=parcel.reason, refund=refund)
+
+
+@reported("ParcelLost")
+def lost(work, report, parcel_id, parcel, before):
+    lose(work, parcel_id, "reported_lost")
+
+
+def lose(work: Work, parcel_id: str, reason: str) -> None:
+    parcel = work.shipment.parcels[parcel_id]
+    work.disarm(f"lost:{parcel_id}", f"customs:{parcel_id}", f"pickup:{parcel_id}")
+    parcel.claim_open, parcel.reason = True, reason
+    # The carrier owes the goods' worth even when the buyer has the money back already (refused, then lost on its way home).
+    claim = sum(line.amount * units // line.quantity for line, units in work.left(parcel_id))
+    work.emit(out.ParcelLost, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id), claim=claim)
+
+
+@reported("ClaimPaid")
+def claim_paid(work, report, parcel_id, parcel, before):
+    if not parcel.claim_open:
+        return Stale("the claim was paid before")
+    parcel.claim_open = False
+    work.emit(out.ClaimPaid, parcel_id=parcel_id, amount=report.amount)

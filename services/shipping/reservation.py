@@ -1,0 +1,81 @@
+"""From an order to reserved stock: all of it, what is there, or later. Nothing moves money before this succeeded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas import shipping_shipment as out
+from schemas.model import LineUnits
+from services.runtime.decision import Impossible, Incoming, Stale
+from services.shipping.allocation import Content, Document, Wanted, allocate
+from services.shipping.shipment import Parcel, Work
+from services.shipping.storage import StockMove
+
+NO_SUCH_HS_CHAPTER = "00"
+
+
+def placed(work: Work, incoming: Incoming) -> Stale | None:
+    s, event = work.shipment, incoming.data
+    if s.status != "new":
+        return Stale("placed before")
+    s.status, s.merchant_id, s.regime = "waiting", event.merchant_id, event.regime
+    s.pending = Wanted.of(event)
+    try_to_allocate(work, first=True)
+    return None
+
+
+def try_to_allocate(work: Work, first: bool) -> None:
+    s = work.shipment
+    found = allocate(s.order_id, s.pending, work.stock.available)
+    if found.parcels and (not found.missing or s.pending.on_shortage == "ship_available"):
+        _reserve(work, found)
+    elif s.pending.on_shortage == "wait":
+        work.arm("retry", "backorder_retry")
+        if first:
+            work.arm("backorder", "backorder")
+            work.emit(out.Backordered, missing=[
+                out.MissingLine(line_no=line.line_no, sku=line.sku, quantity=units) for line, units in found.missing])
+    else:
+        fail(work, "no_stock")
+
+
+def _reserve(work: Work, found: Any) -> None:
+    s, wanted = work.shipment, work.shipment.pending
+    work.disarm("retry", "backorder")
+    work.fresh_document = Document(wanted.currency, wanted.destination, found.parcels, not all(
+        not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines))
+    s.pending, s.status = None, "open"
+    plans = []
+    for parcel_id, content in found.parcels.items():
+        s.parcels[parcel_id] = Parcel(content.warehouse)
+        work.move(parcel_id, "reserve")
+        plans.append(out.ParcelPlan.model_construct(
+            parcel_id=parcel_id, warehouse=content.warehouse, freight=content.freight,
+            lines=_lines(content), amount=content.amount))
+    work.arm("reservation", "reservation")
+    work.emit(out.ParcelsAllocated, currency=wanted.currency, total=sum(p.amount for p in plans), parcels=plans,
+              unfilled=[LineUnits(line_no=line.line_no, quantity=units) for line, units in found.missing])
+
+
+def _lines(content: Content) -> list[out.ParcelLine]:
+    return [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=l.quantity, amount=l.amount)
+            for l in content.lines]
+
+
+def fail(work: Work, reason: str) -> None:
+    s = work.shipment
+    s.pending, s.status, s.closed = None, "failed", True
+    s.timers.clear()
+    work.emit(out.AllocationFailed, reason=reason)
+
+
+def inbound(work: Work, incoming: Incoming) -> None:
+    event = incoming.data
+    if event.order_id != f"stock:{event.warehouse}:{event.sku}":
+        raise Impossible("key", f"order_id must be stock:{event.warehouse}:{event.sku}")
+    s = work.shipment
+    s.status, s.closed = "stock", True
+    available = dict(work.stock.available(event.sku)).get(event.warehouse, 0)
+    work.moves.append(StockMove(event.warehouse, event.sku, "receive", event.quantity))
+    work.emit(out.StockReceived, warehouse=event.warehouse, sku=event.sku, quantity=event.quantity,
+              available=available + event.quantity)

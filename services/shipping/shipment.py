@@ -1,0 +1,128 @@
+"""What shipping knows of an order's goods, and what one decision about them collects. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from schemas.lifecycle import PARCEL, Answer, deadlines
+from schemas.model import LineUnits
+from services.runtime.decision import earliest
+from services.shipping.allocation import Content, Document, Line, Wanted
+from services.shipping.storage import StockMove
+
+
+@dataclass(slots=True)
+class Parcel:
+    """`cut`: units of a line that are no longer the buyer's; `granted`: money given back without goods (minor units)."""
+
+    warehouse: str
+    status: str = "allocated"
+    cut: dict[int, int] = field(default_factory=dict)
+    granted: int = 0
+    undone: bool = False
+    attempts: int = 0
+    intercept: str = ""
+    claim_open: bool = False
+    returns: dict[str, list[list[int]] | None] = field(default_factory=dict)
+    reason: str = ""
+
+    def draft(self) -> Parcel:
+        return Parcel(self.warehouse, self.status, dict(self.cut), self.granted, self.undone, self.attempts, self.intercept,
+                      self.claim_open, dict(self.returns), self.reason)
+
+
+@dataclass(slots=True)
+class Shipment:
+    """`pending`: what an order that waits for stock still wants (None: allocated)."""
+
+    order_id: str
+    status: str = "new"
+    closed: bool = False
+    merchant_id: str = ""
+    regime: str = "abroad"
+    pending: Wanted | None = None
+    parcels: dict[str, Parcel] = field(default_factory=dict)
+    timers: dict[str, datetime] = field(default_factory=dict)
+
+    def draft(self) -> Shipment:
+        return Shipment(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.pending,
+                        {k: p.draft() for k, p in self.parcels.items()}, dict(self.timers))
+
+    def due(self) -> datetime | None:
+        return earliest(self.timers)
+
+
+class Work:
+    """What one decision collects."""
+
+    def __init__(self, shipment: Shipment, document: Document | None, stock: Any, now: datetime):
+        self.shipment, self.document, self.stock, self.now = shipment, document, stock, now
+        self.fresh_document: Document | None = None
+        self.events: list[Any] = []
+        self.moves: list[StockMove] = []
+
+    def emit(self, model: type, **fields: Any) -> None:
+        self.events.append(model.model_construct(order_id=self.shipment.order_id, **fields))
+
+    def step(self, parcel: Parcel, event: str) -> bool:
+        answer, to = PARCEL[self.shipment.regime].answer(parcel.status, event)
+        if answer is Answer.APPLIED:
+            parcel.status = to
+        return answer is Answer.APPLIED
+
+    def content(self, parcel_id: str) -> Content:
+        return (self.fresh_document or self.document).parcels[parcel_id]
+
+    def left(self, parcel_id: str) -> list[tuple[Line, int]]:
+        """The parcel's lines with the units that are still the buyer's."""
+        cut = self.shipment.parcels[parcel_id].cut
+        return [(line, line.quantity - cut.get(line.line_no, 0)) for line in self.content(parcel_id).lines]
+
+    def value(self, parcel_id: str) -> int:
+        """What the buyer owes for the parcel as it is now. Freight is owed as long as anything is in it."""
+        parcel = self.shipment.parcels[parcel_id]
+        if parcel.undone:
+            return 0
+        left = self.left(parcel_id)
+        goods = sum(line.amount * units // line.quantity for line, units in left)
+        freight = self.content(parcel_id).freight if any(units for _, units in left) else 0
+        return max(0, goods + freight - parcel.granted)
+
+    def move(self, parcel_id: str, kind: str, lines: list[tuple[Line, int]] | None = None) -> None:
+        """Move stock of the parcel's warehouse: reserve, release, consume, restock, shrink."""
+        warehouse = self.shipment.parcels[parcel_id].warehouse
+        for line, units in lines if lines is not None else self.left(parcel_id):
+            if units:
+                self.moves.append(StockMove(warehouse, line.sku, kind, units))
+
+    def arm(self, name: str, kind: str) -> None:
+        self.shipment.timers[name] = self.now + timedelta(seconds=deadlines()[kind])
+
+    def disarm(self, *names: str) -> None:
+        for name in names:
+            self.shipment.timers.pop(name, None)
+
+    def undo(self, parcel_id: str) -> int:
+        """Nothing of the parcel will be the buyer's: returns by how much the buyer owes less."""
+        refund = self.value(parcel_id)
+        self.shipment.parcels[parcel_id].undone = True
+        return refund
+
+    def cut(self, parcel_id: str, lines: list[tuple[int, int]]) -> tuple[list[tuple[Line, int]], int]:
+        """Take units out of the parcel, as far as they are there. Returns what was taken, and the money for it."""
+        before, parcel, taken = self.value(parcel_id), self.shipment.parcels[parcel_id], []
+        left = {line.line_no: (line, units) for line, units in self.left(parcel_id)}
+        for line_no, units in lines:
+            line, available = left.get(line_no, (None, 0))
+            units = min(units, available)
+            if units:
+                parcel.cut[line_no] = parcel.cut.get(line_no, 0) + units
+                left[line_no] = (line, available - units)
+                taken.append((line, units))
+        return taken, before - self.value(parcel_id)
+
+
+def line_units(taken: list[tuple[Line, int]]) -> list[LineUnits]:
+    return [LineUnits(line_no=line.line_no, quantity=units) for line, units in taken]

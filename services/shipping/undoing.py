@@ -1,0 +1,83 @@
+"""Undoing what the buyer no longer wants or pays: unpacked and put back before hand-over, asked of the carrier afterwards.
+
+Each event that makes the buyer owe less says by how much (`refund`); payments needs no more."""
+
+from __future__ import annotations
+
+from schemas import shipping_shipment as out
+from services.runtime.decision import Incoming, Stale
+from services.shipping.reservation import fail
+from services.shipping.shipment import Work, line_units
+
+BEFORE_HANDOVER = {"allocated", "documented", "requested", "packed"}
+CUTTABLE = {"allocated", "documented", "requested"}
+
+
+def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
+    """Before hand-over: release what is reserved, or put back what is packed. Nothing when it is too late."""
+    parcel = work.shipment.parcels[parcel_id]
+    kind = "restock" if parcel.status == "packed" else "release"
+    left = work.left(parcel_id)
+    if parcel.status in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
+        parcel.reason = reason
+        work.move(parcel_id, kind, left)
+        work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
+        if all(p.status == "cancelled" for p in work.shipment.parcels.values()):
+            work.disarm("reservation")
+
+
+def cancellation(work: Work, incoming: Incoming) -> Stale | None:
+    s, event = work.shipment, incoming.data
+    if s.pending is not None:
+        if event.lines is not None:
+            s.pending = s.pending.without({l.line_no: l.quantity for l in event.lines})
+        if event.lines is None or not s.pending.lines:
+            fail(work, "cancelled")
+        return None
+    if not s.parcels:
+        return Stale(f"shipment is {s.status}")
+    if event.lines is None:
+        for parcel_id in s.parcels:
+            _cancel_whole(work, parcel_id, event.cancellation_id)
+        return None
+    wanted = {line.line_no: line.quantity for line in event.lines}
+    for parcel_id in s.parcels:
+        mine = [(line.line_no, min(units, wanted[line.line_no])) for line, units in work.left(parcel_id)
+                if units and wanted.get(line.line_no)]
+        if mine and _cancel_lines(work, parcel_id, event.cancellation_id, mine):
+            for line_no, units in mine:
+                wanted[line_no] -= units
+    return None
+
+
+def _cancel_whole(work: Work, parcel_id: str, cancellation_id: str) -> None:
+    parcel = work.shipment.parcels[parcel_id]
+    if parcel.status in BEFORE_HANDOVER:
+        cancel_parcel(work, parcel_id, "cancelled")
+    elif not parcel.intercept and work.step(parcel, "InterceptRequested"):
+        parcel.intercept = cancellation_id
+        work.emit(out.InterceptRequested, parcel_id=parcel_id, cancellation_id=cancellation_id)
+    else:
+        decline(work, parcel_id, cancellation_id, f"the parcel is {parcel.status}")
+
+
+def _cancel_lines(work: Work, parcel_id: str, cancellation_id: str, lines: list[tuple[int, int]]) -> bool:
+    parcel = work.shipment.parcels[parcel_id]
+    if parcel.status not in CUTTABLE:
+        decline(work, parcel_id, cancellation_id, f"the parcel is {parcel.status}")
+        return False
+    taking = dict(lines)
+    if all(units <= taking.get(line.line_no, 0) for line, units in work.left(parcel_id)):
+        cancel_parcel(work, parcel_id, "cancelled")
+        return True
+    taken, refund = work.cut(parcel_id, lines)
+    work.step(parcel, "ParcelLinesCancelled")
+    work.move(parcel_id, "release", taken)
+    work.emit(out.ParcelLinesCancelled, parcel_id=parcel_id, cancellation_id=cancellation_id, refund=refund,
+              lines=line_units(taken))
+    return True
+
+
+def decline(work: Work, parcel_id: str, cancellation_id: str, reason: str) -> None:
+    if work.step(work.shipment.parcels[parcel_id], "CancellationDeclined"):
+        work.emit(out.CancellationDeclined, parcel_id=parcel_id, cancellation_id=cancellation_id, reason=reason)
