@@ -1,0 +1,235 @@
+"""Histories for the auditor, made by the services' own machines in memory, then frozen, and open to corruption.
+
+`worlds` runs one order of each kind of path; `History` is what `services.auditor.audit.examine` reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+
+from schemas import orders_intake as ask
+from schemas import payments_payment as pay
+from schemas import shipping_report as report
+from schemas import shipping_shipment as ship
+from schemas.model import LineQuantity
+from schemas.orders_order import OrderCompleted
+from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
+from services.auditor.evidence import partition_of
+from services.auditor.facts import STOCK_KINDS
+from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
+from services.auditor.story import Raw, digest_of
+from services.runtime.settings import SERVICES
+from tests.simulation import World, order
+from tests.test_lifecycle import Outside, failing, given, ids, nothing
+
+PARTITIONS = 3
+
+
+def _normal(lines=2, **more) -> World:
+    return given(doubles=True, **_args(lines=lines, **more))[0]
+
+
+def _args(name: str = "normal", lines: int = 1, outside: Outside | None = None, stock: int = 100, **more) -> dict:
+    goods = tuple((f"{name.upper()}-{n}", 2, 5000) for n in range(lines))
+    places = {sku: {("SEA1", "PVD1")[n % 2]: stock} if stock else {} for n, (sku, _, _) in enumerate(goods)}
+    return {"placed": order(order_id=name, lines=goods, **more), "stock": places, "outside": outside}
+
+
+def _with(event: type, act: Callable, name: str, days: int = 0, fails=(), quiet=(), **more) -> World:
+    outside = Outside()
+    outside.on[event] = act
+    outside.fails = set(fails)
+    for silent in quiet:
+        outside.on[silent] = nothing
+    world, _ = given(**_args(name, outside=outside, **more))
+    world.wait(days=days)
+    return world
+
+
+def _once(message: Callable):
+    done: list[bool] = []
+
+    def act(event, world):
+        if not done:
+            done.append(True)
+            world.send(message(event))
+    return act
+
+
+def _cut(event):
+    return ask.CancelOrder(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)])
+
+
+def _cancel(event):
+    return ask.CancelOrder(order_id=event.order_id)
+
+
+def _part_back(event):
+    return ask.RequestReturn(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)])
+
+
+def _dispute(outcome: str, name: str) -> World:
+    world = _with(ship.ParcelDelivered, _once(lambda e: ask.OpenDispute(**ids(e))), name)
+    world.send(ask.ResolveDispute(order_id=name, parcel_id=f"{name}-P1", outcome=outcome))
+    world.run()
+    world.wait(days=11)
+    return world
+
+
+def worlds() -> list[World]:
+    def lost(e, w):
+        w.send(report.LossReported(**ids(e)), "/carrier")
+
+    def refuse(e, w):
+        w.send(report.CustomsRefusalReported(**ids(e), reason="no"), "/customs")
+
+    def short(e, w):
+        w.send(report.ShortPickReported(**ids(e), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
+        w.send(report.PackedReported(**ids(e)), "/warehouse")
+
+    return [
+        _normal(), _normal(name="china", destination="CN"), _normal(name="domestic", destination="US", lines=1),
+        given(**_args("rejected", total=1))[0], given(**_args("nostock", stock=0))[0],
+        given(**_args("declined", outside=_failing({"authorise"})))[0],
+        _with(pay.PaymentHeld, _once(_cut), "line_cut"),
+        _with(ship.ParcelPacked, lambda e, w: w.send(_cancel(e)), "cancelled"),
+        _with(ship.FulfilmentRequested, lambda e, w: w.send(_cancel(e)), "by_hand", fails={"refund"}),
+        _with(ship.FulfilmentRequested, short, "short"),
+        _with(ship.CustomsPresented, refuse, "refused", days=6),
+        _with(ship.CustomsReleased, failing, "not_collected", days=8),
+        _with(ship.ParcelHandedOver, lost, "lost"),
+        _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
+        _with(OrderCompleted, _once(_part_back), "claw_back"),
+        _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"),
+    ]
+
+
+def _failing(kinds: set[str]) -> Outside:
+    outside = Outside()
+    outside.fails = kinds
+    return outside
+
+
+# -- frozen, and open to corruption -----------------------------------------------------------------------------------------
+
+
+class History:
+    """A source for `examine`, made of plain lists and dictionaries that a test may change."""
+
+    notes: list[str] = []
+    partitions = PARTITIONS
+
+    def __init__(self, made: list[World]):
+        self.topics: dict[tuple[str, int], list[Raw]] = defaultdict(list)
+        self.letters: list[DeadLetter] = []
+        self.rows_: dict[str, dict[str, dict]] = {service: {} for service in SERVICES}
+        self.ledger_: dict[str, list[Booking]] = defaultdict(list)
+        self.calls: list[Call] | None = []
+        self.whole_ = Whole()
+        self.read_to: dict[tuple[str, str, int], int] = {}
+        self.client: dict[str, list[Request]] | None = None
+        self.handovers: dict[str, dict[str, set[str]]] = {}
+        for world in made:
+            self._take(world)
+
+    def _take(self, world: World) -> None:
+        for topic in TOPICS:
+            for key, value, headers in world.topics[topic.name]:
+                place = (topic.name, partition_of(key.decode(), PARTITIONS))
+                self.topics[place].append(Raw(*place, len(self.topics[place]), key, value, headers))
+        for service, party in world.parties.items():
+            for order_id, entry in party.entries.items():
+                self.rows_[service][order_id] = {
+                    "status": entry.state.status, "closed": entry.state.closed, "seq": entry.seq, "last": dict(entry.track.last),
+                    "state": json.loads(party.spec.state_type.dump_json(entry.state))}
+        for order_id, entry, account, currency, amount, payment_id, parcel_id, kind, _ in world.parties["payments"].ledger:
+            self.ledger_[order_id].append(Booking(entry, account, currency, amount, payment_id, parcel_id, kind))
+        for _, value, _ in world.topics[PROVIDER_RESULT.name]:
+            answer = json.loads(value)
+            if "intent_id" in answer:
+                self.call(answer["order_id"], **{name: answer[name] for name in Call._fields[1:]})
+        for (sku, warehouse), change in world.stock.changes.items():
+            self.whole_.stock[warehouse, sku] = {kind: change.get(kind, 0) for kind in STOCK_KINDS}
+
+    def call(self, order_id: str, **fields) -> None:
+        self.calls.append((order_id, Call(len(self.calls) + 1, **fields)))
+
+    # -- what `examine` asks for
+
+    async def records(self, partition: int):
+        for topic in TOPICS:
+            yield self.topics[topic.name, partition]
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        return self.letters
+
+    async def rows(self, partition: int):
+        return {service: {
+            order_id: (r["status"], r["closed"], r["seq"], json.dumps({"last": r["last"]}), json.dumps(r["state"]))
+            for order_id, r in rows.items() if partition_of(order_id, PARTITIONS) == partition}
+            for service, rows in self.rows_.items()}
+
+    async def ledger(self, partition: int):
+        return {o: rows for o, rows in self.ledger_.items() if rows and partition_of(o, PARTITIONS) == partition}
+
+    async def whole(self) -> Whole:
+        whole = self.whole_
+        for (topic, partition), records in self.topics.items():
+            whole.ends[topic, partition] = len(records)
+            for service in SERVICES:
+                if any(t.name == topic and service in t.read_by for t in TOPICS):
+                    place = (service, topic, partition)
+                    whole.offsets[place] = self.read_to.get(place, len(records))
+                whole.outbox.setdefault((service, partition), 0)
+        return whole
+
+    def journals(self) -> Journals:
+        provider = None
+        if self.calls is not None:
+            provider = defaultdict(list)
+            for order_id, call in self.calls:
+                provider[order_id].append(call)
+        return Journals(self.client, provider, self.handovers)
+
+    def note_what_clients_sent(self) -> None:
+        """The client's journal; the outcome of one order was never learnt."""
+        self.client = defaultdict(list)
+        for (topic, _), records in self.topics.items():
+            for raw in records if topic == INTAKE.name else ():
+                headers, order_id = dict(raw.headers), raw.key.decode()
+                self.client[order_id].append(Request(f"line {raw.offset}", headers["ce_id"].decode(), order_id,
+                                                     headers["ce_type"].decode(), digest_of(raw.value), order_id != "normal"))
+
+    # -- what a bug would do
+
+    def find(self, topic: str, type_: str, order_id: str, nth: int = 0) -> tuple[list[Raw], int]:
+        """The list it is in, and its place there."""
+        records = self.topics[topic, partition_of(order_id, PARTITIONS)]
+        found = [n for n, r in enumerate(records) if r.key == order_id.encode() and dict(r.headers)["ce_type"] == type_.encode()]
+        return records, found[nth]
+
+    def change(self, topic: str, type_: str, order_id: str, headers: dict[str, str] | None = None, **fields) -> None:
+        """Every copy of the event gets other fields and headers."""
+        records, at = self.find(topic, type_, order_id)
+        same = records[at]
+        for n, raw in enumerate(records):
+            if (raw.value, raw.headers) == (same.value, same.headers):
+                value = json.dumps(json.loads(raw.value) | fields).encode()
+                records[n] = raw._replace(value=value, headers=headers_with(raw.headers, headers or {}))
+
+    def drop(self, topic: str, type_: str, order_id: str) -> None:
+        records, at = self.find(topic, type_, order_id)
+        records[:] = [r for r in records if (r.value, r.headers) != (records[at].value, records[at].headers)]
+
+    def append(self, topic: str, raw: Raw, order_id: str, headers: dict[str, str], **fields) -> None:
+        """A copy of a record with other headers and fields, at the end of the order's partition."""
+        records = self.topics[topic, partition_of(order_id, PARTITIONS)]
+        value = json.dumps(json.loads(raw.value) | fields).encode()
+        records.append(raw._replace(offset=len(records), value=value, headers=headers_with(raw.headers, headers)))
+
+
+def headers_with(headers: tuple, more: dict[str, str]) -> tuple:
+    return tuple((name, more[name].encode() if name in more else value) for name, value in headers)
