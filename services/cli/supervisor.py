@@ -7,6 +7,7 @@ when it is killed the kernel kills them (see `services.runtime.processes`); the 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from services.cli import prepare
 from services.cli.state import Folder, FolderRemoved, Lock, child_of, read_state, write_state
 from services.cli.table import Program, programs, waves
 from services.runtime import clock as clocks
-from services.runtime import processes
+from services.runtime import crash, processes
 from services.runtime.clock import Clock
 from services.runtime.local import LocalKafka, LocalPostgres
 from services.runtime.processes import Child, NotReady
@@ -71,6 +72,7 @@ class Supervisor:
         self.kafka: LocalKafka | None = None
         self.postgres: LocalPostgres | None = None
         self.clock: Clock | None = None
+        self.crash = {p.name: os.environ[crash.VARIABLE] for p in self.table} if crash.VARIABLE in os.environ else {}
         self.phase = "starting"
         self.was_ready = False
         self._lock = Lock(self.folder)
@@ -186,8 +188,10 @@ class Supervisor:
     async def _spawn(self, program: Program) -> Child:
         ready = self.folder.ready(program.name)
         ready.unlink(missing_ok=True)
+        # For this one life: a process that ended at a crash point must not end there again and again.
+        armed = {crash.VARIABLE: self.crash.pop(program.name)} if program.name in self.crash else {}
         env = self.settings.child_env(
-            TRADEWIND_READY_FILE=str(ready), TRADEWIND_MEMBER=self._member(program), **self.clock.env())  # fmt: skip
+            TRADEWIND_READY_FILE=str(ready), TRADEWIND_MEMBER=self._member(program), **armed, **self.clock.env())  # fmt: skip
         command = [sys.executable, "-m", program.module, *program.args]
         return processes.spawn(program.name, command, log=self.folder.log(program.name), env=env)
 
@@ -208,6 +212,8 @@ class Supervisor:
         log, child = self.folder.log(program.name), self.watched[program.name].child
         end = time.monotonic() + _READY_WITHIN_S
         while not self.folder.ready(program.name).exists():
+            if not child.alive and child.popen.returncode == crash.EXIT_CRASHED:
+                child = self.watched[program.name].child = await self._spawn(program)
             if not child.alive:
                 raise NotReady(f"{program.name} ended: {processes.tail(log)}", str(log), "Its log has the cause.")
             if time.monotonic() > end:

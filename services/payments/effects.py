@@ -21,6 +21,7 @@ from schemas.topics import PROVIDER_RESULT
 from services.payments.answers import CALLER, headers_for, value_of
 from services.payments.providers import Answer, Call, Provider, ProviderPending, ProviderUnavailable, SyncProvider
 from services.runtime.clock import Clock
+from services.runtime.crash import point
 from services.runtime.decision import Intent
 from services.runtime.storage import OwnershipLost
 
@@ -146,10 +147,12 @@ class Effects:
         call, method = _call_of(order_id, intent), getattr(self._provider, intent.kind)
         pause = BACKOFF_FIRST_S
         while True:
+            point("effects.asked")
             try:
                 answer = await method(call)
                 break
             except ProviderPending:
+                point("effects.pending")
                 if not self._set_aside(intent.intent_id):
                     return
                 wait = self._pending_retry_s
@@ -158,6 +161,7 @@ class Effects:
                 wait, pause = pause, min(pause * 2, BACKOFF_MAX_S)
             # From half to all of it, so that calls that failed together do not come back together.
             await asyncio.sleep(random.uniform(wait / 2, wait))
+        point("effects.answered")
         lane.answers.append((order_id, intent, answer))
         lane.wake.set()
 
@@ -197,7 +201,9 @@ class Effects:
             if todo:
                 self._perform_now(lane, todo, answers)
             if answers:
+                point("effects.publishing")
                 await self._publish(partition, answers)
+                point("effects.published")
                 self.counts["answered"] += len(answers)
                 for _, intent, _ in answers:
                     self._free(intent.intent_id)
@@ -243,7 +249,9 @@ class Effects:
         await self._deliver(builder, partition)
 
     async def _deliver(self, builder, partition: int) -> None:
-        await (await self._producer.send_batch(builder, PROVIDER_RESULT.name, partition=partition))
+        acknowledged = await self._producer.send_batch(builder, PROVIDER_RESULT.name, partition=partition)
+        point("effects.in_flight")
+        await acknowledged
 
 
 def _call_of(order_id: str, intent: Intent) -> Call:

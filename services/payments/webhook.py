@@ -26,6 +26,7 @@ from schemas.provider_api import WEBHOOK_TYPE, ProviderVerdict, ProviderWebhook
 from schemas.topics import PROVIDER_RESULT
 from services.payments.answers import WEBHOOK, headers_for, value_of
 from services.runtime.clock import Clock
+from services.runtime.crash import point
 from services.runtime.processes import require_port
 from services.runtime.settings import Settings
 
@@ -107,6 +108,7 @@ class Edge:
         if self._producer is None:
             return _unavailable("the broker has not been reached yet")
         headers = headers_for(verdict.intent_id, verdict.order_id, WEBHOOK, self._clock.now())
+        point("webhook.verified")
         try:
             # The producer's own partitioner: the one by which an order's key finds its partition everywhere.
             await asyncio.wait_for(self._producer.send_and_wait(
@@ -115,6 +117,7 @@ class Edge:
             # Perhaps it did arrive; then the repetition is recognised by its id.
             log.warning("answer to %s not acknowledged: %r", verdict.intent_id, why)
             return _unavailable("the broker did not acknowledge in time")
+        point("webhook.published")
         return web.json_response({"received": verdict.intent_id})
 
     async def _healthz(self, _: web.Request) -> web.Response:

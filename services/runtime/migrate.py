@@ -6,6 +6,8 @@ from importlib.resources import files
 
 import asyncpg
 
+from services.runtime.crash import point
+
 SCHEMA_VERSION = "1"
 
 
@@ -19,6 +21,7 @@ async def migrate(dsn: str, service: str, partitions: int = 6) -> None:
     try:
         async with conn.transaction():
             await conn.execute("SELECT pg_advisory_xact_lock(7239847)")  # two migrations at once would collide
+            point("migrate.begun")
             await conn.execute((files("services.runtime") / "schema.sql").read_text())
             await conn.execute((files(f"services.{service}") / "schema.sql").read_text())
             for name, value in (("service", service), ("partitions", str(partitions)), ("version", SCHEMA_VERSION)):
@@ -31,5 +34,7 @@ async def migrate(dsn: str, service: str, partitions: int = 6) -> None:
                         "or use another database (orders cannot change their partition)")
             await conn.executemany("INSERT INTO partitions (partition) VALUES ($1) ON CONFLICT DO NOTHING",
                                    [(p,) for p in range(partitions)])
+            point("migrate.written")
+        point("migrate.committed")
     finally:
         await conn.close()

@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 from services.runtime import storage
 from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read
 from services.runtime.clock import Clock
+from services.runtime.crash import point
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
 from services.runtime.relay import Relay, pack, unpack
 from services.runtime.track import Entry, Record, Track
@@ -60,13 +61,18 @@ class Owner:
         """Claim and work until cancelled; raises what ended the ownership."""
         self.conn = await storage.connect(self.dsn, f"tradewind {self.instance} {self.partition}")
         relay_task = None
+        point("owner.connected")
         try:
             await self._claim()
             relay_task = asyncio.create_task(self.relay.run(), name=f"relay-{self.partition}")
-            for batch, payload in await storage.read_outbox(self.conn, self.partition):
+            unsent = await storage.read_outbox(self.conn, self.partition)
+            point("owner.outbox_read")
+            for batch, payload in unsent:
                 await self.relay.put(batch, unpack(payload))
+            point("owner.outbox_queued")
             for row in await storage.read_intents(self.conn, self.partition):
                 await self._submit(row[1], Intent(row[0], row[2], from_json(row[3])))
+            point("owner.intents_queued")
             await self._work()
         finally:
             if relay_task:
@@ -76,17 +82,21 @@ class Owner:
 
     async def _claim(self) -> None:
         self.epoch = await storage.claim(self.dsn, self.conn, self.partition, self.instance)
+        point("owner.claimed")
         self.stored = await storage.read_offsets(self.conn, self.partition)
+        point("owner.offsets_read")
         self.ahead = {tp.topic: self.stored.get(tp.topic, 0) for tp in self.tps}
         self.since = asyncio.get_running_loop().time()
         self.next_batch = self.epoch << 32
         self.relay = Relay(self.producer, self.partition)
         self.due = await storage.next_due(self.conn, self.partition)
         await self._refuse_other_topics()
+        point("owner.topics_checked")
         # What was fetched before the claim is thrown away: seek drops it.
         for tp in self.tps:
             self.consumer.seek(tp, self.ahead[tp.topic])
         self.consumer.resume(*self.tps)
+        point("owner.sought")
 
     async def _refuse_other_topics(self) -> None:
         ends, starts = await self.consumer.end_offsets(self.tps), await self.consumer.beginning_offsets(self.tps)
@@ -111,6 +121,7 @@ class Owner:
             if fired:
                 records += await self._timers(now)
             if records:
+                point("owner.fetched")
                 await self._process(records, now)
             if fired:  # the rows that were not due yet are still there
                 self.due = await storage.next_due(self.conn, self.partition)
@@ -147,6 +158,7 @@ class Owner:
 
     async def _timers(self, now: datetime) -> list[Record]:
         rows = await storage.due_timers(self.conn, self.partition, now, self.batch_max)
+        point("owner.timers_read")
         return [Record("timer", 0, order_id.encode(), None, (), order_id,
                        Incoming(TIMER, f"timer:{order_id}:{due.timestamp():.6f}", "timer", 0, now, None,
                                 f"timer:{order_id}:{due.timestamp():.6f}"))
@@ -156,6 +168,7 @@ class Owner:
         """Once a second: move past records of no interest, delete what the broker has, give up what waited too long."""
         if self.ahead != self.stored or self.relay.acknowledged > self.relay.deleted:
             await self._attempt([], self.clock.now())
+            point("owner.tidied")
         if asyncio.get_running_loop().time() - self.since > PARKED_GRACE_S:
             await self._give_up()
         for _ in range(len(self.cache) - self.cache_max):
@@ -164,6 +177,7 @@ class Owner:
     async def _give_up(self) -> None:
         """Dead letters of what has waited too long. What waited behind them is tried again."""
         late = await storage.parked_too_long(self.conn, self.partition, PARKED_SECONDS_MAX, self.batch_max)
+        point("owner.overdue_read")
         if late:
             now = self.clock.now()
             _, again = await self._attempt([], now, expire=[tuple(row) for row in late])
@@ -211,22 +225,28 @@ class Owner:
         orders whose parked records need a batch of their own."""
         await self._load([r.order_id for r in records if r.order_id] + [key[0] for key in expire])
         conn, keys = self.conn, self._shared_keys(records)
+        point("owner.loaded")
         transaction = conn.transaction()
         await transaction.start()
         try:
             await storage.fence(conn, self.partition, self.epoch, self.stored)
+            point("batch.fenced")
             shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
+            point("batch.shared_locked")
             batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious)
             done = self._decide(batch, records, poison)
             for key in expire:
                 batch.expire(key)
             end = self._end_of(records, done)
+            point("batch.decided")
             number = await self._write(batch, end)
+            point("batch.written")
         except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out
             if not conn.is_closed():
                 await transaction.rollback()
             raise
         await transaction.commit()
+        point("batch.committed")
         await self._committed(batch, end, number)
         return done, batch.again
 
@@ -371,8 +391,11 @@ class Owner:
                 self.due = draft.armed
         if batch.out:
             await self.relay.put(number, batch.out)
+            point("batch.relayed")
         for order_id, intent in batch.intents:
             await self._submit(order_id, intent)
+        if batch.intents:
+            point("batch.submitted")
 
     async def _submit(self, order_id: str, intent: Intent) -> None:
         if self.submit is not None:

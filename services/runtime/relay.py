@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.envelope import dataschema_of, headers_of
 from services.runtime.batch import Out, envelope_for
+from services.runtime.crash import point
 
 BACKLOG_MAX = 4
 
@@ -65,7 +66,9 @@ class Relay:
                     self._wake.clear()
                     await self._wake.wait()
                 batch, out = self._waiting[0]
+                point("relay.taken")
                 await self._send(out)
+                point("relay.sent")
                 self._waiting.popleft()
                 self.acknowledged = batch
                 if len(self._waiting) < BACKLOG_MAX:
@@ -84,7 +87,9 @@ class Relay:
         by_topic: dict[str, list[Out]] = {}
         for event in out:
             by_topic.setdefault(event.topic, []).append(event)
-        for topic, events in by_topic.items():
+        for n, (topic, events) in enumerate(by_topic.items()):
+            if n:
+                point("relay.between_topics")
             builder = self._producer.create_batch()
             for event in events:
                 headers = list(event.headers or ()) or headers_of(envelope_for(event), dataschema_of(event.topic, event.type))
@@ -97,4 +102,6 @@ class Relay:
 
     async def _deliver(self, builder, topic: str) -> None:
         if builder.record_count():
-            await (await self._producer.send_batch(builder, topic, partition=self._partition))
+            acknowledged = await self._producer.send_batch(builder, topic, partition=self._partition)
+            point("relay.in_flight")
+            await acknowledged

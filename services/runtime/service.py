@@ -19,6 +19,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from services.runtime import storage
 from services.runtime.batch import Spec
 from services.runtime.clock import Clock
+from services.runtime.crash import point
 from services.runtime.owner import TRANSIENT, Owner
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,11 @@ class _Session(ConsumerRebalanceListener):
         stop = asyncio.ensure_future(service._stopped.wait())
         try:
             await self.producer.start()
+            point("session.producer_started")
             self.submit = service.effects(self.producer) if service.effects else None
             await self.consumer.start()
             self.consumer.subscribe([t.name for t in spec.inputs], listener=self)
+            point("session.subscribed")
             watched = {self.failed, stop} | ({self.submit.failed} if self.submit is not None else set())
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             for ended in watched - {stop}:
@@ -122,6 +125,7 @@ class _Session(ConsumerRebalanceListener):
         """Nothing is read before its owner has claimed; a partition not held on every input topic never is."""
         try:
             self.consumer.pause(*assigned)
+            point("session.assigned")
             if more := {tp for tp in assigned if tp.partition >= self.service.partitions}:
                 raise storage.Unfit(f"{min(more)} is beyond the {self.service.partitions} partitions of this installation: "
                                     "a topic was extended, which moves orders to other partitions; make the topic anew")
@@ -155,6 +159,7 @@ class _Session(ConsumerRebalanceListener):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        point("session.owners_ended")
         for owner in self.service.owners.values():
             self.service.counts.update(owner.counts)
         self.service.owners.clear()

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.topics import KEEP, TOPICS
+from services.runtime.crash import point
 from services.runtime.processes import FolderOfAnotherVersion, NotReady, StartError
 
 
@@ -46,10 +47,12 @@ async def ensure_topics(
     try:
         found = await _partition_counts(admin, list(topics))
         _check(found, partitions)
+        point("topics.checked")
         missing = [name for name in topics if name not in found]
         if missing:
             replicas = 3 if len((await admin.describe_cluster())["brokers"]) >= 3 else 1
             await _create(admin, [NewTopic(name, partitions, replicas, topic_configs=topics[name]) for name in missing])
+        point("topics.created")
         end = time.monotonic() + timeout_s
         while len(found := await _partition_counts(admin, list(topics))) < len(topics):
             if time.monotonic() > end:

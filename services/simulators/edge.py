@@ -23,6 +23,7 @@ from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.orders_intake import PlaceOrder
 from schemas.shipping_report import InboundReceived
 from schemas.topics import INTAKE, PROVIDER_RESULT, REPORT
+from services.runtime.crash import point
 from services.runtime.settings import Settings
 from services.simulators.demo_orders import demo_orders as demo_orders  # whoever places orders finds them here
 from services.simulators.journal import Journal
@@ -142,14 +143,20 @@ class Publisher:
                 builders.append(self._producer.create_batch())
                 if not _append(builders[-1], record):
                     raise ValueError(f"{record.id} is above the broker's record limit")
+        point("edge.sending")
         self._note(_sent_line(record) for record in chunk)
+        point("edge.journaled")
         try:
-            await asyncio.gather(*[await self._producer.send_batch(builder, topic, partition=partition)
-                                   for (topic, partition), builders in batches.items() for builder in builders])
+            under_way = [await self._producer.send_batch(builder, topic, partition=partition)
+                         for (topic, partition), builders in batches.items() for builder in builders]
+            point("edge.in_flight")
+            await asyncio.gather(*under_way)
         except KafkaError:
             self._note(b'{"unknown":%s}' % to_json(record.id) for record in chunk)
             raise
+        point("edge.sent")
         self._note(b'{"acknowledged":%s}' % to_json(record.id) for record in chunk)
+        point("edge.acknowledged")
 
     def _note(self, lines: Iterable[bytes]) -> None:
         if self._journal:

@@ -20,6 +20,7 @@ from schemas.model import LineQuantity
 from schemas.orders_intake import CancelOrder, GrantRefund, OrderLine, PlaceOrder, RequestReturn
 from schemas.parties import Person, seal
 from schemas.shipping_report import InboundReceived
+from services.runtime.crash import point
 from services.runtime.processes import read_json, write_json
 from services.simulators.edge import Publisher, Record, inbound_for, place_record, record_of
 from services.simulators.follow import Follower
@@ -50,6 +51,7 @@ def anchored(reading: Reading, path: Path, folder: Path, now: datetime) -> Readi
         note.parent.mkdir(parents=True, exist_ok=True)
         stored = {"file": path.name, "first_at": now.isoformat()}
         write_json(note, stored)
+        point("importer.anchored")
     return shifted(reading, datetime.fromisoformat(stored["first_at"]))
 
 
@@ -265,10 +267,12 @@ class Import:
             # An order that is placed before its stock arrived would find none.
             await follower.until(lambda: all(importer.stocked[r.message.order_id] >= r.message.quantity for r in inbound),
                                  timeout_s=timeout_s)
+            point("importer.stocked")
             importer.follow(self.plan.wishes)
             for start in range(0, len(self.plan.orders), PLACE_CHUNK):
                 chunk = self.plan.orders[start:start + PLACE_CHUNK]
                 await publisher.send(place_record(order) for order in chunk)
+                point("importer.placed")
                 importer.placed(order.order_id for order in chunk)
                 await self._paced(importer, follower, each, start + len(chunk))
             done = not wait

@@ -16,6 +16,7 @@ from pathlib import Path
 from schemas.provider_api import (ABANDONED_AFTER_HOURS, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT, SCRIPT_BY_TOKEN,
                                   ProviderCall, ProviderVerdict, Script)
 from services.runtime.clock import Clock
+from services.runtime.crash import point
 from services.runtime.processes import StartError
 
 
@@ -156,7 +157,9 @@ class Book:
         wait = timedelta(hours=ABANDONED_AFTER_HOURS) if misfortune == "abandoned" else (
             timedelta(seconds=self.pending_s * self.clock.speed))
         due = self.clock.now() + wait
+        point("provider.deciding")
         self._waiting.write({"intent_id": key, "kind": kind, "call": call.model_dump(), "due": due.isoformat()})
+        point("provider.waiting")
         return self._enter_pending(key, kind, call, due)
 
     def _enter_pending(self, key: str, kind: str, call: ProviderCall, due: datetime) -> Entry:
@@ -166,10 +169,12 @@ class Book:
     def _settle(self, key: str, kind: str, call: ProviderCall, reason: str) -> Entry:
         """Journal first, then memory: should the write fail, nothing has happened."""
         verdict = _verdict(key, kind, call, "failed" if reason else "succeeded", reason)
+        point("provider.deciding")
         self._journal.write({
             "intent_id": key, "kind": kind, "payment_id": call.payment_id, "order_id": call.order_id,
             "amount": call.amount, "currency": call.currency, "outcome": verdict.outcome, "reference": verdict.reference,
             "reason": reason, "time": self.clock.now().isoformat(), "token": call.token, "call_reference": call.reference})
+        point("provider.journaled")
         return self._enter(key, kind, call, verdict)
 
     def _enter(self, key: str, kind: str, call: ProviderCall, verdict: ProviderVerdict) -> Entry:

@@ -23,6 +23,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.partitioner import murmur2
 
 from services.runtime.clock import Clock
+from services.runtime.crash import point
 from schemas.topics import REPORT
 from services.runtime.settings import Settings
 from services.simulators.agenda import Agenda, Options, Said, encode, interests, journal_line
@@ -118,10 +119,13 @@ class _Session(ConsumerRebalanceListener):
                     raise ValueError(f"{one.reaction.id} is above the broker's record limit")
             if self.journals:
                 lines.setdefault(one.role, []).append(journal_line(one, value))
+        point("world.deciding")
         for role, text in lines.items():
             self.journals[role].write(text)
+        point("world.journaled")
         await asyncio.gather(*[await self.producer.send_batch(builder, topic, partition=partition)
                                for (topic, partition), builders in batches.items() for builder in builders])
+        point("world.sent")
         self.agenda.counts["said"] += len(said)
 
     def _partition_of(self, topic: str, key: bytes) -> int:
@@ -134,6 +138,7 @@ class _Session(ConsumerRebalanceListener):
         if offsets:
             try:
                 await self.consumer.commit(offsets)
+                point("world.committed")
                 self.committed |= offsets
             except (CommitFailedError, IllegalStateError) as why:
                 log.warning("offsets not committed, another instance has the partitions now: %s", why)
