@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import NamedTuple
 
+from schemas.dead_letters import Reason
+
 CONTENT_TYPE = ("content-type", b"application/json")
 SPECVERSION = ("ce_specversion", b"1.0")
 TEXT_MAX = 200
@@ -17,15 +19,17 @@ REQUIRED = ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_su
 
 
 class BadEnvelope(ValueError):
-    """A record's headers are not a CloudEvent of ours; `reason` is one of the dead-letter reasons."""
+    """A record's headers are not a CloudEvent of ours; `reason` says so to whoever reads the dead letter."""
 
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+    reason = Reason.ENVELOPE
+
+    def __init__(self, detail: str):
+        super().__init__(f"{self.reason}: {detail}")
+        self.detail = detail
 
 
 class Envelope(NamedTuple):  # a frozen dataclass takes four times as long to make, and each record needs one
-    """The attributes of one event. `sequence` is 0 for outsiders, who have none."""
+    """The attributes of one event. `sequence` is 0 for outsiders, who have none; `dataschema` is empty where it is not said."""
 
     id: str
     type: str
@@ -36,6 +40,7 @@ class Envelope(NamedTuple):  # a frozen dataclass takes four times as long to ma
     correlation: str = ""
     causation: str = ""
     merchant: str = ""
+    dataschema: bytes = b""
 
 
 def event_id(source: str, order_id: str, sequence: int) -> str:
@@ -73,26 +78,35 @@ def type_of(headers: tuple[tuple[str, bytes], ...]) -> bytes | None:
 def envelope_of(headers: tuple[tuple[str, bytes], ...]) -> Envelope:
     """Read the attributes; raises BadEnvelope naming the attribute that is missing or wrong."""
     found = dict(headers)
+    if len(found) != len(headers) and (twice := _twice(headers)):
+        raise BadEnvelope(f"header {twice} stands twice")  # whoever looks at one would not see the other
     try:
         sequence = int(found.get("ce_sequence", b"0"))
         envelope = Envelope(
             found["ce_id"].decode(), found["ce_type"].decode(), found["ce_source"].decode(),
             datetime.fromisoformat(found["ce_time"].decode()), found["ce_subject"].decode(), sequence,
             found.get("ce_correlationid", b"").decode(), found.get("ce_causationid", b"").decode(),
-            found.get("ce_merchant", b"").decode(),
+            found.get("ce_merchant", b"").decode(), found.get("ce_dataschema", b""),
         )
     except KeyError as missing:
-        raise BadEnvelope("envelope", f"header {missing.args[0]} is missing") from missing
-    except (UnicodeDecodeError, ValueError, AttributeError) as why:
-        raise BadEnvelope("envelope", f"a header cannot be read: {why}") from why
+        raise BadEnvelope(f"header {missing.args[0]} is missing") from missing
+    except (ValueError, AttributeError, TypeError) as why:  # also of a header without a value
+        raise BadEnvelope(f"a header cannot be read: {why}") from why
     if found.get("ce_specversion") != b"1.0":
-        raise BadEnvelope("envelope", "ce_specversion is not 1.0")
+        raise BadEnvelope("ce_specversion is not 1.0")
+    if not (envelope.id.isprintable() and envelope.source.isprintable()):
+        raise BadEnvelope("ce_id or ce_source has control, bidi or zero-width characters")
     if envelope.time.tzinfo is None or not envelope.id or not 0 <= sequence < 2**31:
-        raise BadEnvelope("envelope", "ce_time has no zone, ce_id is empty or ce_sequence is out of range")
+        raise BadEnvelope("ce_time has no zone, ce_id is empty or ce_sequence is out of range")
     if max(len(envelope.id), len(envelope.source), len(envelope.subject), len(envelope.correlation),
            len(envelope.causation), len(envelope.merchant)) > TEXT_MAX:  # what follows from this event repeats some of them
-        raise BadEnvelope("envelope", f"an attribute is longer than {TEXT_MAX} characters")
+        raise BadEnvelope(f"an attribute is longer than {TEXT_MAX} characters")
     return envelope
+
+
+def _twice(headers: tuple[tuple[str, bytes], ...]) -> str:
+    names = [name for name, _ in headers if name.startswith("ce_")]
+    return next((name for name in names if names.count(name) > 1), "")
 
 
 @lru_cache(maxsize=256)

@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pydantic import TypeAdapter
 
+from schemas.dead_letters import Reason
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.model import Command, Event
 from schemas.topics import Topic
@@ -92,7 +93,7 @@ def decide(tally: Tally, document: None, incoming: Incoming, shared, now: dateti
         return NotYet("more texts")
     match text.split(":")[0]:
         case "impossible":
-            raise Impossible("impossible", "the order can never take it")
+            raise Impossible(Reason.UNKNOWN_LINE, "the order can never take it")
         case "bug":
             raise ValueError("a bug in a handler")
         case "stale":
@@ -137,7 +138,7 @@ def record(of: Spec, message, number: int = 0, id: str = "") -> Raw:
     ours = isinstance(message, Fact)
     topic, name = of.inputs[ours].name, type(message).__name__
     id = id or (f"facts:{message.order_id}:{number}" if ours else f"{name}:{message.order_id}:{getattr(message, 'text', '')}")
-    envelope = Envelope(id, name, "facts" if ours else "/outside", NOW, message.order_id, number if ours else 0)
+    envelope = Envelope(id, name, "facts" if ours else "/outside", NOW, message.order_id, number if ours else 0, merchant="m1")
     return Raw(topic, message.order_id.encode(), message.model_dump_json().encode(),
                tuple(headers_of(envelope, dataschema_of(topic, name))))
 

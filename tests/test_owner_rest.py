@@ -46,9 +46,18 @@ async def test_what_waits_too_long_is_given_up_but_not_at_once_after_a_stop(plac
         await until(lambda: service.owners and tidied)
         assert await place.dead() == []
         monkeypatch.setattr(owner, "PARKED_GRACE_S", 0.0)
-        await place.applies("b")
         await until(place.dead)
+        await place.send(Add(order_id="A", text="c"))
+        await place.applies("c")
     assert await place.dead() == ["parked_too_long"]
+    await place.query("UPDATE parked SET parked_at = now() - interval '2 hours'")
+    async with place.running():
+        await place.send(Add(order_id="A", text="d"))
+        await place.applies("c", "d")
+        tidied.clear()
+        await until(lambda: len(tidied) > 1)
+    assert await place.dead() == ["parked_too_long"], "what queues behind a dead letter waits for a person, however long"
+    assert [row[0] for row in await place.query("SELECT dead FROM parked ORDER BY sequence")] == ["parked_too_long", ""]
 
 
 def _tidied(monkeypatch) -> list:

@@ -8,17 +8,18 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
-import msgpack
 from pydantic_core import from_json
 
+from schemas.envelope import type_of
 from services.cli.order_records import Event, database, reading
 from services.cli.state import Folder
 from services.orders.app import spec as orders_spec
 from services.payments.app import spec as payments_spec
 from services.runtime import clock
-from services.runtime.batch import Spec, read
+from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.decision import Impossible, NotYet, SharedMissing
+from services.runtime.owner import parked_record
 from services.runtime.settings import SERVICES, Settings
 from services.shipping.app import spec as shipping_spec
 from services.shipping.storage import Stock
@@ -128,7 +129,8 @@ async def _view(settings: Settings, service: str, order_id: str, now: datetime) 
         calls = await connection.fetch(
             "SELECT intent_id, kind, body::text, made_at FROM intents WHERE order_id = $1 ORDER BY made_at", order_id)
         parked = await connection.fetch(
-            "SELECT topic, at_offset, id, headers, value, parked_at FROM parked WHERE order_id = $1 ORDER BY parked_at", order_id)
+            "SELECT order_id, topic, at_offset, source, sequence, id, headers, value, parked_at, dead FROM parked WHERE order_id = $1"
+            " ORDER BY parked_at", order_id)
     spec: Spec = _SPECS[service](settings)  # only now: it makes a vault key where there is none
     state = spec.state_type.validate_json(row["state"]) if row else spec.new_state(order_id)
     document = spec.document_type.validate_json(row["body"]) if row and row["body"] and spec.document_type else None
@@ -145,9 +147,12 @@ def _call(row: asyncpg.Record) -> Call:
 
 
 def _waiting(spec: Spec, state: Any, document: Any, order_id: str, row: asyncpg.Record, now: datetime) -> Waiting:
-    headers = tuple(map(tuple, msgpack.unpackb(row["headers"])))
-    record = read(spec, row["topic"], row["at_offset"], order_id.encode(), row["value"], headers)
+    record = parked_record(spec, row)
     assert record is not None and record.incoming is not None, "only what a service can read is parked"
+    if record.dead:
+        name = (type_of(record.headers) or b"?").decode(errors="replace")
+        return Waiting(spec.name, name, row["id"], row["topic"], row["at_offset"], row["parked_at"],
+                       f"somebody decides about it: it is a dead letter ({row['dead']}; `tradewind dlq list --order {order_id}`)")
     return Waiting(spec.name, record.incoming.type, row["id"], row["topic"], row["at_offset"], row["parked_at"],
                    waits_for(spec, state, document, record.incoming, now))
 

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from schemas import payments_payment as out
+from schemas.dead_letters import Reason
 from schemas.lifecycle import PAYMENT, Answer, deadlines
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, Stale, earliest
 
@@ -354,7 +355,7 @@ def _answered(work: _Work, incoming: Incoming) -> Stale | None:
         return Stale("answer to a call that is not open")
     if (event.kind, event.currency) != (payment.intent_kind, work.account.currency) or (
             event.outcome == "succeeded" and event.amount != payment.intent_amount):
-        raise Impossible("amount_mismatch", f"{event.intent_id}: asked to {payment.intent_kind} {payment.intent_amount} "
+        raise Impossible(Reason.AMOUNT_MISMATCH, f"{event.intent_id}: asked to {payment.intent_kind} {payment.intent_amount} "
                          f"{work.account.currency}, answered {event.kind} {event.amount} {event.currency}")
     parcel_id, payment.intent = payment.intent_parcel, ""
     payment.reference = event.provider_reference or payment.reference
@@ -462,7 +463,7 @@ def _paid_by_hand(work: _Work, incoming: Incoming) -> Stale | None:
     if hold is None or hold.payout != event.payout_id:
         return Stale("no such payout is open")
     if event.amount != hold.owed[0].amount or event.currency != work.account.currency:
-        raise Impossible("amount_mismatch", f"{event.payout_id} asks for {hold.owed[0].amount} {work.account.currency}")
+        raise Impossible(Reason.AMOUNT_MISMATCH, f"{event.payout_id} asks for {hold.owed[0].amount} {work.account.currency}")
     hold.payout = ""
     _refunded(work, event.payment_id, event.parcel_id, "manual_payout")
     return None

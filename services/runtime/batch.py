@@ -5,6 +5,8 @@ I/O, the same code runs under simulation. Rules kept here:
 - a record of ours whose sequence was seen from its source is a duplicate; an outsider's is one when its id was seen;
 - "not yet" is parked, and while something of a (order, source) waits, what follows from that source queues behind it.
   Outsiders have no sequence to keep: behind an early report its own cause may come, and would wait for it for ever;
+- a dead letter of ours keeps its place in that queue, and last-seen stays, until a person replays or discards it. An
+  outsider's is remembered as dead, so that a replay of it is not taken for a repetition;
 - after each change of an order its parked records are tried again, past the duplicate check they already went through.
 """
 
@@ -19,14 +21,19 @@ from typing import Any, NamedTuple
 from aiokafka.partitioner import murmur2
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.envelope import BadEnvelope, Envelope, envelope_of, event_id, type_of
+from schemas.dead_letters import DISCARD, ERRORS, DiscardDeadLetter, Reason
+from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, event_id, type_of
+from schemas.model import ID_PATTERN
 from schemas.topics import Topic
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale
-from services.runtime.track import SEEN_MAX, Entry, Record, fingerprint
+from services.runtime.track import DEAD, SEEN_MAX, Entry, Record, Track, fingerprint
 
 VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
 CUT_KEY_BYTES, CUT_VALUE_BYTES = 1_000, 100_000  # what a dead letter keeps of a record that would not fit with its reasons
 RETRY = "Retry"
+DISCARDED = "discarded"  # a dead letter that a person gave up, behind an earlier one
+CONTROL = frozenset({RETRY, DISCARD})  # what moves a queue and is no event of the order
+STOCK = "stock:"  # begins the keys of deliveries, which belong to no merchant
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class Spec:
             known[topic.name] = {m.__name__.encode() for m in topic.messages}
             for model in topic.messages:
                 if model.__name__ in self.handled:
-                    models[topic.name, model.__name__.encode()] = model.__pydantic_validator__
+                    models[topic.name, model.__name__.encode()] = (model.__pydantic_validator__,
+                                                                   dataschema_of(topic.name, model.__name__))
         missing = self.handled - {name.decode() for _, name in models}
         if missing:
             raise ValueError(f"{self.name} handles types that none of its input topics carries: {sorted(missing)}")
@@ -66,33 +74,71 @@ def read(spec: Spec, topic: str, offset: int, key: bytes | None, value: bytes | 
          headers: tuple[tuple[str, bytes], ...]) -> Record | None:
     """Decode a record; None when its type is not this service's business. Never raises for what a record contains."""
     name = type_of(headers)
-    validator = spec.models.get((topic, name))
-    if validator is None:
-        if name in spec.known[topic]:
-            return None
-        what = "ce_type is missing" if name is None else f"type {name[:80]!r} does not belong on {topic}"
-        return Record(topic, offset, key, value, headers, fault=("unknown_type", what))
+    model = spec.models.get((topic, name))
+    if model is None:
+        return None if name in spec.known[topic] else _of_no_model(spec, topic, offset, key, value, headers, name)
+    validator, schema = model
+    raw = topic, offset, key, value, headers
     try:
         envelope = envelope_of(headers)
         if not value:
-            return Record(topic, offset, key, value, headers, fault=("null_value", "the record has no value"))
+            return _refused(raw, envelope, Reason.NULL_VALUE, "the record has no value")
+        if len(value) > VALUE_BYTES_MAX:
+            return _refused(raw, envelope, Reason.OVERSIZE, f"{len(value)} bytes, {VALUE_BYTES_MAX} are allowed")
+        if envelope.dataschema != schema and envelope.dataschema and not envelope.dataschema.endswith(b"/" + schema):
+            return _refused(raw, envelope, Reason.UNKNOWN_VERSION, f"ce_dataschema is {envelope.dataschema[:200]!r}, not {schema!r}")
         data = validator.validate_json(value)
     except BadEnvelope as bad:
-        return Record(topic, offset, key, value, headers, fault=(bad.reason, bad.detail))
+        return Record(*raw, fault=(bad.reason, bad.detail))
     except ValidationError as bad:
         first = bad.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return Record(topic, offset, key, value, headers, fault=("invalid", f"{where}: {first['msg']}"[:300]))
+        reason = Reason.UNDECODABLE if first["type"] == "json_invalid" else Reason.INVALID
+        return _refused(raw, envelope, reason, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300].lstrip(": "))
     ours = OURS.get(topic)
     if (envelope.source == ours) != (ours is not None) or (ours and not envelope.sequence) or \
             (not ours and envelope.source in OURS.values()):
-        return Record(topic, offset, key, value, headers,
-                      fault=("source", f"source {envelope.source!r} with sequence {envelope.sequence} may not write here"))
+        return Record(*raw, fault=(Reason.SOURCE, f"source {envelope.source!r} with sequence {envelope.sequence} may not write here"))
     if key != data.order_id.encode() or envelope.subject != data.order_id:
-        return Record(topic, offset, key, value, headers, fault=("key", "key, subject and order_id are not the same"))
+        return Record(*raw, fault=(Reason.KEY, "key, subject and order_id are not the same"))
+    if ours and not envelope.merchant and not data.order_id.startswith(STOCK):
+        return _refused(raw, envelope, Reason.NO_MERCHANT, "ce_merchant is empty")
     incoming = Incoming(envelope.type, envelope.id, envelope.source, envelope.sequence if ours else 0, envelope.time, data,
                         envelope.correlation or envelope.id, envelope.merchant)
     return Record(topic, offset, key, value, headers, data.order_id, incoming)
+
+
+Bytes = tuple[str, int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
+
+
+def _refused(raw: Bytes, envelope: Envelope, reason: Reason, detail: str) -> Record:
+    """A record whose envelope can be read. Of our own events it is known whose place in which queue it keeps."""
+    topic, _, key, _, _ = raw
+    subject, sequence = envelope.subject, envelope.sequence
+    if envelope.source != OURS.get(topic) or not sequence or key != subject.encode() or not ID_PATTERN.fullmatch(subject):
+        return Record(*raw, fault=(reason, detail))
+    return Record(*raw, subject, Incoming(envelope.type, envelope.id, envelope.source, sequence, envelope.time, None),
+                  (reason, detail))
+
+
+def _of_no_model(spec: Spec, topic: str, offset: int, key: bytes | None, value: bytes | None,
+                 headers: tuple[tuple[str, bytes], ...], name: bytes | None) -> Record | None:
+    """A type that does not belong on the topic, or a discard, which may stand on any of them."""
+    raw = topic, offset, key, value, headers
+    what = "ce_type is missing" if name is None else f"type {name[:80]!r} does not belong on {topic}"
+    try:
+        envelope = envelope_of(headers)
+        if name != DISCARD.encode():
+            return _refused(raw, envelope, Reason.UNKNOWN_TYPE, what)
+        data = DiscardDeadLetter.model_validate_json(value or b"")
+    except BadEnvelope:
+        return Record(*raw, fault=(Reason.UNKNOWN_TYPE, what))
+    except ValidationError as bad:
+        return Record(*raw, fault=(Reason.INVALID, f"{DISCARD}: {bad.errors(include_url=False)[0]['msg']}"))
+    if key != data.order_id.encode():
+        return Record(*raw, fault=(Reason.KEY, "key and order_id are not the same"))
+    if data.service != spec.name:
+        return None
+    return Record(*raw, data.order_id, Incoming(DISCARD, envelope.id, envelope.source, 0, envelope.time, data))
 
 
 class Out(NamedTuple):
@@ -137,19 +183,18 @@ class Batch:
     def handle(self, record: Record) -> None:
         """Apply one record. Raises SharedMissing, before it has changed anything, when a shared row was not locked."""
         if record.fault is not None:
-            self._dead_letter(record, *record.fault)
+            self._faulty(record)
             return
         draft = self._draft(record.order_id)
         incoming = record.incoming
-        if incoming.type == RETRY:
-            self._retry(draft, alone=True)
+        if incoming.type in CONTROL:
+            self._control(draft, record)
             return
         if incoming.type == TIMER:
             draft.armed = None
-        elif not draft.stored and draft.seq == 0 and not draft.track.last and not draft.track.seen:
-            if (murmur2(record.key) & 0x7FFFFFFF) % self.partitions != self.partition:
-                self._dead_letter(record, "partition", f"key belongs to another partition than {self.partition}")
-                return
+        elif not draft.stored and draft.seq == 0 and not draft.track.last and not draft.track.seen and self._misplaced(record):
+            self._dead_letter(record, Reason.PARTITION, f"key belongs to another partition than {self.partition}")
+            return
         mark = fingerprint(incoming, record.value) if not incoming.sequence and incoming.type != TIMER else ""
         if incoming.type != TIMER and self._repeated(draft, record, mark):
             return
@@ -159,7 +204,7 @@ class Batch:
         try:
             answer = self._decide(draft, incoming)
         except Impossible as why:
-            self._refuse(draft, record, why)
+            self._bury(draft, record, why.reason, why.detail)
             return
         if isinstance(answer, NotYet):
             self._park(draft, record)
@@ -169,20 +214,14 @@ class Batch:
                 self.counts[f"stale: {answer.reason}"] += 1
             else:
                 self._apply(draft, incoming, answer)
-                if draft.parked and self.cautious:
-                    self.again.add(record.order_id)
-                elif draft.parked:
-                    self._retry(draft)
+                if draft.parked:
+                    self._next(draft)
 
     def expire(self, key: tuple[str, str, int, str]) -> None:
-        """What this record waits for did not come in time: it becomes a dead letter, and what queued behind it is next."""
+        """What this record waits for did not come in time: it becomes a dead letter."""
         draft = self._draft(key[0])
         for record in [record for record in draft.parked if self._parking_key(record) == key]:
-            self._unpark(draft, record)
-            self._settle(draft, record)
-            self._dead_letter(record, "parked_too_long", f"order is {draft.state.status!r}; what it waits for never came")
-        if draft.parked:
-            self.again.add(key[0])
+            self._bury(draft, record, Reason.PARKED_TOO_LONG, f"order is {draft.state.status!r}; what it waits for never came")
 
     # -- one record -----------------------------------------------------------------------------------------------
 
@@ -195,23 +234,35 @@ class Batch:
         return draft
 
     def _repeated(self, draft: Entry, record: Record, mark: str) -> bool:
+        """Whether it came before. The replay of a dead letter did, and is taken all the same, once."""
         incoming = record.incoming
         if incoming.sequence:
             if incoming.sequence <= draft.track.last.get(incoming.source, 0):
                 self.counts["duplicate"] += 1
                 return True
-            waiting = any(p.incoming.source == incoming.source and p.incoming.sequence == incoming.sequence
-                          for p in draft.parked)
-            self.counts["duplicate"] += waiting
-            return waiting
+            before = self._parked_as(draft, incoming)
+            if before is None:
+                return False
+            if before.dead and record.replayed:
+                self._exchange(draft, before, record)
+                self._next(draft)
+            else:
+                self.counts["duplicate"] += 1
+            return True
         for seen in draft.track.seen:
             if seen[:10] == mark[:10]:
-                if seen == mark:
+                if seen[16:] == DEAD and record.replayed:
+                    draft.track.seen.remove(seen)
+                    return False
+                if seen[:16] == mark:
                     self.counts["duplicate"] += 1
                 else:
-                    self._dead_letter(record, "id_reused", f"id {incoming.id!r} came before with other content")
+                    self._dead_letter(record, Reason.ID_REUSED, f"id {incoming.id!r} came before with other content")
                 return True
         return False
+
+    def _misplaced(self, record: Record) -> bool:
+        return (murmur2(record.key) & 0x7FFFFFFF) % self.partitions != self.partition
 
     def _settle(self, draft: Entry, record: Record, mark: str = "") -> None:
         """The record has its answer: remember it, so that a repetition of it changes nothing. `mark`: its fingerprint,
@@ -259,6 +310,38 @@ class Batch:
         self.parked[self._parking_key(record)] = record
         self.counts["parked"] += 1
 
+    def _exchange(self, draft: Entry, old: Record, new: Record) -> None:
+        """`new` takes the place of `old` in its queue."""
+        place = draft.parked.index(old)
+        self._unpark(draft, old)
+        self._park(draft, new)
+        draft.parked.insert(place, draft.parked.pop())
+
+    @staticmethod
+    def _parked_as(draft: Entry, incoming: Incoming) -> Record | None:
+        """What stands in the queue of this source under this sequence."""
+        return next((p for p in draft.parked if p.incoming.source == incoming.source
+                     and p.incoming.sequence == incoming.sequence), None)
+
+    def _next(self, draft: Entry) -> None:
+        """The order or its queue has changed: try what waits, cautiously in a batch of its own."""
+        if self.cautious:
+            self.again.add(draft.state.order_id)
+        else:
+            self._retry(draft)
+
+    def _control(self, draft: Entry, record: Record) -> None:
+        if record.incoming.type == RETRY:
+            self._retry(draft, alone=True)
+            return
+        before = self._parked_as(draft, record.incoming.data)
+        if before is None or not before.dead:
+            self.counts["discard of what is no dead letter"] += 1
+            return
+        self._exchange(draft, before, before._replace(dead=DISCARDED))  # settled in its turn: an earlier one may come yet
+        self.counts["discarded"] += 1
+        self._next(draft)
+
     def _unpark(self, draft: Entry, record: Record) -> None:
         draft.parked.remove(record)
         source = record.incoming.source
@@ -288,6 +371,14 @@ class Batch:
                 source = record.incoming.source
                 if source in blocked:
                     continue
+                if record.dead == DISCARDED:
+                    self._unpark(draft, record)
+                    self._settle(draft, record)
+                    moved = changed = True
+                    continue
+                if record.dead:
+                    blocked.add(source)
+                    continue
                 try:
                     answer = self._decide(draft, record.incoming)
                 except SharedMissing:
@@ -296,8 +387,9 @@ class Batch:
                     self.again.add(record.order_id)  # its rows get locked in a batch of its own
                     return
                 except Impossible as why:
-                    self._unpark(draft, record)
-                    self._refuse(draft, record, why)
+                    self._bury(draft, record, why.reason, why.detail)
+                    if record.incoming.sequence:
+                        blocked.add(source)
                     moved = changed = True
                     continue
                 if isinstance(answer, NotYet):
@@ -315,20 +407,52 @@ class Batch:
 
     # -- never ----------------------------------------------------------------------------------------------------
 
-    def _refuse(self, draft: Entry, record: Record, why: Impossible) -> None:
-        self._settle(draft, record)
-        self._dead_letter(record, why.reason, why.detail)
+    def _faulty(self, record: Record) -> None:
+        """Read, and found wanting. It keeps its place in a queue if it says which, and that place is still to come."""
+        incoming = record.incoming
+        if incoming is not None:
+            draft = self._draft(record.order_id)
+            unknown = not draft.stored and not draft.seq and draft.track == Track()
+            if incoming.sequence > draft.track.last.get(incoming.source, 0) and not (unknown and self._misplaced(record)):
+                before = self._parked_as(draft, incoming)
+                if before is None or before.dead and record.replayed:
+                    self._bury(draft, record, *record.fault, before)
+                    return
+        self._dead_letter(record, *record.fault)
 
-    def _dead_letter(self, record: Record, reason: str, detail: str) -> None:
-        """Raw bytes, coordinates and reason. A timer was never on a topic: its order and reason go to our output's."""
+    def _bury(self, draft: Entry, record: Record, reason: Reason, detail: str, instead_of: Record | None = None) -> None:
+        """A dead letter of an order. An event of ours stays, dead, where it stands or comes in its source's queue;
+        an outsider's is remembered, so that a repetition is none, and a replay is heard."""
+        incoming = record.incoming
+        if incoming.sequence:
+            dead, before = record._replace(dead=reason, fault=None), instead_of or (record if record in draft.parked else None)
+            if before is None:
+                self._park(draft, dead)
+            else:
+                self._exchange(draft, before, dead)
+            self.counts["held"] += 1
+            self._dead_letter(record, reason, detail, f"{incoming.sequence} {incoming.source}")
+            return
+        if record in draft.parked:
+            self._unpark(draft, record)
+        if incoming.type != TIMER:
+            self._settle(draft, record)
+            mark = fingerprint(incoming, record.value)
+            draft.track.seen[draft.track.seen.index(mark)] = mark + DEAD
+        self._dead_letter(record, reason, detail)
+
+    def _dead_letter(self, record: Record, reason: Reason, detail: str, holds: str = "") -> None:
+        """Raw bytes, coordinates and reason; `holds`: the place in the queue that it keeps. A timer was never on a topic:
+        its order and reason go to our output's."""
         key, value, headers = record.key or b"", record.value or b"", tuple(record.headers)
         why = [("topic", record.topic), ("partition", str(self.partition)), ("offset", str(record.offset)),
                ("reason", reason), ("detail", detail[:500]), ("service", self.spec.name)]
+        why += [("holds", holds)] if holds else []
         size = len(key) + len(value) + sum(len(name) + len(text or b"") for name, text in headers)
         if size > VALUE_BYTES_MAX:  # with the reasons the broker would refuse it, and all that comes after it would wait
             key, value, headers = key[:CUT_KEY_BYTES], value[:CUT_VALUE_BYTES], ()
             why.append(("cut", f"{size} bytes; the whole record stands at the coordinates"))
-        headers += tuple((f"__dlq.errors.{name}", text.encode(errors="replace")) for name, text in why)
+        headers += tuple((f"{ERRORS}{name}", text.encode(errors="replace")) for name, text in why)
         topic = record.topic if record.topic in self.spec.known else self.spec.output.name
         self.out.append(Out(f"{topic}.dlq", key, value, "", 0, self.now, "", "", "", headers))
         self.counts[f"dead letter: {reason}"] += 1
@@ -341,8 +465,10 @@ class Batch:
         if kind == TIMER:
             self._draft(record.order_id)
             self.postponed.add(record.order_id)  # or it would fire at once, for ever
-        elif record.order_id and (record.order_id in self.drafts or record.order_id in self.entries):
-            self._settle(self._draft(record.order_id), record)
+        elif record.order_id and record.incoming.type not in CONTROL and (
+                record.incoming.sequence or record.order_id in self.drafts or record.order_id in self.entries):
+            self._bury(self._draft(record.order_id), record, *_reason_of(why))
+            return
         self._dead_letter(record, *_reason_of(why))
 
     def _poison_parked(self, draft: Entry, why: Exception) -> None:
@@ -350,6 +476,9 @@ class Batch:
         blocked: set[str] = set()
         for record in draft.parked:
             if record.incoming.source in blocked:
+                continue
+            if record.dead:
+                blocked.add(record.incoming.source)
                 continue
             try:
                 waits = isinstance(self._decide(draft, record.incoming), NotYet)
@@ -359,9 +488,7 @@ class Batch:
                 if record.incoming.sequence:
                     blocked.add(record.incoming.source)
                 continue
-            self._unpark(draft, record)
-            self._settle(draft, record)
-            self._dead_letter(record, *_reason_of(why))
+            self._bury(draft, record, *_reason_of(why))
             break
         else:
             raise AssertionError(f"the retry of {draft.state.order_id} failed, but nothing of it can move") from why
@@ -369,10 +496,10 @@ class Batch:
             self.again.add(draft.state.order_id)
 
 
-def _reason_of(why: Exception) -> tuple[str, str]:
+def _reason_of(why: Exception) -> tuple[Reason, str]:
     if isinstance(why, Impossible):
         return why.reason, why.detail
-    return "handler_error", f"{type(why).__name__}: {why}"
+    return Reason.HANDLER_ERROR, f"{type(why).__name__}: {why}"
 
 
 def envelope_for(out: Out) -> Envelope:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
+from schemas.dead_letters import Reason
+
 TIMER = "TimerFired"
 
 
@@ -81,9 +83,9 @@ class Stale:
 class Impossible(Exception):
     """The event contradicts the order for good; the record becomes a dead letter with this reason."""
 
-    def __init__(self, reason: str, detail: str):
+    def __init__(self, reason: Reason, detail: str):
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail = Reason(reason), detail
 
 
 class SharedMissing(Exception):

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from pydantic_core import from_json, to_json
 
+from schemas.dead_letters import Reason
 from services.runtime import storage
 from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read
 from services.runtime.clock import Clock
@@ -41,6 +42,15 @@ POISONED_TIMER_PAUSE = timedelta(minutes=10)  # real time: trade time may run so
 WAIT_S = 0.2
 
 Submit = Callable[[int, str, Intent], Awaitable[None]]
+
+
+def parked_record(spec: Spec, row: asyncpg.Record) -> Record:
+    """A row of `storage.load_parked` as it was before it was parked. A dead letter is not read again: it only keeps its place."""
+    raw = row["topic"], row["at_offset"], row["order_id"].encode(), row["value"], tuple(map(tuple, msgpack.unpackb(row["headers"])))
+    if row["dead"]:
+        return Record(*raw, row["order_id"], Incoming("", row["id"], row["source"], row["sequence"], datetime.min, None),
+                      dead=row["dead"])
+    return read(spec, *raw)
 
 
 class Owner:
@@ -175,13 +185,11 @@ class Owner:
             del self.cache[next(iter(self.cache))]
 
     async def _give_up(self) -> None:
-        """Dead letters of what has waited too long. What waited behind them is tried again."""
+        """Dead letters of what has waited too long."""
         late = await storage.parked_too_long(self.conn, self.partition, PARKED_SECONDS_MAX, self.batch_max)
         point("owner.overdue_read")
         if late:
-            now = self.clock.now()
-            _, again = await self._attempt([], now, expire=[tuple(row) for row in late])
-            await self._process([self._retry_of(order_id) for order_id in again], now)
+            await self._attempt([], self.clock.now(), expire=[tuple(row) for row in late])
 
     # -- one batch ------------------------------------------------------------------------------------------------
 
@@ -190,7 +198,7 @@ class Owner:
         while records:
             try:
                 done, again = await self._attempt(records, now)
-            except TRANSIENT:
+            except (*TRANSIENT, storage.Unfit):
                 raise
             except Exception:  # a bug or a value PostgreSQL refuses: its neighbours must not suffer for it
                 if len(records) > 1:
@@ -206,7 +214,7 @@ class Owner:
         """One record that failed: without what waits for it, which may be the culprit; else it is the dead letter."""
         try:
             return await self._attempt(records, now, cautious=True)
-        except TRANSIENT:
+        except (*TRANSIENT, storage.Unfit):
             raise
         except Exception as why:  # as in `_process`
             record = records[0]
@@ -264,7 +272,7 @@ class Owner:
                 return n
             for out in batch.out[before:]:
                 if len(out.value) > VALUE_BYTES_MAX and out.headers is None:
-                    raise Impossible("output_too_large", f"{out.type} has {len(out.value)} bytes")
+                    raise Impossible(Reason.OUTPUT_TOO_LARGE, f"{out.type} has {len(out.value)} bytes")
         return len(records)
 
     def _end_of(self, records: list[Record], done: int) -> dict[str, int]:
@@ -295,21 +303,22 @@ class Owner:
             if entry.track.waiting:
                 waiting.append(order_id)
         if waiting:
-            for order_id, topic, offset, headers, value in await storage.load_parked(self.conn, waiting):
-                record = read(spec, topic, offset, order_id.encode(), value, tuple(map(tuple, msgpack.unpackb(headers))))
-                self.cache[order_id].parked.append(record)
+            for row in await storage.load_parked(self.conn, waiting):
+                self.cache[row["order_id"]].parked.append(parked_record(spec, row))
 
     def _shared_keys(self, records: list[Record]) -> set[str]:
         if self.spec.shared_keys is None:
             return set()
         keys: set[str] = set()
         for record in records:
-            if record.incoming is None:
+            if record.incoming is None or record.fault is not None:
                 continue
             entry = self.cache.get(record.order_id)
             state, document = (entry.state, entry.document) if entry else (None, None)
             keys.update(self.spec.shared_keys(state, document, record.incoming))
             for parked in entry.parked if entry else ():
+                if parked.dead:
+                    continue
                 keys.update(self.spec.shared_keys(state, document, parked.incoming))
         return keys
 
@@ -338,11 +347,11 @@ class Owner:
                                                for oid, i in batch.intents])
         if batch.done_intents:
             await storage.delete_intents(conn, batch.done_intents)
-        if batch.parked:
-            await storage.insert_parked(conn, [
-                (partition, *key, r.topic, r.offset, msgpack.packb(r.headers), r.value) for key, r in batch.parked.items()])
-        if batch.unparked:
+        if batch.unparked:  # first: what takes the place of a dead letter may have its id
             await storage.delete_parked(conn, batch.unparked)
+        if batch.parked:
+            await storage.insert_parked(conn, [(partition, *key, r.topic, r.offset, msgpack.packb(r.headers), r.value or b"", r.dead)
+                                               for key, r in batch.parked.items()])
         if self.relay.acknowledged > self.relay.deleted:
             self._deleting = self.relay.acknowledged
             await storage.delete_outbox(conn, partition, self._deleting)

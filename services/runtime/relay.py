@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.envelope import dataschema_of, headers_of
 from services.runtime.batch import Out, envelope_for
 from services.runtime.crash import point
+from services.runtime.track import Unreadable
 
 BACKLOG_MAX = 4
 
@@ -28,11 +29,15 @@ def pack(out: list[Out]) -> bytes:
 
 
 def unpack(payload: bytes) -> list[Out]:
+    """Raises Unreadable."""
     out = []
-    for topic, key, value, name, sequence, time, correlation, causation, merchant, headers in msgpack.unpackb(payload):
-        pairs = tuple((k, v) for k, v in headers) if headers is not None else None
-        out.append(Out(topic, key, value, name, sequence, datetime.fromtimestamp(time, timezone.utc), correlation,
-                       causation, merchant, pairs))
+    try:
+        for topic, key, value, name, sequence, time, correlation, causation, merchant, headers in msgpack.unpackb(payload):
+            pairs = tuple((k, v) for k, v in headers) if headers is not None else None
+            out.append(Out(topic, key, value, name, sequence, datetime.fromtimestamp(time, timezone.utc), correlation,
+                           causation, merchant, pairs))
+    except (ValueError, TypeError, OverflowError, OSError, msgpack.UnpackException) as why:
+        raise Unreadable(f"a row of table outbox: {why!r}; restore it from a backup, nothing after it is sent") from why
     return out
 
 

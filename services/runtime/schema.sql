@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 ALTER TABLE outbox ALTER COLUMN payload SET STORAGE EXTERNAL;  -- compressing costs more than it saves
 
--- "Not yet": records that wait for something else to happen to their order.
+-- "Not yet": records that wait for something else to happen to their order, and dead letters of our own events, which
+-- keep their place in the queue of their source until a person has decided about them.
 CREATE TABLE IF NOT EXISTS parked (
     partition  smallint NOT NULL,
     order_id   text NOT NULL,
@@ -48,8 +49,10 @@ CREATE TABLE IF NOT EXISTS parked (
     headers    bytea NOT NULL,
     value      bytea NOT NULL,
     parked_at  timestamptz NOT NULL DEFAULT now(),   -- real time
+    dead       text NOT NULL DEFAULT '',             -- the reason, where it is a dead letter
     PRIMARY KEY (order_id, source, sequence, id)
 );
+ALTER TABLE parked ADD COLUMN IF NOT EXISTS dead text NOT NULL DEFAULT '';
 CREATE INDEX IF NOT EXISTS parked_since ON parked (partition, parked_at);
 
 -- When an order wants to be woken (trade time); at most one row an order, its kinds are in the state.

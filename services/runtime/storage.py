@@ -130,7 +130,7 @@ async def load_documents(conn: asyncpg.Connection, order_ids: list[str]) -> dict
 
 async def load_parked(conn: asyncpg.Connection, order_ids: list[str]) -> list[asyncpg.Record]:
     return await conn.fetch(
-        "SELECT order_id, topic, at_offset, headers, value FROM parked WHERE order_id = ANY($1)"
+        "SELECT order_id, topic, at_offset, headers, value, source, sequence, id, dead FROM parked WHERE order_id = ANY($1)"
         " ORDER BY order_id, source, sequence, at_offset", order_ids)
 
 
@@ -165,8 +165,8 @@ async def delete_outbox(conn: asyncpg.Connection, partition: int, up_to: int) ->
 
 async def insert_parked(conn: asyncpg.Connection, rows: list[tuple]) -> None:
     await conn.executemany(
-        "INSERT INTO parked (partition, order_id, source, sequence, id, topic, at_offset, headers, value)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING", rows)
+        "INSERT INTO parked (partition, order_id, source, sequence, id, topic, at_offset, headers, value, dead)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING", rows)
 
 
 async def delete_parked(conn: asyncpg.Connection, rows: list[tuple[str, str, int, str]]) -> None:
@@ -178,10 +178,11 @@ async def delete_parked(conn: asyncpg.Connection, rows: list[tuple[str, str, int
 
 
 async def parked_too_long(conn: asyncpg.Connection, partition: int, seconds: float, limit: int) -> list[asyncpg.Record]:
-    """(order_id, source, sequence, id), the oldest first."""
-    return await conn.fetch("SELECT order_id, source, sequence, id FROM parked WHERE partition = $1"
-                            " AND parked_at < now() - make_interval(secs => $2) ORDER BY parked_at LIMIT $3",
-                            partition, seconds, limit)
+    """(order_id, source, sequence, id), the oldest first. An order with a dead letter waits for a person, however long."""
+    return await conn.fetch("SELECT order_id, source, sequence, id FROM parked p WHERE partition = $1"
+                            " AND parked_at < now() - make_interval(secs => $2)"
+                            " AND NOT EXISTS (SELECT FROM parked d WHERE d.order_id = p.order_id AND d.dead <> '')"
+                            " ORDER BY parked_at LIMIT $3", partition, seconds, limit)
 
 
 async def arm_timers(conn: asyncpg.Connection, partition: int, rows: list[tuple[str, datetime]]) -> None:

@@ -10,13 +10,20 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from schemas.dead_letters import REPLAY, Reason
+from services.runtime import storage
 from services.runtime.decision import Incoming
+
+class Unreadable(storage.Unfit):
+    """A row of our own database is not as we wrote it. Never the fault of the record in hand: the service stops."""
+
 
 SEEN_MAX = 256  # outsiders' ids that an order remembers
 
 
 class Record(NamedTuple):
-    """One record that concerns this service. `fault`: why it can never be handled (reason, detail)."""
+    """One record that concerns this service. `fault`: why it can never be handled (reason, detail); of a service's event
+    `incoming` says all the same whose it is, without data. `dead`: it is a dead letter, behind which its source queues."""
 
     topic: str
     offset: int
@@ -25,7 +32,17 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes], ...]
     order_id: str = ""
     incoming: Incoming | None = None
-    fault: tuple[str, str] | None = None
+    fault: tuple[Reason, str] | None = None
+    dead: str = ""
+
+
+    @property
+    def replayed(self) -> bool:
+        """Whether a person sent this dead letter again."""
+        return any(name == REPLAY for name, _ in self.headers)
+
+
+DEAD = "!"  # behind a fingerprint: this one is a dead letter, and may come again
 
 
 @dataclass(slots=True)
@@ -41,7 +58,15 @@ class Track:
 
     @classmethod
     def decode(cls, text: str) -> Track:
-        return cls(**from_json(text))
+        """Raises Unreadable."""
+        try:
+            found = from_json(text)
+            last, seen, waiting = found["last"], found["seen"], found["waiting"]
+            if not (isinstance(last, dict) and isinstance(seen, list) and isinstance(waiting, dict)):
+                raise TypeError(f"last {last!r}, seen {seen!r}, waiting {waiting!r}"[:200])
+        except (ValueError, TypeError, KeyError) as why:
+            raise Unreadable(f"column track of table orders: {why!r}; restore the row from a backup") from why
+        return cls(last, seen, waiting)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas import shipping_shipment as out
+from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, Answer
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
 from services.shipping.shipment import Work, line_units
@@ -18,7 +19,7 @@ def reported(event: str):
             if parcel is None:
                 if not s.parcels and not s.closed:
                     return NotYet("ParcelsAllocated")
-                raise Impossible("unknown_parcel", f"the order has {sorted(s.parcels)}, not {parcel_id!r}")
+                raise Impossible(Reason.UNKNOWN_PARCEL, f"the order has {sorted(s.parcels)}, not {parcel_id!r}")
             answer, to = PARCEL[s.regime].answer(parcel.status, event)
             if answer is Answer.NOT_YET:
                 return NotYet(f"a parcel state that allows {event}")
@@ -50,7 +51,7 @@ def packed(work, report, parcel_id, parcel, before):
 def short_picked(work, report, parcel_id, parcel, before):
     taken, refund = work.cut(parcel_id, [(line.line_no, line.quantity) for line in report.lines])
     if not taken:
-        raise Impossible("unknown_line", "none of the lines is in the parcel")
+        raise Impossible(Reason.UNKNOWN_LINE, "none of the lines is in the parcel")
     # The units were counted on the shelf but are not there: neither reserved nor in stock any more.
     work.move(parcel_id, "shrink", taken)
     if any(units for _, units in work.left(parcel_id)):

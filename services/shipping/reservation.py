@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import shipping_shipment as out
+from schemas.dead_letters import Reason
 from schemas.model import LineUnits
 from services.runtime.decision import Impossible, Incoming, Stale
 from services.shipping.allocation import Content, Document, Wanted, allocate
@@ -72,7 +73,7 @@ def fail(work: Work, reason: str) -> None:
 def inbound(work: Work, incoming: Incoming) -> None:
     event = incoming.data
     if event.order_id != f"stock:{event.warehouse}:{event.sku}":
-        raise Impossible("key", f"order_id must be stock:{event.warehouse}:{event.sku}")
+        raise Impossible(Reason.KEY, f"order_id must be stock:{event.warehouse}:{event.sku}")
     s = work.shipment
     s.status, s.closed = "stock", True
     available = dict(work.stock.available(event.sku)).get(event.warehouse, 0)
