@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 SERVICES = {"orders", "payments", "shipping", "console"}
 # What stands outside the services, and sees them only as the world does: by topic, or as processes.
 OUTSIDERS = {"simulators", "auditor"}
+# The explorer runs the machines themselves, so it may import them, and of the runtime what needs no Kafka and no database.
+PURE = ("batch", "decision", "track")
 
 
 def sources(folder: str) -> list[Path]:
@@ -66,6 +68,19 @@ def test_the_auditor_imports_nothing_it_judges():
     settings = "services.runtime.settings."
     assert offences("services/auditor", lambda name: package_of(name) not in (None, "auditor")
                     and not name.startswith(settings)) == []
+
+
+def test_the_explorer_imports_machines_and_the_pure_runtime():
+    machines = tuple(f"services.{service}.{module}" for service in ("orders", "payments", "shipping")
+                     for module in ("machine", "storage", "allocation"))
+    allowed = (*machines, *(f"services.runtime.{module}." for module in PURE), "services.explorer")
+    assert sources("services/explorer")
+    assert offences("services/explorer", lambda name: package_of(name) is not None and not name.startswith(allowed)) == []
+
+
+@pytest.mark.parametrize("folder", ["runtime", *sorted(SERVICES | OUTSIDERS)])
+def test_nobody_but_the_command_imports_the_explorer(folder):
+    assert offences(f"services/{folder}", lambda name: package_of(name) == "explorer") == []
 
 
 def test_only_tests_import_tests():

@@ -15,9 +15,9 @@ from schemas.model import LineQuantity
 from schemas.orders_order import DisputeOpened, OrderCompleted
 from schemas.payments_payment import ManualPayoutRequested, PaymentHeld
 from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
+from services.explorer.simulation import KEY, START, World, order
 from services.orders import machine as orders
 from services.runtime.decision import Incoming, Intent, NotYet
-from tests.simulation import KEY, START, World, order
 
 
 class Outside:

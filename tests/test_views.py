@@ -22,11 +22,11 @@ from schemas import shipping_shipment as ship
 from services.cli.watch import Views, duration, money
 from services.console.funnel import SOURCES, STAGES, Row, Totals, bucket_of, fact_of, percentile_s
 from services.console.topics import MORE
+from services.explorer.simulation import World, order
 from services.runtime import processes
 from services.runtime.local import LocalKafka
 from services.runtime.settings import Settings
 from services.runtime.topics import ensure_topics
-from tests.simulation import World, order
 from tests.tally import until
 from tests.test_lifecycle import Outside, ids
 

@@ -141,6 +141,23 @@ def _of_no_model(spec: Spec, topic: str, offset: int, key: bytes | None, value: 
     return Record(*raw, data.order_id, Incoming(DISCARD, envelope.id, envelope.source, 0, envelope.time, data))
 
 
+def shared_keys_of(spec: Spec, entries: dict[str, Entry], records: list[Record]) -> set[str]:
+    """The shared rows that these records, and what waits for them, may need: locked before anything is decided."""
+    keys: set[str] = set()
+    if spec.shared_keys is None:
+        return keys
+    for record in records:
+        if record.incoming is None or record.fault is not None:
+            continue
+        entry = entries.get(record.order_id)
+        state, document = (entry.state, entry.document) if entry else (None, None)
+        keys.update(spec.shared_keys(state, document, record.incoming))
+        for parked in entry.parked if entry else ():
+            if not parked.dead:
+                keys.update(spec.shared_keys(state, document, parked.incoming))
+    return keys
+
+
 class Out(NamedTuple):
     """One event to publish, as it stands in the outbox."""
 

@@ -21,7 +21,7 @@ from pydantic_core import from_json, to_json
 
 from schemas.dead_letters import Reason
 from services.runtime import storage
-from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read
+from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read, shared_keys_of
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
@@ -232,7 +232,7 @@ class Owner:
         """One transaction. Returns how many records it settled (fewer, when one needs rows not yet locked) and the
         orders whose parked records need a batch of their own."""
         await self._load([r.order_id for r in records if r.order_id] + [key[0] for key in expire])
-        conn, keys = self.conn, self._shared_keys(records)
+        conn, keys = self.conn, shared_keys_of(self.spec, self.cache, records)
         point("owner.loaded")
         transaction = conn.transaction()
         await transaction.start()
@@ -305,22 +305,6 @@ class Owner:
         if waiting:
             for row in await storage.load_parked(self.conn, waiting):
                 self.cache[row["order_id"]].parked.append(parked_record(spec, row))
-
-    def _shared_keys(self, records: list[Record]) -> set[str]:
-        if self.spec.shared_keys is None:
-            return set()
-        keys: set[str] = set()
-        for record in records:
-            if record.incoming is None or record.fault is not None:
-                continue
-            entry = self.cache.get(record.order_id)
-            state, document = (entry.state, entry.document) if entry else (None, None)
-            keys.update(self.spec.shared_keys(state, document, record.incoming))
-            for parked in entry.parked if entry else ():
-                if parked.dead:
-                    continue
-                keys.update(self.spec.shared_keys(state, document, parked.incoming))
-        return keys
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The three services in memory: real `read`, `Batch` and machines; lists for topics, a dictionary for each database.
 
-A unit-test fake of Kafka and PostgreSQL only: the same paths run on the real ones in test_system.py. `World` delivers
-records in any interleaving a seeded random generator picks, once or twice, which is what Kafka may do across topics.
+`World` delivers records in any interleaving a seeded random generator picks, once or twice, which is what Kafka may do
+across topics. It tells one story at a time; `system.py` tells all of them, with the same `specs` and `settle`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from datetime import UTC, datetime, timedelta
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
-from schemas.topics import INTAKE, MODELS, PROVIDER_RESULT, REPORT, TOPICS
+from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.orders import machine as orders
 from services.payments import machine as payments
 from services.runtime.batch import Batch, Out, Spec, envelope_for, read
 from services.runtime.decision import TIMER, Incoming
-from services.runtime.track import Entry, Record
+from services.runtime.track import Entry, Record, Track
 from services.shipping import machine as shipping
 from services.shipping import storage
-from schemas.topics import ORDER, PAYMENT, SHIPMENT
 
 KEY = bytes(range(32))
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -51,6 +50,20 @@ class EveryStock(storage.Stock):
 
     def _need(self, sku: str) -> None:
         pass
+
+
+def settle(batch: Batch) -> dict[str, Entry]:
+    """The batch's drafts as a database would have them after the commit: order id -> entry. AssertionError when what would
+    be stored does not come back the same, for then a crash would change the order."""
+    kept = {}
+    for order_id, draft in batch.drafts.items():
+        if not draft.stored and not draft.seq and draft.track == Track():
+            continue  # only a dead letter named this order
+        encoded = batch.spec.state_type.dump_json(draft.state)
+        assert batch.spec.state_type.validate_json(encoded) == draft.state, f"state does not survive its database: {draft.state}"
+        draft.armed, draft.stored = None if draft.state.closed else draft.state.due(), True
+        kept[order_id] = draft
+    return kept
 
 
 @dataclass
@@ -142,13 +155,7 @@ class World:
         batch = Batch(party.spec, 0, 1, party.entries, self.stock, self.now)
         for record in records:
             batch.handle(record)
-        for order_id, draft in batch.drafts.items():
-            # What would be stored must come back the same, or a crash would change the order.
-            encoded = party.spec.state_type.dump_json(draft.state)
-            assert party.spec.state_type.validate_json(encoded) == draft.state
-            due = None if draft.state.closed else draft.state.due()
-            draft.armed, draft.stored = due, True
-            party.entries[order_id] = draft
+        party.entries.update(settle(batch))
         party.ledger.extend(batch.rows.get("ledger", ()))
         for out in batch.out:
             if out.headers is not None:
