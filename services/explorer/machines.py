@@ -1,0 +1,303 @@
+"""What one service makes of one record or timer for one order, remembered: the machines are pure, so once is enough.
+
+A `Local` is one order at one service as its database has it; locals and records are small integers here, equal ones are the
+same integer. Each step runs `Batch` and the machine for real the first time, and is then held against what every step must
+keep: the same step again gives the same, a repeated record changes nothing, state survives its database, and a reader of
+another version understands the event.
+
+Time is left out: a timer that is armed may fire at any later moment, in any order with everything else, because a service
+may have been down while it was due. So all due times are alike (`FAR`) except that of the timer that fires.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
+
+from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.topics import MODELS
+from services.explorer import rules
+from services.explorer.simulation import START, TOPIC_OF, settle, specs
+from services.runtime.batch import OURS, RETRY, Batch, Out, envelope_for, read, shared_keys_of
+from services.runtime.decision import TIMER, Incoming, SharedMissing
+from services.runtime.track import Entry, Record
+from services.shipping.storage import Stock
+
+FAR = START + timedelta(days=400)
+LATE = START + timedelta(days=60)  # later than any window for returns
+Free = dict[str, dict[str, int]]   # SKU -> warehouse -> units that nobody has reserved
+
+
+class Broken(Exception):
+    """A step that no service may make; `args[0]` says which rule it breaks and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record on a topic. `planted`: a dead letter is the right answer to it. `late`: read weeks later."""
+
+    number: int
+    topic: str
+    type: str
+    id: str
+    order_id: str
+    source: str
+    sequence: int
+    record: tuple  # key, value, headers
+    model: Any
+    planted: bool = False
+    late: bool = False
+
+
+class Local:
+    """One order at one service. `intents`: calls to the provider without an answer; `sums`: the ledger's accounts."""
+
+    def __init__(self, number: int, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int]):
+        self.number, self.service, self.order_id = number, service, order_id
+        self.entry, self.intents, self.sums = entry, intents, sums
+
+    @cached_property
+    def timers(self) -> tuple[str, ...]:
+        """Names of what may fire."""
+        if self.entry is None or self.entry.state.closed:
+            return ()
+        return tuple(sorted(self.entry.state.timers))
+
+    @property
+    def closed(self) -> bool:
+        return self.entry is None or self.entry.state.closed
+
+
+class Effect(NamedTuple):
+    """What a step did. `out`: numbers of published messages; `intents`: new calls; `said`: the answer, in a word or two."""
+
+    local: int
+    out: tuple[int, ...]
+    intents: tuple
+    moves: tuple
+    said: str
+    broken: str = ""
+
+
+class _Watched(Stock):
+    """Stock rows that note which SKUs were looked at, and what was moved."""
+
+    def __init__(self, keys: set[str], free: Free):
+        super().__init__(keys, [(warehouse, sku, units) for sku in keys for warehouse, units in free.get(sku, {}).items()])
+        self.looked: set[str] = set()
+        self.moves: list = []
+
+    def apply(self, move) -> None:
+        self.moves.append(move)
+        super().apply(move)
+
+    def _need(self, sku: str) -> None:
+        self.looked.add(sku)
+        super()._need(sku)
+
+
+class Machines:
+    """The steps of all three services, remembered by (local, message or timer, stock looked at)."""
+
+    def __init__(self) -> None:
+        self.specs = {spec.name: spec for spec in specs()}
+        self.readers = {name: [spec.name for spec in self.specs.values() if any(t.name == topic for t in spec.inputs)
+                               and name in spec.handled] for name, topic in TOPIC_OF.items()}
+        self.messages: list[Message] = []
+        self.locals: list[Local] = []
+        self._message_numbers: dict[tuple, int] = {}
+        self._local_numbers: dict[tuple, int] = {}
+        self._steps: dict[tuple, Effect] = {}
+        self._looked: dict[tuple, tuple[str, ...]] = {}
+        self.computed = 0
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def unborn(self, service: str, order_id: str) -> int:
+        """The local of an order that the service has not heard of."""
+        return self._intern(service, order_id, None, {}, {})
+
+    def command(self, model, source: str, id: str, planted: bool = False, late: bool = False) -> int:
+        """A message from outside."""
+        name = type(model).__name__
+        envelope = Envelope(id, name, source, START, model.order_id)
+        return self._message(envelope, TOPIC_OF[name], model.model_dump_json().encode(), planted, late)
+
+    def _message(self, envelope: Envelope, topic: str, value: bytes, planted: bool = False, late: bool = False) -> int:
+        key = (topic, envelope.type, envelope.source, envelope.id, value, late)
+        number = self._message_numbers.get(key)
+        if number is None:
+            number = self._message_numbers[key] = len(self.messages)
+            # Who caused it is told to people, not to machines: without it the same event by another way is the same.
+            plain = envelope._replace(correlation="", causation="", time=START)
+            record = (envelope.subject.encode(), value, tuple(headers_of(plain, dataschema_of(topic, envelope.type))))
+            self.messages.append(Message(number, topic, envelope.type, envelope.id, envelope.subject, envelope.source,
+                                         envelope.sequence, record, MODELS[envelope.type].model_validate_json(value),
+                                         planted, late))
+        return number
+
+    def _intern(self, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int]) -> int:
+        key = (service, order_id, _digest(self.specs[service], entry), tuple(sorted(intents)), tuple(sorted(sums.items())))
+        number = self._local_numbers.get(key)
+        if number is None:
+            number = len(self.locals)
+            local = Local(number, service, order_id, entry, intents, sums)
+            if faults := rules.of_local(local):
+                raise Broken("; ".join(faults))
+            self._local_numbers[key] = number
+            self.locals.append(local)
+        return number
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def step(self, local: int, cue: int | str, free: Free) -> Effect:
+        """`cue`: the number of a message, or the name of a timer ("*": all that are armed)."""
+        known = self._looked.get((local, cue))
+        if known is not None:
+            effect = self._steps.get((local, cue, _seen(known, free)))
+            if effect is not None:
+                return effect
+        self.computed += 1
+        looked: set[str] = set()
+        try:
+            effect = self._checked(local, cue, free, looked)
+        except Broken as broken:
+            effect = Effect(local, (), (), (), "broken", str(broken))
+        except Exception as bug:  # whatever a machine raises would be a dead letter, "handler_error": that is a finding
+            effect = Effect(local, (), (), (), "broken", f"the machine raised {type(bug).__name__}: {bug}")
+        names = tuple(sorted(looked | set(known or ())))
+        self._looked[local, cue] = names
+        self._steps[local, cue, _seen(names, free)] = effect
+        return effect
+
+    def _checked(self, number: int, cue: int | str, free: Free, looked: set[str]) -> Effect:
+        effect, entries = self._run(number, cue, free, looked)
+        again, _ = self._run(number, cue, free, looked)
+        if again != effect:
+            raise Broken(f"the same step gave two results: {effect.said} and {again.said}")
+        after = dict((sku, dict(rows)) for sku, rows in free.items())
+        for move in effect.moves:
+            change = {"receive": 1, "restock": 1, "release": 1, "reserve": -1}.get(move.kind, 0) * move.units
+            after.setdefault(move.sku, {})[move.warehouse] = after.get(move.sku, {}).get(move.warehouse, 0) + change
+        if isinstance(cue, int):
+            twice, _ = self._run(effect.local, cue, after, looked)
+            if (twice.local, twice.out, twice.intents, twice.moves) != (effect.local, (), (), ()):
+                raise Broken(f"the same record once more is not a repetition: {twice.said}")
+            self._another_version(self.messages[cue])
+        return effect
+
+    def _run(self, number: int, cue: int | str, free: Free, looked: set[str]) -> tuple[Effect, dict[str, Entry]]:
+        local = self.locals[number]
+        spec, order_id = self.specs[local.service], local.order_id
+        message = self.messages[cue] if isinstance(cue, int) else None
+        entries = {order_id: local.entry} if local.entry else {}
+        if message is not None:
+            record = read(spec, message.topic, message.number, *message.record)
+        else:
+            entries = {order_id: _due(local.entry, cue)}
+            record = Record("timer", 0, order_id.encode(), None, (), order_id,
+                            Incoming(TIMER, f"timer:{order_id}", "timer", 0, START, None))
+        now = LATE if message is not None and message.late else START
+        out, intents, done, moves, said, sums = [], [], [], [], [], dict(local.sums)
+        while record is not None:
+            batch = self._batch(spec, entries, record, free, moves, now, looked)
+            entries = entries | settle(batch)
+            out += batch.out
+            intents += [intent for _, intent in batch.intents]
+            done += batch.done_intents
+            for row in batch.rows.get("ledger", ()):
+                sums[row[2]] = sums.get(row[2], 0) + row[4]
+            said += _words(batch)
+            record = Record("retry", 0, order_id.encode(), None, (), order_id, Incoming(
+                RETRY, f"retry:{order_id}", "retry", 0, datetime.min, None)) if batch.again else None
+        dead = [event for event in out if event.headers is not None]
+        if dead and (message is None or not message.planted):
+            why = dict(dead[0].headers)
+            raise Broken(f"dead letter {why['__dlq.errors.reason'].decode()}: {why['__dlq.errors.detail'].decode()}")
+        if message is not None and message.type == "ProviderAnswered" and not message.planted and any(
+                "not open" in word for word in said) and not message.source.endswith("webhook"):
+            raise Broken("the provider's first answer to a call was not taken: money moved that the ledger does not know")
+        entry = entries.get(order_id)
+        left = {k: v for k, v in (local.intents | {i.intent_id: i for i in intents}).items() if k not in done}
+        numbers = tuple(self._published(event) for event in out if event.headers is None)
+        after = self._intern(local.service, order_id, _timeless(entry) if entry else None, left, sums)
+        return Effect(after, numbers, tuple(intents), tuple(moves), ", ".join(said)), entries
+
+    def _batch(self, spec, entries, record, free: Free, moves: list, now, looked: set[str]) -> Batch:
+        """One record in one transaction, with the rows locked that the service names beforehand."""
+        shared = None
+        if spec.shared is not None:
+            shared = _Watched(shared_keys_of(spec, entries, [record]), free)
+            for move in moves:
+                if move.sku in shared._keys:
+                    Stock.apply(shared, move)
+        batch = Batch(spec, 0, 1, entries, shared, now)
+        try:
+            batch.handle(record)
+        except SharedMissing as sku:
+            raise Broken(f"{record.incoming.type} needs stock of {sku}, which `stock_keys` does not name") from sku
+        finally:
+            if shared is not None:
+                looked |= shared.looked
+        moves += shared.moves if shared is not None else []
+        return batch
+
+    def _published(self, event: Out) -> int:
+        return self._message(envelope_for(event), event.topic, event.value)
+
+    def _another_version(self, message: Message) -> None:
+        """During a rolling upgrade a newer writer adds a field: an older reader must read the same."""
+        if message.source not in OURS.values():
+            return
+        newer = to_json(from_json(message.record[1]) | {"field_of_tomorrow": {"a": [1]}})
+        if MODELS[message.type].model_validate_json(newer) != message.model:
+            raise Broken(f"{message.type} with an unknown field reads differently")
+
+
+def _seen(skus: tuple[str, ...], free: Free) -> tuple:
+    return tuple([tuple(sorted(free.get(sku, {}).items())) for sku in skus]) if skus else ()
+
+
+def _words(batch: Batch) -> list[str]:
+    return [word for word, times in batch.counts.items() if times and word not in ("applied", "unparked")] + (
+        ["takes up what waited"] if batch.counts["unparked"] else [])
+
+
+def _due(entry: Entry, timer: str) -> Entry:
+    """The entry with this timer due now; all others far away."""
+    draft = entry.draft()
+    draft.state = draft.state.draft()
+    draft.state.timers = {name: START if timer in (name, "*") else FAR for name in draft.state.timers}
+    return draft
+
+
+def _timeless(entry: Entry) -> Entry:
+    state = entry.state
+    if state.timers and any(due is not FAR for due in state.timers.values()) or _paused(state):
+        state = state.draft()
+        state.timers = dict.fromkeys(sorted(state.timers), FAR)
+        for parcel in _paused(state):
+            parcel.pause_left_s = 1.0
+        entry.state = state
+    entry.armed = FAR if state.timers and not state.closed else None
+    return entry
+
+
+def _paused(state) -> list:
+    return [p for p in getattr(state, "parcels", {}).values() if getattr(p, "pause_left_s", 0) not in (0.0, 1.0)]
+
+
+def _digest(spec, entry: Entry | None) -> tuple | None:
+    """Equal for entries that no record, timer or person could tell apart. What was seen of outsiders is a set."""
+    if entry is None:
+        return None
+    track = entry.track
+    state = json.dumps(from_json(spec.state_type.dump_json(entry.state)), sort_keys=True)
+    document = spec.document_type.dump_json(entry.document) if entry.document is not None else b""
+    return (state, document, entry.seq, tuple(sorted(track.last.items())), tuple(sorted(track.seen)),
+            tuple(sorted(track.waiting.items())), tuple((r.incoming.type, r.incoming.source, r.incoming.id, r.value) for r in entry.parked))

@@ -1,0 +1,274 @@
+"""What the world outside may do, as an alphabet: which answers a path allows to whom.
+
+An event of ours makes offers ("the warehouse may pack, or find too little"); each offer is taken in one of its ways at any
+later moment, or never, unless it `must` come: the provider is asked until it answers, a claim is paid some day. What only a
+person may wish (cancel, return, grant, dispute) is on offer from the start. Ways that would go round for ever take a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from schemas import orders_intake as ask
+from schemas import shipping_report as report
+from schemas.model import LineQuantity
+from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
+from services.runtime.decision import Intent
+
+
+class Way(NamedTuple):
+    """One way to take an offer: records to send, (model, source, id) or with planted/late; tokens it takes; what it opens."""
+
+    label: str
+    sends: tuple = ()
+    opens: tuple[Offer, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+class Offer(NamedTuple):
+    key: str
+    ways: tuple[Way, ...]
+    must: bool = False
+
+
+class Send(NamedTuple):
+    model: Any
+    source: str
+    id: str
+    planted: bool = False
+    late: bool = False
+
+
+WORDS = {
+    "decline": "the provider declines the authorisation", "capture fails": "the provider refuses a capture",
+    "void fails": "the provider refuses a void", "refund fails": "the provider refuses refunds",
+    "release fails": "the provider refuses a release, twice at most", "answers twice": "answers come again, by webhook and caller",
+    "contradicts": "the provider says afterwards the opposite of its answer", "wrong amount": "an answer names another amount",
+    "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
+    "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
+    "loses": "the carrier reports a parcel lost", "stops": "the carrier stops a parcel when asked",
+    "swaps": "scans come in the wrong order",
+    "confirm": "the buyer confirms", "cancel": "the buyer cancels at any moment", "cancel line": "the buyer cancels one unit",
+    "return": "the buyer sends all back", "return line": "the buyer sends one unit back",
+    "return late": "the buyer asks weeks later to send it back", "grant": "the merchant grants a refund of everything",
+    "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
+    "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
+    "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
+}
+TOKENS = {"release fails": 2, "refund fails": 4, "contradicts": 1, "wrong amount": 1, "answers twice": 2}
+
+
+class Outside:
+    """The offers of one order's world. `words` are keys of WORDS."""
+
+    def __init__(self, words: frozenset[str]):
+        if unknown := words - set(WORDS):
+            raise ValueError(f"no word of the alphabet: {sorted(unknown)}")
+        self.words = words
+
+    def at_first(self, order_id: str, inbound: tuple = ()) -> list[Offer]:
+        """Wishes that may come at any moment, and the tokens. `inbound`: (warehouse, sku, quantity) that may arrive."""
+        wishes = [
+            ("cancel", ask.CancelOrder(order_id=order_id)),
+            ("cancel line", ask.CancelOrder(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
+            ("return", ask.RequestReturn(order_id=order_id)),
+            ("return line", ask.RequestReturn(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
+            ("return late", ask.RequestReturn(order_id=order_id, reason="late")),
+            ("grant", ask.GrantRefund(order_id=order_id)),
+            ("grant amount", ask.GrantRefund(order_id=order_id, amount=100, parcel_id=f"{order_id}-P1")),
+            ("grant line", ask.GrantRefund(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
+        ]
+        offers = [_offer(f"{word} {order_id}", word, Send(model, "/storefront", f"{word}-{order_id}".replace(" ", "-"),
+                                                         late=word == "return late"))
+                  for word, model in wishes if word in self.words]
+        for warehouse, sku, quantity in inbound:
+            offers.append(_offer(f"inbound {warehouse} {sku}", f"{quantity} units of {sku} arrive at {warehouse}", Send(
+                report.InboundReceived(order_id=f"stock:{warehouse}:{sku}", warehouse=warehouse, sku=sku, quantity=quantity),
+                "/warehouse", f"inbound-{warehouse}-{sku}")))
+        offers += [Offer(f"token {word} {order_id}", ()) for word, many in TOKENS.items() if word in self.words
+                   for _ in range(many)]
+        return offers
+
+    def upon(self, event: Any) -> list[Offer]:
+        """What an event of ours makes possible."""
+        act = _UPON.get(type(event).__name__)
+        return act(event, self.words) if act else []
+
+    def asked(self, order_id: str, intent: Intent) -> Offer:
+        """The provider's answer to a call: it must come, some day."""
+        body, words = intent.body, self.words
+
+        def answer(outcome: str, amount: int, source: str = "payments-caller", id: str = "", planted: bool = False) -> Send:
+            return Send(ProviderAnswered(
+                order_id=order_id, intent_id=intent.intent_id, payment_id=body["payment_id"], kind=intent.kind,
+                outcome=outcome, amount=amount, currency=body["currency"], provider_reference="R1",
+                reason="" if outcome == "succeeded" else "refused"), source, id or f"answer:{intent.intent_id}", planted)
+
+        yes, no = answer("succeeded", body["amount"]), answer("failed", 0)
+        ways = [self._answered("yes", order_id, intent, yes, answer("failed", 0, planted=True), answer)]
+        word = "decline" if intent.kind == "authorise" else f"{intent.kind} fails"
+        if word in words:
+            token = (f"token {word} {order_id}",) if word in TOKENS else ()
+            ways.append(self._answered("no", order_id, intent, no, answer("succeeded", body["amount"], planted=True), answer,
+                                       token))
+        if "wrong amount" in words and body["amount"] > 1:
+            wrong = answer("succeeded", body["amount"] - 1, planted=True)
+            corrected = answer("succeeded", body["amount"], id=f"answer:{intent.intent_id}#corrected")
+            ways.append(Way("answers with another amount", (wrong,), (Offer(f"correct {intent.intent_id}", (
+                Way("the answer is corrected by hand", (corrected,)),), must=True),), (f"token wrong amount {order_id}",)))
+        return Offer(f"{intent.kind} {intent.intent_id}", tuple(ways), must=True)
+
+    def _answered(self, what: str, order_id: str, intent: Intent, first: Send, opposite: Send, answer: Callable,
+                  needs: tuple[str, ...] = ()) -> Way:
+        """An answer, and what the provider may say of it afterwards."""
+        opens = []
+        name = f"{intent.kind} {intent.intent_id}"
+        if "answers twice" in self.words:
+            opens.append(Offer(f"again {name}", (
+                Way("the answer comes again", (first,), needs=(f"token answers twice {order_id}",)),
+                Way("the answer comes by webhook too", (first._replace(source="payments-webhook"),),
+                    needs=(f"token answers twice {order_id}",)))))
+        if "contradicts" in self.words:
+            token = (f"token contradicts {order_id}",)
+            opens.append(Offer(f"contradict {name}", (
+                Way("the provider's caller says the opposite", (opposite,), needs=token),
+                Way("the provider's webhook says the opposite",
+                    (opposite._replace(source="payments-webhook", planted=False),), needs=token))))
+        return Way(f"answers {what} to {intent.kind}", (first,), tuple(opens), needs)
+
+
+def _offer(key: str, label: str, *sends: Send, must: bool = False) -> Offer:
+    return Offer(key, (Way(label, sends),), must)
+
+
+def _report(event: Any, model: type, who: str, extra: str = "", **fields: Any) -> Send:
+    made = model(order_id=event.order_id, parcel_id=event.parcel_id, **fields)
+    return Send(made, who, f"{model.__name__}:{event.parcel_id}{extra}")
+
+
+def _fulfil(e, words):
+    packed = _report(e, report.PackedReported, "/warehouse")
+    ways = [Way("packs", (packed,))]
+    if "short" in words:
+        one = [LineQuantity(line_no=e.lines[0].line_no, quantity=1)]
+        ways.append(Way("finds one unit too few and packs the rest", (
+            _report(e, report.ShortPickReported, "/warehouse", lines=one), packed)))
+    if "rejects" in words:
+        ways.append(Way("rejects the parcel", (_report(e, report.PackingRejected, "/warehouse", reason="broken"),)))
+    offers = [Offer(f"pack {e.parcel_id}", tuple(ways), must=True)]
+    if "dispute" in words:
+        offers.append(_offer(f"dispute {e.parcel_id}", "the buyer disputes", Send(
+            ask.OpenDispute(order_id=e.order_id, parcel_id=e.parcel_id), "/storefront", f"dispute:{e.parcel_id}")))
+    return offers
+
+
+def _packed(e, words):
+    return [_offer(f"hand over {e.parcel_id}", "takes the parcel",
+                   _report(e, report.HandedOverReported, "/carrier", carrier="c", tracking_no="T1"), must=True)]
+
+
+def _handed_over(e, words):
+    offers = []
+    if "loses" in words:
+        offers.append(_offer(f"lose {e.parcel_id}", "reports the parcel lost", _report(e, report.LossReported, "/carrier")))
+    if e.regime == "domestic":
+        return offers + _last_mile(e, words)
+    exported, arrived = (_report(e, model, "/carrier") for model in (report.ExportedReported, report.ArrivedReported))
+    if "swaps" in words:
+        presented = _report(e, report.PresentedReported, "/customs")
+        return offers + [_offer(f"export {e.parcel_id}", "scans the export", exported),
+                         _offer(f"arrive {e.parcel_id}", "scans the arrival", arrived),
+                         _offer(f"present {e.parcel_id}", "is shown the parcel", presented)]
+    return offers + [_offer(f"export {e.parcel_id}", "scans the export", exported)]
+
+
+def _exported(e, words):
+    if "swaps" in words:
+        return []
+    return [_offer(f"arrive {e.parcel_id}", "scans the arrival", _report(e, report.ArrivedReported, "/carrier"))]
+
+
+def _arrived(e, words):
+    if "swaps" in words:
+        return []
+    return [_offer(f"present {e.parcel_id}", "is shown the parcel", _report(e, report.PresentedReported, "/customs"))]
+
+
+def _customs(e, words):
+    ways = [Way("releases", (_report(e, report.CustomsReleaseReported, "/customs"),))]
+    if "holds" in words and type(e).__name__ == "CustomsPresented":
+        ways.append(Way("holds", (_report(e, report.CustomsHoldReported, "/customs", reason="inspection"),)))
+    if "refuses" in words:
+        ways.append(Way("refuses", (_report(e, report.CustomsRefusalReported, "/customs", reason="forbidden"),)))
+    return [Offer(f"decide {e.parcel_id}", tuple(ways))]
+
+
+def _last_mile(e, words, attempt: int = 1):
+    """Out for delivery, and then at the door; a carrier does not wait for anybody between two scans."""
+    out = _report(e, report.OutForDeliveryReported, "/carrier", f":{attempt}")
+    ways = [Way("delivers", (_report(e, report.DeliveredReported, "/carrier"),))]
+    if "fails" in words:
+        ways.append(Way("finds nobody at home", (_report(
+            e, report.DeliveryFailureReported, "/carrier", f":{attempt}", attempt=attempt),)))
+    door = Offer(f"deliver {e.parcel_id} {attempt}", tuple(ways))
+    go_out = Offer(f"go out {e.parcel_id} {attempt}", (Way("goes out for delivery", (out,), () if "swaps" in words else (door,)),))
+    return [go_out, door] if "swaps" in words else [go_out]
+
+
+def _failed(e, words):
+    return _last_mile(e, words, e.attempt + 1) if e.attempt < 3 else []
+
+
+def _at_pickup(e, words):
+    return [_offer(f"collect {e.parcel_id}", "gives it out at the pickup point", _report(e, report.DeliveredReported, "/carrier"))]
+
+
+def _delivered(e, words):
+    offers = []
+    if "confirm" in words:
+        offers.append(_offer(f"confirm {e.parcel_id}", "confirms", Send(
+            ask.ConfirmReceipt(order_id=e.order_id, parcel_id=e.parcel_id), "/storefront", f"confirm:{e.parcel_id}")))
+    return offers
+
+
+def _arbiter(e, words):
+    return [Offer(f"judge {e.parcel_id}", tuple(Way(f"the arbiter decides: {outcome}", (Send(
+        ask.ResolveDispute(order_id=e.order_id, parcel_id=e.parcel_id, outcome=outcome), "/storefront",
+        f"judge:{e.parcel_id}:{outcome}"),)) for outcome in ("won", "lost")), must=True)]
+
+
+def _stop(e, words):
+    ways = [Way("cannot stop it", (_report(e, report.InterceptRefused, "/carrier", reason="too late"),))]
+    if "stops" in words:
+        ways.append(Way("stops it", (_report(e, report.InterceptAccepted, "/carrier"),)))
+    return [Offer(f"stop {e.parcel_id}", tuple(ways))]
+
+
+def _coming_back(e, words):
+    return [_offer(f"back {e.parcel_id}", "has the goods back", _report(e, report.ReturnedToSenderReported, "/warehouse"))]
+
+
+def _lost(e, words):
+    return [_offer(f"claim {e.parcel_id}", "pays for the lost goods",
+                   _report(e, report.ClaimPaidReported, "/carrier", amount=e.claim), must=True)]
+
+
+def _return(e, words):
+    return [_offer(f"receive {e.return_id}", "receives the return", _report(
+        e, report.ReturnReceivedReported, "/warehouse", f":{e.return_id}", return_id=e.return_id))]
+
+
+def _payout(e, words):
+    return [_offer(f"payout {e.payout_id}", "the clerk pays by hand", Send(RecordManualPayout(
+        order_id=e.order_id, payout_id=e.payout_id, payment_id=e.payment_id, parcel_id=e.parcel_id, amount=e.amount,
+        currency=e.currency, bank_reference="B1"), "/finance", f"payout:{e.payout_id}"), must=True)]
+
+
+_UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
+    "FulfilmentRequested": _fulfil, "ParcelPacked": _packed, "ParcelHandedOver": _handed_over, "ParcelExported": _exported,
+    "ParcelArrived": _arrived, "CustomsPresented": _customs, "CustomsHeld": _customs, "CustomsReleased": _last_mile,
+    "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,
+    "DisputeOpened": _arbiter, "InterceptRequested": _stop, "ParcelReturning": _coming_back, "CustomsRefused": _coming_back,
+    "ParcelLost": _lost, "ReturnAuthorised": _return, "ManualPayoutRequested": _payout,
+}

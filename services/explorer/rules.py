@@ -1,0 +1,138 @@
+"""What must hold of one service's order at any moment (`of_local`), and of the whole system once it has come to rest (`of_end`).
+
+Each returns sentences that say what is wrong; an empty list is what everybody hopes for.
+"""
+
+from __future__ import annotations
+
+from schemas.lifecycle import ORDER, PARCEL, PAYMENT
+from services.shipping.storage import COUNTERS as COUNTER_OF
+
+# What may become of one parcel: goods at shipping -> money at payments.
+OUTCOMES = {
+    "delivered": {"settled", "charged_back", "refunded"},
+    "cancelled": {"voided", "declined", "expired", "refunded"},
+    "returned": {"refunded"},
+    "lost": {"refunded", "settled"},  # settled: the carrier's claim went on to the merchant
+}
+Stocks = dict[tuple[str, str], dict[str, int]]  # (SKU, warehouse) -> counters
+
+
+def of_local(local) -> list[str]:
+    """Whatever step made it: the tables, the money and the calls to the provider of one order at one service."""
+    if local.entry is None:
+        return []
+    state = local.entry.state
+    faults = [f"{local.service} is closed with a timer armed: {sorted(state.timers)}"] if state.closed and state.timers else []
+    return faults + {"orders": _order, "payments": _money, "shipping": _goods}[local.service](local, state)
+
+
+def _order(local, state) -> list[str]:
+    faults = []
+    if state.status not in ORDER.states:
+        faults.append(f"the order is {state.status!r}, which is in no row of the table")
+    if state.closed != (state.status in ORDER.terminal):
+        faults.append(f"the order is {state.status} and closed={state.closed}")
+    for parcel_id, parcel in state.parcels.items() if state.closed else ():
+        if parcel.pending or parcel.dispute:
+            faults.append(f"{parcel_id} is closed with {parcel.pending or parcel.dispute} open")
+    return faults
+
+
+def _money(local, state) -> list[str]:
+    faults = []
+    for parcel_id, hold in state.holds.items():
+        if hold.captured + hold.recovered != hold.held + hold.released + hold.refunded + hold.charged_back:
+            faults.append(f"{parcel_id}: captured {hold.captured} + recovered {hold.recovered} is not held {hold.held} + released"
+                          f" {hold.released} + refunded {hold.refunded} + charged back {hold.charged_back}")
+        if min(hold.due, hold.captured, hold.held, hold.released, hold.refunded, hold.charged_back, hold.recovered) < 0:
+            faults.append(f"{parcel_id} has an amount below zero: {hold}")
+        if hold.status not in PAYMENT.states:
+            faults.append(f"{parcel_id}: money is {hold.status!r}, which is in no row of the table")
+        if state.closed and (hold.held or hold.owed or hold.payout or hold.status not in PAYMENT.terminal):
+            faults.append(f"{parcel_id} is closed with money on its way: {hold}")
+    for account, sign, name in (("buyer", -1, "captured"), ("recovered", -1, "recovered"), ("held", 1, "held"),
+                                ("released", 1, "released"), ("refunded", 1, "refunded"), ("charged_back", 1, "charged_back")):
+        booked, kept = local.sums.get(account, 0), sign * sum(getattr(h, name) for h in state.holds.values())
+        if booked != kept:
+            faults.append(f"the ledger has {booked} on {account}, the state {kept}")
+    if sum(local.sums.values()):
+        faults.append(f"the ledger's accounts do not add up to zero: {local.sums}")
+    calls = {p.intent for p in state.payments.values() if p.intent}
+    if calls != set(local.intents):
+        faults.append(f"calls in flight are {sorted(calls)}, intents saved {sorted(local.intents)}")
+    for payment_id, payment in state.payments.items():
+        captured = sum(state.holds[k].captured for k in payment.parcels)
+        if captured > payment.authorised:
+            faults.append(f"{payment_id}: captured {captured} of {payment.authorised} authorised")
+    return faults
+
+
+def _goods(local, state) -> list[str]:
+    return [f"{parcel_id} is {parcel.status!r}, which is in no row of the table" for parcel_id, parcel in state.parcels.items()
+            if parcel.status not in PARCEL[state.regime].states]
+
+
+def of_stock(stocks: Stocks) -> list[str]:
+    """At any moment: nothing is sold twice."""
+    return [f"{sku} in {warehouse}: {free(counters)} units free" for (sku, warehouse), counters in stocks.items()
+            if free(counters) < 0 or min(counters.values(), default=0) < 0]
+
+
+def free(counters: dict[str, int]) -> int:
+    get = counters.get
+    return get("received", 0) + get("restocked", 0) + get("released", 0) - get("reserved", 0)
+
+
+def of_end(orders: list[tuple], stocks: Stocks) -> list[str]:
+    """The system is at rest. `orders`: (orders' local, payments' local, shipping's local) of each order."""
+    faults = of_stock(stocks)
+    gone: dict[tuple[str, str], int] = {}
+    for trio in orders:
+        faults += _agree(*trio)
+        _count(trio[2], gone)
+    for row, counters in stocks.items():
+        reserved = counters.get("reserved", 0) - sum(counters.get(k, 0) for k in ("released", "consumed", "shrunk"))
+        if reserved:
+            faults.append(f"{reserved} units of {row[0]} in {row[1]} stay reserved for nobody")
+        out = counters.get("consumed", 0) - counters.get("restocked", 0)
+        if out != gone.get(row, 0):
+            faults.append(f"{out} units of {row[0]} left {row[1]}, buyers and carriers have {gone.get(row, 0)}")
+    return faults
+
+
+def _count(shipping, gone: dict[tuple[str, str], int]) -> None:
+    """Units that are with buyers, or lost on their way."""
+    entry = shipping.entry
+    for parcel_id, parcel in entry.state.parcels.items() if entry else ():
+        if parcel.status in ("delivered", "lost"):
+            for line in entry.document.parcels[parcel_id].lines:
+                row = (line.sku, parcel.warehouse)
+                gone[row] = gone.get(row, 0) + line.quantity - parcel.cut.get(line.line_no, 0)
+
+
+def _agree(orders, payments, shipping) -> list[str]:
+    """The three services tell the same of one order, and it is something that may become of an order."""
+    state, faults = orders.entry.state, []
+    for local in (orders, payments, shipping):
+        if local.entry is not None and local.entry.parked:
+            waiting = [record.incoming.type for record in local.entry.parked]
+            faults.append(f"{local.service} still waits to apply {', '.join(waiting)}")
+    if payments.sums.get("held", 0):
+        faults.append(f"{payments.sums['held']} minor units stay held")
+    if state.status == "rejected":
+        return faults + [f"the order was rejected, and {local.service} knows of it" for local in (payments, shipping) if local.entry]
+    goods = shipping.entry.state.parcels if shipping.entry else {}
+    money = payments.entry.state.holds if payments.entry else {}
+    if not set(state.parcels) == set(goods) == set(money):
+        return faults + [f"orders has the parcels {sorted(state.parcels)}, shipping {sorted(goods)}, payments {sorted(money)}"]
+    for parcel_id, parcel in state.parcels.items():
+        there, paid = goods[parcel_id].status, money[parcel_id].status
+        if parcel.goods != there or parcel.money != paid:
+            faults.append(f"{parcel_id}: orders says {parcel.goods}/{parcel.money}, shipping {there}, payments {paid}")
+        if paid not in OUTCOMES.get(there, ()):
+            faults.append(f"{parcel_id}: goods {there} and money {paid} do not go together")
+    kept = [k for k, g in goods.items() if g.status == "delivered" and money[k].status in ("settled", "charged_back")]
+    if (state.status == "completed") != bool(kept):
+        faults.append(f"the order is {state.status}, but {kept or 'no parcel'} stayed with the buyer and was paid")
+    return faults
