@@ -90,6 +90,7 @@ ORDER = Machine("order", [
     *_rows("orders", "DisputeOpened", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
     *_loops("orders", "DisputeResolved", "fulfilling", "after_sale"),
     *_rows("orders", "RefundGranted", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
+    *_rows("payments", "FundsRecovered", (_SOLD, "after_sale")),  # goods of a return that had expired came all the same
     *_rows("orders", "OrderCompleted", (("fulfilling", "after_sale"), "completed")),
     *_rows("orders", "OrderCancelled", (_OPEN, "cancelled"), ("after_sale", "cancelled")),
 ], {"completed", "cancelled", "rejected"})
@@ -108,7 +109,7 @@ PAYMENT = Machine("payment", [
     *_loops("payments", "ManualPayoutRequested", *_PAID),
     *_rows("payments", "PaymentSettled", (_PAID, "settled")),
     *_rows("payments", "PaymentChargedBack", (_PAID, "charged_back")),
-    *_rows("payments", "FundsRecovered", (("settled", "refunded"), "recovered")),
+    *_rows("payments", "FundsRecovered", (("settled", "refunded", "charged_back"), "recovered")),
 ], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
 
 _BEFORE_HANDOVER = ("allocated", "documented", "requested", "packed")
@@ -173,7 +174,7 @@ DECLARATION = Machine("declaration", [
 RETURN = Machine("return", [
     *_rows("orders", "ReturnRequested", (NEW, "requested")),
     *_rows("shipping", "ReturnAuthorised", ("requested", "authorised")),
-    *_rows("shipping", "ReturnReceived", ("authorised", "received")),
+    *_rows("shipping", "ReturnReceived", (("authorised", "expired"), "received")),
     *_rows("payments", "PaymentPartiallyRefunded", ("received", "refunded")),
     *_rows("payments", "PaymentRefunded", ("received", "refunded")),
     *_rows("orders", "ReturnExpired", (("requested", "authorised"), "expired")),

@@ -8,16 +8,18 @@ from __future__ import annotations
 import pytest
 
 from schemas import orders_intake as ask
+from schemas import orders_order as told
 from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.lifecycle import PAYMENT
 from schemas.model import LineQuantity
 from schemas.orders_order import DisputeOpened, OrderCompleted
-from schemas.payments_payment import ManualPayoutRequested, PaymentHeld
+from schemas.payments_payment import FundsRecovered, ManualPayoutRequested, PaymentHeld, PaymentRefunded
 from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
 from services.explorer.simulation import KEY, START, World, order
 from services.orders import machine as orders
-from services.runtime.decision import Incoming, Intent, NotYet
+from services.payments import machine as payments
+from services.runtime.decision import TIMER, Decision, Incoming, Intent, NotYet
 
 
 class Outside:
@@ -459,3 +461,91 @@ def test_orders_may_hear_of_the_delivery_before_the_money(command, status, money
     placed = orders.Order("A1", status, parcels={"P1": orders.Parcel(goods="delivered", money=money, delivered_at=START)})
     incoming = Incoming(type(command).__name__, "c1", "/storefront", 0, START, command)
     assert orders.decide(placed, orders.Document({1: 2}), incoming, KEY, START) == NotYet("PaymentHeld")
+
+
+# -- found by `tradewind explore` ---------------------------------------------------------------------------------------
+
+
+def _tell(account: payments.Account, *events) -> list:
+    """What payments publishes when it hears these events one after the other; the account changes."""
+    out = []
+    for n, event in enumerate(events):
+        incoming = Incoming(type(event).__name__, f"e{n}", "shipping", n + 1, START, event)
+        answer = payments.decide(account, None, incoming, None, START)
+        assert isinstance(answer, Decision), answer
+        out += answer.events
+        for name in payments.Account.__slots__:
+            setattr(account, name, getattr(answer.state, name))
+    return out
+
+
+def _paid(**hold) -> payments.Account:
+    return payments.Account("A1", "open", currency="USD", payments={"A1-Y1": payments.Payment(["A1-P1"], "held", 5700)},
+                            holds={"A1-P1": payments.Hold(5700, "held", 5700, 5700, **hold)})
+
+
+ON = {"order_id": "A1", "parcel_id": "A1-P1"}
+
+
+def test_goods_of_a_return_that_had_expired_are_paid_back_all_the_same():
+    """Orders gave the return up while its goods were being booked in: payments waited for a request that had been."""
+    account = _paid()
+    _tell(account, told.ReturnRequested(**ON, return_id="r1"), told.ReturnExpired(**ON, return_id="r1"),
+          ship.ReturnReceived(**ON, return_id="r1", refund=5700, lines=[]))
+    assert account.payments["A1-Y1"].intent_kind == "refund" and account.payments["A1-Y1"].intent_amount == 5700
+
+
+def test_money_that_goes_back_after_the_end_opens_the_order_again():
+    done = orders.Order("A1", "completed", True, parcels={"A1-P1": orders.Parcel("delivered", "settled", START)})
+    recovered = FundsRecovered(order_id="A1", payment_id="A1-Y1", parcel_id="A1-P1", currency="USD", amount=5700,
+                               recovered_from="merchant")
+    again = orders.decide(done, None, Incoming("FundsRecovered", "e", "payments", 5, START, recovered), KEY, START).state
+    assert (again.status, again.closed) == ("after_sale", False)
+    refunded = PaymentRefunded(order_id="A1", payment_id="A1-Y1", parcel_id="A1-P1", currency="USD", amount=5700,
+                               reason="returned", ref="r1", via="provider")
+    end = orders.decide(again, None, Incoming("PaymentRefunded", "e", "payments", 6, START, refunded), KEY, START)
+    assert [type(e).__name__ for e in end.events] == ["OrderCancelled"] and end.state.closed
+
+
+def test_an_expired_return_does_not_stop_the_timer_of_the_next_one():
+    parcel = orders.Parcel("delivered", "held", START, pending=["r2"], returning="r2")
+    open_ = orders.Order("A1", "fulfilling", parcels={"A1-P1": parcel}, timers={"return:A1-P1": START})
+    received = Incoming("ReturnReceived", "e", "shipping", 9, START, ship.ReturnReceived(**ON, return_id="r1", refund=1, lines=[]))
+    assert "return:A1-P1" in orders.decide(open_, None, received, KEY, START).state.timers
+
+
+def test_a_return_timer_gives_up_no_grant():
+    """The goods of r1 are paid back, a grant is on its way: the old timer must not take one for the other."""
+    parcel = orders.Parcel("delivered", "held", START, pending=["g1"], returning="r1")
+    open_ = orders.Order("A1", "fulfilling", parcels={"A1-P1": parcel}, timers={"return:A1-P1": START})
+    fired = orders.decide(open_, None, Incoming(TIMER, "t", "timer", 0, START, None), KEY, START)
+    assert fired.events == [] and fired.state.parcels["A1-P1"].pending == ["g1"]
+
+
+def test_a_claim_for_lost_goods_whose_money_was_charged_back_goes_to_the_merchant():
+    account = _paid(frozen=["d1"])
+    _tell(account, told.DisputeResolved(**ON, dispute_id="d1", outcome="lost"))
+    payment = account.payments["A1-Y1"]
+    answered = ProviderAnswered(order_id="A1", intent_id=payment.intent, payment_id="A1-Y1", kind="refund", outcome="succeeded",
+                                amount=5700, currency="USD")
+    assert [type(e).__name__ for e in _tell(account, answered)] == ["PaymentChargedBack"]
+    assert [type(e).__name__ for e in _tell(account, ship.ClaimPaid(**ON, amount=5000))] == ["FundsRecovered"]
+
+
+@pytest.mark.parametrize("goods", ["open", "lost"])
+def test_a_dispute_lost_after_the_buyer_has_all_back_ends_the_order(goods):
+    """The parcel was lost and refunded on the way: payments has nothing to charge back, and nobody may wait for it."""
+    parcel = orders.Parcel(goods, "settled", dispute="d1", repaid=True, reason="no_scan")
+    open_ = orders.Order("A1", "fulfilling", parcels={"A1-P1": parcel})
+    lost = Incoming("ResolveDispute", "c", "/storefront", 0, START, ask.ResolveDispute(**ON, outcome="lost"))
+    after = orders.decide(open_, None, lost, KEY, START)
+    assert after.state.parcels["A1-P1"].pending == []
+    assert after.state.closed == (goods == "lost")
+
+
+def test_a_refund_of_everything_answers_a_lost_dispute():
+    parcel = orders.Parcel("lost", "held", pending=["d1"], judged="d1", reason="no_scan")
+    open_ = orders.Order("A1", "fulfilling", parcels={"A1-P1": parcel})
+    refunded = PaymentRefunded(order_id="A1", payment_id="A1-Y1", parcel_id="A1-P1", currency="USD", amount=5700, reason="lost",
+                               ref="", via="provider")
+    assert orders.decide(open_, None, Incoming("PaymentRefunded", "e", "payments", 6, START, refunded), KEY, START).state.closed

@@ -14,7 +14,7 @@ STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shr
 # Facts that no machine's state depends on.
 ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived"}
 REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
-_OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "PaymentHeld"}
+_OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
 
 
 class Parcel:

@@ -26,7 +26,8 @@ UNDONE = {"voided", "declined", "expired", "refunded"}
 
 @dataclass(slots=True)
 class Parcel:
-    """`pending`: returns, grants and lost disputes whose money has not moved yet. `pause_left_s`: of a stopped timer."""
+    """`pending`: returns, grants and lost disputes whose money has not moved yet. `pause_left_s`: of a stopped timer.
+    `returning`: the return whose goods are awaited; `judged`: the dispute that was lost; `repaid`: the buyer has all back."""
 
     goods: str = "open"
     money: str = "open"
@@ -36,14 +37,18 @@ class Parcel:
     pause_left_s: float = 0.0
     pending: list[str] = field(default_factory=list)
     reason: str = ""
+    returning: str = ""
+    judged: str = ""
+    repaid: bool = False
 
     def draft(self) -> Parcel:
         return Parcel(self.goods, self.money, self.delivered_at, self.confirmed, self.dispute, self.pause_left_s,
-                      list(self.pending), self.reason)
+                      list(self.pending), self.reason, self.returning, self.judged, self.repaid)
 
     @property
     def ended(self) -> bool:
-        money = self.money in UNDONE or (self.money in ("settled", "charged_back") and self.goods in ("delivered", "lost"))
+        money = self.money in UNDONE or self.money == "charged_back" or (
+            self.money == "settled" and self.goods in ("delivered", "lost"))
         return money and self.goods != "open" and not self.pending and not self.dispute
 
 
@@ -173,6 +178,7 @@ def _request_return(order: Order, document: Document, incoming: Incoming, now: d
             return _refuse(order, incoming, "busy", "a return, refund or dispute of this parcel is still open")
         return_id = incoming.id if len(chosen) == 1 else f"{incoming.id}/{parcel_id}"
         parcel.pending.append(return_id)
+        parcel.returning = return_id
         _pause(order, parcel_id, now)
         order.timers[f"return:{parcel_id}"] = now + timedelta(seconds=deadlines()["return_arrival"])
         events.append(out.ReturnRequested(order_id=order.order_id, return_id=return_id, parcel_id=parcel_id,
@@ -224,12 +230,12 @@ def _resolve_dispute(order: Order, document: Document, incoming: Incoming, now: 
     dispute_id, parcel.dispute = parcel.dispute, ""
     events: list[Any] = [out.DisputeResolved(order_id=order.order_id, dispute_id=dispute_id, parcel_id=parcel_id,
                                              outcome=outcome)]
-    if outcome == "lost":
-        parcel.pending.append(dispute_id)
-    else:
+    if outcome == "won":
         _resume(order, parcel_id, now)
-        events += _end_if_done(order)
-    return Decision(order, events)
+    elif not parcel.repaid:  # else another exit of the parcel was faster, and payments has no more to say
+        parcel.pending.append(dispute_id)
+        parcel.judged = dispute_id
+    return Decision(order, events + _end_if_done(order))
 
 
 # -- what shipping and payments say -----------------------------------------------------------------------------------
@@ -310,6 +316,8 @@ def _money_ended(order: Order, document: Document, incoming: Incoming, now: date
         elif incoming.type == "PaymentRefunded":
             parcel.reason = parcel.reason or event.reason
             _answered(parcel, event.ref)
+            _answered(parcel, parcel.judged)  # nothing is left to charge back
+            parcel.repaid = True
             order.timers.pop(f"confirm:{parcel_id}", None)
     return Decision(order, _end_if_done(order))
 
@@ -335,6 +343,8 @@ def _recovered(order: Order, document: Document, incoming: Incoming, now: dateti
         return NotYet("ParcelsAllocated")
     if incoming.data.recovered_from == "merchant":
         parcel.money = "recovered"  # on its way to the buyer; a carrier's claim is between carrier and merchant
+        if order.closed:
+            order.status, order.closed = _step(order, incoming.type), False
     return Decision(order)
 
 
@@ -343,8 +353,10 @@ def _return_received(order: Order, document: Document, incoming: Incoming, now: 
     parcel = order.parcels.get(event.parcel_id)
     if parcel is None:
         return NotYet("ParcelsAllocated")
-    order.timers.pop(f"return:{event.parcel_id}", None)
-    _resume(order, event.parcel_id, now)
+    if event.return_id == parcel.returning:  # an earlier one, which had expired, changes nothing for this one
+        parcel.returning = ""
+        order.timers.pop(f"return:{event.parcel_id}", None)
+        _resume(order, event.parcel_id, now)
     if event.refund == 0:
         _answered(parcel, event.return_id)
     return Decision(order, _end_if_done(order))
@@ -369,9 +381,10 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
             events += _confirmed(order, parcel_id, "timer")
         elif kind == "return":
             parcel = order.parcels[parcel_id]
-            if not parcel.pending:
+            if parcel.returning not in parcel.pending:
                 continue  # refunded already; the warehouse's event is on its way
-            return_id = parcel.pending.pop(0)
+            return_id, parcel.returning = parcel.returning, ""
+            parcel.pending.remove(return_id)
             events.append(out.ReturnExpired(order_id=order.order_id, return_id=return_id, parcel_id=parcel_id))
             _resume(order, parcel_id, now)
             events += _end_if_done(order)

@@ -55,11 +55,12 @@ class Hold:
     frozen: list[str] = field(default_factory=list)
     owed: list[Owed] = field(default_factory=list)
     payout: str = ""
+    expired: list[str] = field(default_factory=list)  # returns that orders gave up: their goods may be on the way all the same
 
     def draft(self) -> Hold:
         return Hold(self.due, self.status, self.captured, self.held, self.released, self.refunded, self.charged_back,
                     self.recovered, self.documents, self.confirmed, list(self.frozen),
-                    [Owed(o.amount, o.reason, o.ref, o.kind, o.tries) for o in self.owed], self.payout)
+                    [Owed(o.amount, o.reason, o.ref, o.kind, o.tries) for o in self.owed], self.payout, list(self.expired))
 
 
 @dataclass(slots=True)
@@ -282,9 +283,10 @@ def _lowered(work: _Work, incoming: Incoming) -> NotYet | None:
         return NotYet("ParcelsAllocated")
     ref = ""
     if incoming.type == "ReturnReceived":
-        if event.return_id not in hold.frozen:
+        waiting = next((names for names in (hold.frozen, hold.expired) if event.return_id in names), None)
+        if waiting is None:
             return NotYet("ReturnRequested")
-        hold.frozen.remove(event.return_id)
+        waiting.remove(event.return_id)
         ref = event.return_id
     elif incoming.type == "GrantPriced":
         ref = event.grant_id
@@ -328,6 +330,8 @@ def _thawed(work: _Work, incoming: Incoming) -> NotYet | None:
     name = event.return_id if incoming.type == "ReturnExpired" else event.dispute_id
     if name in hold.frozen:
         hold.frozen.remove(name)
+        if incoming.type == "ReturnExpired":
+            hold.expired.append(name)
     if incoming.type == "DisputeResolved" and event.outcome == "lost":
         _lower(work.account, event.parcel_id, Owed(hold.due, "dispute_lost", name, "chargeback"))
     return None
@@ -337,7 +341,7 @@ def _claim_paid(work: _Work, incoming: Incoming) -> NotYet | None:
     """The carrier pays for what it lost, once the buyer has the money back; it goes on to the merchant."""
     event = incoming.data
     hold = work.account.holds.get(event.parcel_id)
-    if hold is None or hold.status != "refunded":
+    if hold is None or hold.status not in ("refunded", "charged_back"):
         return NotYet("PaymentRefunded")
     payment_id = next(k for k, p in work.account.payments.items() if event.parcel_id in p.parcels)
     if event.amount:
