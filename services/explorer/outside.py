@@ -48,7 +48,7 @@ WORDS = {
     "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
     "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
     "loses": "the carrier reports a parcel lost", "stops": "the carrier stops a parcel when asked",
-    "swaps": "scans come in the wrong order",
+    "swaps": "scans come in the wrong order", "express": "the scans of a leg come all at once",
     "confirm": "the buyer confirms", "cancel": "the buyer cancels at any moment", "cancel line": "the buyer cancels one unit",
     "return": "the buyer sends all back", "return line": "the buyer sends one unit back",
     "return late": "the buyer asks weeks later to send it back", "grant": "the merchant grants a refund of everything",
@@ -175,8 +175,10 @@ def _handed_over(e, words):
     if e.regime == "domestic":
         return offers + _last_mile(e, words)
     exported, arrived = (_report(e, model, "/carrier") for model in (report.ExportedReported, report.ArrivedReported))
+    presented = _report(e, report.PresentedReported, "/customs")
+    if "express" in words:
+        return offers + [_offer(f"carry {e.parcel_id}", "carries the parcel across the border", exported, arrived, presented)]
     if "swaps" in words:
-        presented = _report(e, report.PresentedReported, "/customs")
         return offers + [_offer(f"export {e.parcel_id}", "scans the export", exported),
                          _offer(f"arrive {e.parcel_id}", "scans the arrival", arrived),
                          _offer(f"present {e.parcel_id}", "is shown the parcel", presented)]
@@ -184,13 +186,13 @@ def _handed_over(e, words):
 
 
 def _exported(e, words):
-    if "swaps" in words:
+    if words & {"swaps", "express"}:
         return []
     return [_offer(f"arrive {e.parcel_id}", "scans the arrival", _report(e, report.ArrivedReported, "/carrier"))]
 
 
 def _arrived(e, words):
-    if "swaps" in words:
+    if words & {"swaps", "express"}:
         return []
     return [_offer(f"present {e.parcel_id}", "is shown the parcel", _report(e, report.PresentedReported, "/customs"))]
 

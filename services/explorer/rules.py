@@ -11,9 +11,9 @@ from services.shipping.storage import COUNTERS as COUNTER_OF
 # What may become of one parcel: goods at shipping -> money at payments.
 OUTCOMES = {
     "delivered": {"settled", "charged_back", "refunded"},
-    "cancelled": {"voided", "declined", "expired", "refunded"},
-    "returned": {"refunded"},
-    "lost": {"refunded", "settled"},  # settled: the carrier's claim went on to the merchant
+    "cancelled": {"voided", "declined", "expired", "refunded", "charged_back"},
+    "returned": {"refunded", "charged_back"},
+    "lost": {"refunded", "charged_back", "settled"},  # settled: the carrier's claim went on to the merchant
 }
 Stocks = dict[tuple[str, str], dict[str, int]]  # (SKU, warehouse) -> counters
 

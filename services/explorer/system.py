@@ -34,6 +34,7 @@ class Setting:
     words: tuple[frozenset[str], ...]
     stock: dict[tuple[str, str], int]
     inbound: tuple[tuple[str, str, int], ...] = ()
+    timers: frozenset[str] | None = None  # kinds that may fire; None: all
     placed: bool = True  # the orders stand on the intake topic; else each is placed at some moment
 
 
@@ -115,9 +116,11 @@ class System:
     def actions(self, state: State) -> list[tuple[Action, bool]]:
         """Each with MUST (a service's own step, or what the world owes) or MAY (what nobody can count on)."""
         found: list[tuple[Action, bool]] = [(("read", n), MUST) for n, queue in enumerate(state.queues) if queue]
-        locals_ = self.machines.locals
+        locals_, allowed = self.machines.locals, self.setting.timers
         for slot, local in enumerate(state.locals):
             timers = locals_[local].timers
+            if timers and allowed is not None:
+                timers = tuple(name for name in timers if name.partition(":")[0] in allowed)
             if timers:
                 found += [(("timer", slot, name), MUST) for name in timers]
                 if len(timers) > 1:
