@@ -20,8 +20,8 @@ from services.auditor.evidence import partition_of
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
 from services.auditor.story import Raw, digest_of
-from services.runtime.settings import SERVICES
 from services.explorer.simulation import World, order
+from services.runtime.settings import SERVICES
 from tests.test_lifecycle import Outside, failing, given, ids, nothing
 
 PARTITIONS = 3
