@@ -5,15 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import iso4217
-import pycountry
 
 from schemas.orders_intake import PlaceOrder
 from schemas.parties import SealBroken, check
-
-
-@lru_cache(maxsize=1)
-def _countries() -> frozenset[str]:
-    return frozenset(c.alpha_2 for c in pycountry.countries)
+from services.orders.rulebook import countries
 
 
 @lru_cache(maxsize=1)
@@ -27,7 +22,7 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
     if command.currency not in _currencies():
         return "unknown_currency", f"{command.currency} is not an ISO 4217 currency with minor units"
     for name, country in (("origin", command.origin), ("destination", command.destination)):
-        if country not in _countries():
+        if country not in countries():
             return "unknown_country", f"{name} {country} is not an ISO 3166 country"
     numbers = {line.line_no for line in command.lines}
     if len(numbers) != len(command.lines):
