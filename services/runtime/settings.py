@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     provider_port: int = Field(18082, ge=1, le=65535, description="the simulated payment provider")
     webhook_port: int = Field(18083, ge=1, le=65535, description="where the provider's webhooks arrive")
 
+    # Landed cost: what changes too often, or is too much one's own, to be shipped.
+    rates_file: Path | None = Field(None, description="TOML: customs exchange rates, duty and tax rates, carriers' fees")
+    tax_rounding: str = Field("", description="of taxes whose rounding nobody verified: CN=half_up/line,EU=down/total")
+
     provider: Literal["http", "inprocess"] = Field("http", description="inprocess: for the benchmark only")
     provider_url: str | None = Field(None, description="None: the local provider at provider_port")
     webhook_secret: SecretStr | None = Field(None, description="whsec_…; None: made once in the data folder")
@@ -70,11 +74,11 @@ class Settings(BaseSettings):
             raise ValueError("must be 32 bytes in base64; make one: head -c32 /dev/urandom | base64")
         return value
 
-    @field_validator("data_folder", "cache_folder")
+    @field_validator("data_folder", "cache_folder", "rates_file")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
         # Children may run in another folder than the command that was given a relative path.
-        return value.expanduser().absolute()
+        return value and value.expanduser().absolute()
 
     @property
     def bootstrap(self) -> str:
