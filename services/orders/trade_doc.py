@@ -1,0 +1,145 @@
+"""Write docs/trade.md: every rule, charge and rate, its days, its source and its certainty, out of the rule data.
+
+    python -m services.orders.trade_doc            write it
+    python -m services.orders.trade_doc --check    write nothing, fail when it is not current
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+from services.orders.landed_cost import plain
+from services.orders.rulebook import Duty, DutyRate, Row, Rule, Rules, Tax, TaxRate, load
+
+PAGE = Path(__file__).parents[2] / "docs" / "trade.md"
+
+HEAD = """\
+# The rules of the trade
+
+Written from the rows in [`services/orders/rules`](../services/orders/rules) by `python -m services.orders.trade_doc`; change
+the rows, not this file. `tradewind quote` answers by them:
+
+    tradewind quote --to DE --import-date 2026-07-01 --line 950300:CN:2:4000 --line 610910:CN:1:1500 --freight 500
+
+**Landed cost** = goods + freight + insurance + duty + consumption tax + import tax + clearance fee, in whole minor units.
+
+| | |
+|---|---|
+| Which rule | the first, in the order below, that is valid on the **import date** and fits destination, channel, origin, mode and value. None fits: refused by name, never guessed |
+| Value | intrinsic: the goods alone; dutiable: with freight and insurance. Limits are inclusive |
+| Shares | freight and insurance are shared out by the lines' prices in minor units; the parts add up exactly (largest remainder) |
+| Duty | a percentage of goods + freight + insurance (cif) or of the goods alone (fob), or a flat amount for each six-digit code in the consignment |
+| VAT | a percentage of goods + freight + insurance + duty |
+| China | P = (goods + shares + duty) / (1 − c); consumption tax P·c·relief, VAT P·v·relief; c and v are the line's rates |
+| Rates | by HS code, the longest prefix; of equals the one that names the origin |
+| Another currency | customs assesses and rounds in its own; each charge is then converted at the customs rate and rounded once |
+| Rounding | {rounding}. Nobody verified these, so they are a setting: `TRADEWIND_TAX_ROUNDING=CN=half_even/line,EU=down/total` |
+| Certainty | A: read in an official document. B: in a good secondary source. C: not verified; a charge of certainty C is **disabled**, and a quote lists it as not charged |
+| From outside | `TRADEWIND_RATES_FILE`, or `--rates`: a file of the same form with rows of your own, such as duty rates into the US, this month's customs rates, your carrier's fee |
+"""
+
+MISSING = """\
+## Not here
+
+Northern Ireland and the special territories of the EU; postal articles into China; the positive list and the limits per
+person and code of CBEC; formal entry into the US (above USD 2,500); preferential origin, anti-dumping and excise duty;
+compound and specific duties (an amount a kilogram); reduced VAT rates beyond those listed, for which the standard rate is
+quoted. The yearly limit of a buyer is checked when the request says how much of it is used.
+"""
+
+
+def page(rules: Rules | None = None) -> str:
+    """The whole of docs/trade.md."""
+    rules = rules or load()
+    rounding = sorted({f"{r.rounding.mode} on each {r.rounding.per}".replace("_", " ") for r in rules.rules})
+    parts = [HEAD.format(rounding="; ".join(rounding)), "## How consignments are charged\n", _table(
+        "| Rule | Destination | Channel, mode | Value | Duty | Tax | Collected | Declaration |", rules.rules,
+        lambda r: [f"{_name(r)}<br/>{r.title}", _where(r), "<br/>".join(filter(None, [", ".join(r.channels), ", ".join(r.modes)])),
+                   _value(r), _duty(r.duty), _tax(r.tax), f"by {r.collected_by} at {r.collect_at}",
+                   f"{r.declaration}, codes of {r.hs_digits} digits or more"]),
+        "## Clearance fees\n", _table("| Fee | Destination | Amount |", rules.fees, lambda r: [
+            f"{_name(r)}<br/>{r.title}", ", ".join(r.destinations), f"{r.currency or ''} {plain(r.amount)}".strip()]),
+        "## What customs asks for beside\n", _table("| Row | Destination | Data |", rules.requirements, lambda r: [
+            _name(r), ", ".join((*r.destinations, *r.modes)), ", ".join(r.data)]),
+        "## Duty rates\n", _table("| Row | Into | HS code | Per cent |", rules.duties, lambda r: [
+            _name(r), r.country, _codes(r), plain(r.percent)]),
+        "## Tax rates\n", _table("| Row | Into | Tax | HS code | Per cent |", rules.taxes, lambda r: [
+            _name(r), r.country, r.kind, _codes(r), plain(r.percent) + _from(r.from_value_per_gram)]),
+        "## Customs exchange rates\n", _table("| Row | Rate |", rules.rates, lambda r: [
+            _name(r), f"1 {r.base} = {plain(r.rate)} {r.quote}"]), MISSING]
+    return "\n".join(parts)
+
+
+def _table(head: str, rows: Iterable[Row], tell) -> str:
+    """`head` and, for every row, what `tell` says of it, then what every row has."""
+    head += " Valid | Source | Certainty |"
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    for row in rows:
+        sure = row.certainty + ("" if row.enabled else ", **disabled**")
+        lines.append(f"| {' | '.join([*tell(row), _days(row), row.source, sure])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _name(row: Row) -> str:
+    return f"`{row.id}`"
+
+
+def _days(row: Row) -> str:
+    return f"{row.valid_from} to {row.valid_to}" if row.valid_to else f"from {row.valid_from}"
+
+
+def _where(rule: Rule) -> str:
+    made = f", made in {', '.join(rule.made_in)}" if rule.made_in else ""
+    return ", ".join(rule.destinations).replace("*", "any other") + made + (
+        f", not made in {', '.join(rule.not_from)}" if rule.not_from else "")
+
+
+def _value(rule: Rule) -> str:
+    if rule.value is None:
+        return "any"
+    parts = [f"over {plain(rule.value.over)}"] if rule.value.over is not None else []
+    parts += [f"up to {plain(rule.value.up_to)}"] if rule.value.up_to is not None else []
+    single = ", one single item" if rule.single_item else ""
+    yearly = f"; {plain(rule.yearly_limit)} a year" if rule.yearly_limit is not None else ""
+    return f"{rule.currency} {' '.join(parts)}, {rule.value.basis}{single}{yearly}"
+
+
+def _duty(duty: Duty) -> str:
+    return {"none": "none", "percent": f"by tariff, {duty.base}"}.get(duty.kind) or f"{plain(duty.amount)} for each HS6"
+
+
+def _tax(tax: Tax) -> str:
+    return {"none": "none", "vat": "VAT"}.get(tax.kind) or f"consumption tax and VAT × {plain(tax.relief)}"
+
+
+def _codes(row: DutyRate | TaxRate) -> str:
+    return ", ".join(f"{hs}…" if hs else "any" for hs in row.hs)
+
+
+def _from(value: Fraction | None) -> str:
+    return "" if value is None else f", from a value of {plain(value)} a gram; below it 0"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m services.orders.trade_doc",
+                                     description=inspect.cleandoc(__doc__).splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the page is not current")
+    check = parser.parse_args(arguments).check
+    text = page()
+    if PAGE.exists() and PAGE.read_text() == text:
+        return 0
+    if check:
+        print("docs/trade.md is not current; run: python -m services.orders.trade_doc", file=sys.stderr)
+        return 1
+    PAGE.write_text(text)
+    print("wrote docs/trade.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
