@@ -133,7 +133,8 @@ async def test_records_that_are_gone_stop_the_reader(place, monkeypatch, checked
 async def test_a_process_that_cannot_go_on_ends_with_a_code_and_a_reason(place, caplog):
     place = await place()
     await place.set_offsets({place.spec.inputs[0].name: 7})
-    settings = SimpleNamespace(dsn=lambda name: place.dsn, bootstrap=place.bootstrap, partitions=1, linger_ms=0)
+    settings = SimpleNamespace(dsn=lambda name: place.dsn, bootstrap=place.bootstrap, partitions=1, linger_ms=0,
+                               dead_letters_max=100)
     with pytest.raises(SystemExit) as ended:
         await main._serve(settings, lambda settings: place.spec, None)
     assert ended.value.code == storage.EXIT_UNFIT

@@ -177,7 +177,8 @@ class Batch:
     """Collects what a run of records changes. `entries` are the cached orders; drafts replace them after the commit.
 
     `cautious`: the batch has failed before. What waits for a record is then tried in a batch of its own (`again`), one at
-    a time, so that a record that can never be applied takes nobody with it. `postponed`: orders whose timer failed.
+    a time, so that a record that can never be applied takes nobody with it. `postponed`: orders whose timer failed. `dead`:
+    (topic, offset) -> reason and detail of the dead letters.
     """
 
     def __init__(self, spec: Spec, partition: int, partitions: int, entries: dict[str, Entry], shared: Any, now: datetime,
@@ -195,6 +196,7 @@ class Batch:
         self.unparked: list[tuple[str, str, int, str]] = []
         self.again: set[str] = set()
         self.postponed: set[str] = set()
+        self.dead: dict[tuple[str, int], tuple[Reason, str]] = {}
         self.counts: Counter[str] = Counter()
 
     def handle(self, record: Record) -> None:
@@ -472,6 +474,8 @@ class Batch:
         headers += tuple((f"{ERRORS}{name}", text.encode(errors="replace")) for name, text in why)
         topic = record.topic if record.topic in self.spec.known else self.spec.output.name
         self.out.append(Out(f"{topic}.dlq", key, value, "", 0, self.now, "", "", "", headers))
+        if record.topic in self.spec.known:
+            self.dead[record.topic, record.offset] = reason, detail
         self.counts[f"dead letter: {reason}"] += 1
 
     def poison(self, record: Record, why: Exception) -> None:

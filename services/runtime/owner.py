@@ -25,6 +25,7 @@ from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read, sh
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
+from services.runtime.limit import TooManyDeadLetters, at_start, levels_after
 from services.runtime.relay import Relay, pack, unpack
 from services.runtime.track import Entry, Record, Track
 
@@ -34,14 +35,25 @@ log = logging.getLogger(__name__)
 TRANSIENT = (
     storage.OwnershipLost, KafkaError, OSError, asyncio.TimeoutError, asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError, asyncpg.OperatorInterventionError, asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError, asyncpg.ObjectNotInPrerequisiteStateError, asyncpg.PostgresSystemError,
+    # A database that is read-only, in an older version, closed to us or broken is so for every record.
+    asyncpg.InvalidTransactionStateError, asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError,
+    asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, asyncpg.InternalServerError,
+    asyncpg.InternalClientError, MemoryError,
 )
+UNENCODABLE = asyncpg.exceptions._base.DataError  # asyncpg calls it an InterfaceError, but the value is to blame
 PARKED_SECONDS_MAX = 3600.0
 PARKED_GRACE_S = 300.0  # after a long stop all seems late, and what it waits for may still stand in a backlog
 POISONED_TIMER_PAUSE = timedelta(minutes=10)  # real time: trade time may run so fast that it would be no pause
 WAIT_S = 0.2
+DEAD_LETTERS_MAX = 100
+FAREWELL_S = 5.0
 
 Submit = Callable[[int, str, Intent], Awaitable[None]]
+
+
+def _is_of_the_record(why: Exception) -> bool:
+    return isinstance(why, UNENCODABLE) or not isinstance(why, (*TRANSIENT, storage.Unfit))
 
 
 def parked_record(spec: Spec, row: asyncpg.Record) -> Record:
@@ -58,10 +70,10 @@ class Owner:
 
     def __init__(self, spec: Spec, dsn: str, partition: int, partitions: int, instance: str, consumer: AIOKafkaConsumer,
                  producer: AIOKafkaProducer, clock: Clock, submit: Submit | None = None, batch_max: int = 500,
-                 cache_max: int = 10_000):
+                 cache_max: int = 10_000, dead_letters_max: int = DEAD_LETTERS_MAX):
         self.spec, self.dsn, self.partition, self.partitions, self.instance = spec, dsn, partition, partitions, instance
         self.consumer, self.producer, self.clock, self.submit = consumer, producer, clock, submit
-        self.batch_max, self.cache_max = batch_max, cache_max
+        self.batch_max, self.cache_max, self.dead_letters_max = batch_max, cache_max, dead_letters_max
         self.tps = [TopicPartition(t.name, partition) for t in spec.inputs]
         self.cache: dict[str, Entry] = {}
         self.counts: Counter[str] = Counter()
@@ -94,6 +106,7 @@ class Owner:
         self.epoch = await storage.claim(self.dsn, self.conn, self.partition, self.instance)
         point("owner.claimed")
         self.stored = await storage.read_offsets(self.conn, self.partition)
+        self.levels = at_start(await storage.read_levels(self.conn, self.partition), self.dead_letters_max)
         point("owner.offsets_read")
         self.ahead = {tp.topic: self.stored.get(tp.topic, 0) for tp in self.tps}
         self.since = asyncio.get_running_loop().time()
@@ -198,9 +211,14 @@ class Owner:
         while records:
             try:
                 done, again = await self._attempt(records, now)
-            except (*TRANSIENT, storage.Unfit):
+            except TooManyDeadLetters as stop:
+                if stop.settled:
+                    await self._process(records[:stop.settled], now)
+                await self._sent()
                 raise
-            except Exception:  # a bug or a value PostgreSQL refuses: its neighbours must not suffer for it
+            except Exception as why:  # a bug or a value PostgreSQL refuses: its neighbours must not suffer for it
+                if not _is_of_the_record(why):
+                    raise
                 if len(records) > 1:
                     await self._process(records[:len(records) // 2], now)
                     await self._process(records[len(records) // 2:], now)
@@ -210,13 +228,19 @@ class Owner:
             if again:
                 records = [self._retry_of(order_id) for order_id in again] + records
 
+    async def _sent(self) -> None:
+        """Wait a little until the broker has all that is committed: whoever looks why we stopped looks at dead letters."""
+        end = asyncio.get_running_loop().time() + FAREWELL_S
+        while not self.relay.idle and self.relay.failed is None and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
+
     async def _alone(self, records: list[Record], now: datetime) -> tuple[int, set[str]]:
         """One record that failed: without what waits for it, which may be the culprit; else it is the dead letter."""
         try:
             return await self._attempt(records, now, cautious=True)
-        except (*TRANSIENT, storage.Unfit):
-            raise
         except Exception as why:  # as in `_process`
+            if not _is_of_the_record(why):
+                raise
             record = records[0]
             log.exception("record %s/%d@%d of %r can never be applied", record.topic, self.partition, record.offset,
                           record.order_id)
@@ -245,9 +269,13 @@ class Owner:
             done = self._decide(batch, records, poison)
             for key in expire:
                 batch.expire(key)
-            end = self._end_of(records, done)
+            end, levels = self._end_of(records, done), self.levels
+            if batch.dead or levels:
+                levels = levels_after(levels, records[:done], batch.dead, self.dead_letters_max, self.partition)
             point("batch.decided")
             number = await self._write(batch, end)
+            if levels != self.levels:
+                await storage.set_levels(conn, self.partition, levels)
             point("batch.written")
         except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out
             if not conn.is_closed():
@@ -255,6 +283,7 @@ class Owner:
             raise
         await transaction.commit()
         point("batch.committed")
+        self.levels = levels
         await self._committed(batch, end, number)
         return done, batch.again
 
@@ -376,6 +405,9 @@ class Owner:
         self.stored = end
         self.relay.deleted = self._deleting
         self.counts.update(batch.counts)
+        for (topic, offset), (reason, detail) in batch.dead.items():
+            log.log(logging.ERROR if reason.alert else logging.WARNING, "dead letter %s/%d@%d: %s: %s", topic, self.partition,
+                    offset, reason, detail[:200])
         for order_id, draft in batch.drafts.items():
             self.cache.pop(order_id, None)  # the youngest change goes to the end: eviction takes from the front
             if draft.stored and not draft.state.closed:

@@ -7,8 +7,10 @@ CREATE TABLE IF NOT EXISTS partitions (
     epoch      bigint NOT NULL DEFAULT 0,
     instance   text NOT NULL DEFAULT '',
     backend    integer NOT NULL DEFAULT 0,          -- the owner's database session, to be ended by its successor
-    offsets    jsonb NOT NULL DEFAULT '{}'          -- topic -> next offset to read
+    offsets    jsonb NOT NULL DEFAULT '{}',         -- topic -> next offset to read
+    dead_levels jsonb NOT NULL DEFAULT '{}'         -- topic -> how near it is to the limit of dead letters; see limit.py
 ) WITH (fillfactor = 50);
+ALTER TABLE partitions ADD COLUMN IF NOT EXISTS dead_levels jsonb NOT NULL DEFAULT '{}';
 
 -- Facts of the installation that must not change silently: partition count, schema version.
 CREATE TABLE IF NOT EXISTS installation (name text PRIMARY KEY, value text NOT NULL);

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     linger_ms: int = Field(
         10, ge=0, le=1000, description="how long a reader lets a batch fill: a fuller one costs less an event, and waits"
     )
+    dead_letters_max: int = Field(
+        100, ge=1, description="a reader stops before a topic's dead letters, less one for ten good records, pass this"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("vault_key")

@@ -73,6 +73,15 @@ async def read_offsets(conn: asyncpg.Connection, partition: int) -> dict[str, in
     return json.loads(await conn.fetchval("SELECT offsets::text FROM partitions WHERE partition = $1", partition))
 
 
+async def read_levels(conn: asyncpg.Connection, partition: int) -> dict[str, list[int]]:
+    """How near each topic is to the limit of dead letters; see `limit.py`."""
+    return json.loads(await conn.fetchval("SELECT dead_levels::text FROM partitions WHERE partition = $1", partition))
+
+
+async def set_levels(conn: asyncpg.Connection, partition: int, levels: dict[str, tuple[int, int]]) -> None:
+    await conn.execute("UPDATE partitions SET dead_levels = $2::text::jsonb WHERE partition = $1", partition, json.dumps(levels))
+
+
 async def read_outbox(conn: asyncpg.Connection, partition: int) -> list[tuple[int, bytes]]:
     rows = await conn.fetch("SELECT batch, payload FROM outbox WHERE partition = $1 ORDER BY batch", partition)
     return [(row[0], row[1]) for row in rows]
