@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from schemas.dead_letters import DISCARD, ERRORS, REPLACES, REPLAY, DiscardDeadLetter, Reason
 from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, headers_of
 from schemas.topics import TOPICS
+from services.explorer.simulation import START, EveryStock, specs
 from services.runtime.batch import Batch, read
 from services.runtime.decision import Impossible, SharedMissing
 from services.runtime.relay import unpack
 from services.runtime.track import Track, Unreadable
 from services.simulators.poison import READERS, Poison, generate
-from tests.simulation import START, EveryStock, specs
 from tests.tally import NOW, Fact, Open, Raw, record
 from tests.test_batch import SPEC, Book, Shelf, add, changed, fact, opened, poison, retry, timer, waiting
 
