@@ -120,7 +120,7 @@ def spec(prefix: str, **more) -> Spec:
     out = Topic(f"{prefix}.out.v1", (prefix,), (), (Added,))
     OURS[facts.name], OURS[out.name] = "facts", "tally"
     return Spec(prefix, (intake, facts), out, frozenset({"Open", "Add", "Fact"}), Tally, decide, STATE,
-                tables={"applied": ("order_id", "text")}, **more)
+                **more)
 
 
 @dataclass
@@ -167,7 +167,7 @@ async def make_database(dsn: str, name: str, partitions: int) -> None:
     conn = await asyncpg.connect(dsn)
     try:
         await conn.execute((files("services.runtime") / "schema.sql").read_text())
-        await conn.execute("CREATE TABLE applied (n bigserial, order_id text NOT NULL, text text NOT NULL)")
+        await conn.execute("CREATE TABLE applied (order_id text NOT NULL, text text NOT NULL)")
         await conn.executemany("INSERT INTO installation VALUES ($1, $2)", [("service", name), ("partitions", str(partitions))])
         await conn.executemany("INSERT INTO partitions (partition) VALUES ($1)", [(p,) for p in range(partitions)])
     finally:
@@ -264,7 +264,7 @@ class Place:
             await conn.close()
 
     async def applied(self, order_id: str = "A") -> list[str]:
-        rows = await self.query("SELECT text FROM applied WHERE order_id = $1 ORDER BY n", order_id)
+        rows = await self.query("SELECT text FROM applied WHERE order_id = $1 ORDER BY ctid", order_id)
         return [row[0] for row in rows]
 
     async def applies(self, *texts: str, order_id: str = "A", within_s: float = 20.0) -> None:

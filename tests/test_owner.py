@@ -102,9 +102,15 @@ async def test_the_fence_sees_another_epoch_and_other_offsets(place, change):
     epoch = await storage.claim(place.dsn, conn, 0, "one")
     async with conn.transaction():
         await storage.fence(conn, 0, epoch, {})
+    write = storage.Write()
+    write.append("applied", [("A", "a")])
+    await write.send(conn, 0, epoch, {}, {})
     await place.query(f"UPDATE partitions SET {change}")
     with pytest.raises(storage.OwnershipLost):
         await storage.fence(conn, 0, epoch, {})
+    with pytest.raises(storage.OwnershipLost):
+        await write.send(conn, 0, epoch, {}, {})
+    assert await place.applied("A") == ["a"], "nothing of the second write"
     conn.terminate()
 
 
@@ -113,9 +119,9 @@ async def test_a_batch_of_a_former_owner_is_refused(place, monkeypatch, fenced):
     """A successor has claimed, and applied what this owner is about to read."""
     place = await place()
     if not fenced:
-        async def no_fence(*_):
-            pass
-        monkeypatch.setattr(storage, "fence", no_fence)
+        monkeypatch.setattr(storage, "_FENCE", "UPDATE partitions SET offsets = $4::text::jsonb WHERE partition = $1"
+                            " AND $2::bigint > 0 AND $3::text <> '' RETURNING partition")
+        storage._statement.cache_clear()
     async with place.running() as service:
         await place.send(*opening("a"))
         await place.applies("a")
@@ -129,6 +135,7 @@ async def test_a_batch_of_a_former_owner_is_refused(place, monkeypatch, fenced):
             await place.applies("a", "b")
         else:
             await place.applies("a", "theirs")  # applied a second time
+    storage._statement.cache_clear()
 
 
 # -- relay ------------------------------------------------------------------------------------------------------------

@@ -63,15 +63,17 @@ async def test_a_zombie_changes_nothing(place, tmp_path):
         assert found == [f"tally:A:{n}" for n in range(1, total + 2)], "without repetitions: a path of sequences"
 
 
-# -- the answer to COMMIT is lost -----------------------------------------------------------------------------------------
+# -- the answer to a commit is lost ---------------------------------------------------------------------------------------
 
 
 class Cutter:
-    """A TCP proxy in front of PostgreSQL that cuts a connection at its next COMMIT: before it is sent, or after."""
+    """A TCP proxy in front of PostgreSQL that cuts a connection at the batch that writes `text`: before it is sent, or after.
+
+    That statement is a transaction of its own, so its answer is the answer to its commit."""
 
     def __init__(self, dsn: str):
         self.target = urlsplit(dsn)
-        self.armed, self.cuts = "", 0
+        self.armed, self.text, self.cuts = "", "", 0
 
     async def __aenter__(self) -> Cutter:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -88,7 +90,7 @@ class Cutter:
         back = asyncio.create_task(self._copy(server_in, client_out))
         with contextlib.suppress(OSError):
             while data := await client_in.read(65536):
-                if self.armed and b"COMMIT" in data:
+                if self.armed and self.text.encode() in data:
                     self.cuts += 1
                     how, self.armed = self.armed, ""
                     if how == "after":
@@ -117,8 +119,8 @@ async def test_an_unknown_commit_is_neither_lost_nor_done_twice(place, when):
         await place.send(Open(order_id="A"))
         expected = []
         for round in range(4):
-            cutter.armed = when
             text = f"t{round}"
+            cutter.armed, cutter.text = when, f'"{text}"'
             await place.send(Add(order_id="A", text=text))
             expected.append(text)
             await until(lambda: cutter.cuts > round)

@@ -144,13 +144,12 @@ class Store:
     async def run(self) -> None:
         offsets: dict[str, int] = {}
         for number in range(self.transactions):
-            async with self.conn.transaction():
-                await storage.fence(self.conn, self.partition, 0, offsets)
-                for table, shares in self.shares.items():
-                    step = getattr(self, f"_{table}", None) or self._appended
-                    await step(table, *(share.take() for share in shares))
-                offsets = {topic: number for topic in self.task.reads}
-                await storage.move_offsets(self.conn, self.partition, offsets)
+            write, start = storage.Write(), offsets
+            for table, shares in self.shares.items():
+                step = getattr(self, f"_{table}", None) or self._appended
+                step(write, table, *(share.take() for share in shares))
+            offsets = {topic: number for topic in self.task.reads}
+            await write.send(self.conn, self.partition, 0, start, offsets)
 
     def _fresh(self, table: str, count: int, key: str = "order_id") -> list[tuple]:
         """Sampled rows under new keys; nothing of a table no row of which was caught."""
@@ -167,59 +166,64 @@ class Store:
             rows.append(tuple(row))
         return rows
 
-    async def _appended(self, table: str, inserted: int, updated: int, deleted: int) -> None:
-        if rows := self._fresh(table, inserted):
-            await storage.append(self.conn, table, self.task.rows[table].columns, rows)
+    def _columns(self, table: str, rows: list[tuple], *names: str) -> list[tuple]:
+        at = [self.task.rows[table].columns.index(name) for name in names]
+        return [tuple(row[n] for n in at) for row in rows]
 
-    async def _orders(self, table: str, inserted: int, updated: int, deleted: int) -> None:
-        live, rows = self.live[table], self._fresh(table, inserted)
-        if rows:
-            await storage.append(self.conn, table, self.task.rows[table].columns, rows)
+    def _appended(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
+        if rows := self._fresh(table, inserted):
+            write.append(table, rows)
+
+    def _orders(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
+        live, names = self.live[table], ("order_id", "status", "closed", "seq", "track", "state")
+        changed = [live[n] for n in range(min(updated, len(live)))]
+        if rows := self._fresh(table, inserted):
+            write.insert_orders(self._columns(table, rows, *names))
             live.extend(rows)
-        if changed := [live[n] for n in range(min(updated, len(live)))]:
+        if changed:  # of earlier transactions: no part of a write may touch what another one makes
             live.rotate(-len(changed))
-            at = [self.task.rows[table].columns.index(name) for name in storage.COLUMNS_ORDERS]
-            await storage.update_orders(self.conn, [tuple(row[n] for n in at) for row in changed])
+            write.update_orders(self._columns(table, changed, *names))
         window = max(updated, self.task.in_flight // self.task.partitions)
         while len(live) > window:
             live.popleft()
 
-    async def _timers(self, table: str, inserted: int, updated: int, deleted: int) -> None:
-        live, columns = self.live[table], self.task.rows[table].columns
-        if columns:
-            fresh, due = self._fresh(table, inserted), columns.index("due")
-            new = [(row[columns.index("order_id")], row[due]) for row in fresh]
+    def _timers(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
+        live = self.live[table]
+        if self.task.rows[table].columns:
+            gone = [live.popleft()[0] for _ in range(min(deleted, len(live)))]
             again = [live[n] for n in range(min(updated, len(live)))]
+            new = self._columns(table, self._fresh(table, inserted), "order_id", "due")
             if new or again:
-                await storage.arm_timers(self.conn, self.partition, new + again)
+                write.arm_timers(new + again)
             live.extend(new)
-            if gone := [live.popleft()[0] for _ in range(min(deleted, len(live)))]:
-                await storage.disarm_timers(self.conn, gone)
+            if gone:
+                write.disarm_timers(gone)
 
-    async def _intents(self, table: str, inserted: int, updated: int, deleted: int) -> None:
-        live, columns = self.live[table], self.task.rows[table].columns
-        if rows := self._fresh(table, inserted, "intent_id"):
-            await storage.append(self.conn, table, columns, rows)
-            live.extend(row[columns.index("intent_id")] for row in rows)
-        if gone := [live.popleft() for _ in range(min(deleted, len(live)))]:
-            await storage.delete_intents(self.conn, gone)
+    def _intents(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
+        live = self.live[table]
+        gone = [live.popleft() for _ in range(min(deleted, len(live)))]
+        if rows := self._columns(table, self._fresh(table, inserted, "intent_id"), "intent_id", "order_id", "kind", "body"):
+            write.insert_intents(rows)
+            live.extend(row[0] for row in rows)
+        if gone:
+            write.delete_intents(gone)
 
-    async def _outbox(self, table: str, inserted: int, updated: int, deleted: int) -> None:
+    def _outbox(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
         if table in self.samples:
             if deleted and self.batch:
-                await storage.delete_outbox(self.conn, self.partition, self.batch)
+                write.delete_outbox(self.batch)
             for _ in range(inserted):
                 self.batch += 1
                 payload = next(self.samples[table])[self.task.rows[table].columns.index("payload")]
-                await storage.insert_outbox(self.conn, self.partition, self.batch, payload)
+                write.insert_outbox(self.batch, payload)
 
-    async def _stock(self, table: str, inserted: int, updated: int, deleted: int) -> None:
+    def _stock(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
         if updated:
             live = self.live[table]
-            await self.conn.execute("UPDATE stock SET received = received + 1 WHERE sku = ANY($1)",
-                                    [live[n] for n in range(min(updated, len(live)))])
+            write.change("UPDATE stock SET received = received + 1 FROM fence WHERE sku = ANY({}::text[])",
+                         [live[n] for n in range(min(updated, len(live)))])
 
-    async def _parked(self, table: str, inserted: int, updated: int, deleted: int) -> None:
+    def _parked(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
         """Rare, and left out: what waits is logic."""
 
 

@@ -17,7 +17,7 @@ def spec(settings: Settings) -> Spec:
         return machine.decide(state, document, incoming, key, now)
 
     return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - {TIMER}, machine.Order,
-                decide, machine.STATE, machine.DOCUMENT, tables={"vault": ("order_id", "role", "token", "hash", "sealed")})
+                decide, machine.STATE, machine.DOCUMENT)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from services.runtime.settings import Settings
 
 def spec(settings: Settings) -> Spec:
     return Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(machine.HANDLERS) - {TIMER},
-                machine.Account, machine.decide, machine.STATE, tables={"ledger": machine.LEDGER})
+                machine.Account, machine.decide, machine.STATE)
 
 
 def effects(settings: Settings, clock: Clock):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ STOCK = "stock:"  # begins the keys of deliveries, which belong to no merchant
 
 @dataclass(frozen=True)
 class Spec:
-    """One service, as the partition owner sees it. `tables` are its append-only tables and their columns."""
+    """One service, as the partition owner sees it."""
 
     name: str
     inputs: tuple[Topic, ...]
@@ -49,8 +49,7 @@ class Spec:
     state_type: TypeAdapter
     document_type: TypeAdapter | None = None
     shared_keys: Callable[[Any, Any, Incoming], Iterable[str]] | None = None
-    shared: Any = None  # module with `lock(conn, keys) -> view` and `write(conn, view)`
-    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shared: Any = None  # module with `lock(conn, keys) -> view` and `write(conn, view, write)`
 
     def __post_init__(self):
         models, known = {}, {}

@@ -258,11 +258,13 @@ class Owner:
         await self._load([r.order_id for r in records if r.order_id] + [key[0] for key in expire])
         conn, keys = self.conn, shared_keys_of(self.spec, self.cache, records)
         point("owner.loaded")
-        transaction = conn.transaction()
-        await transaction.start()
+        transaction = conn.transaction() if keys else None  # without shared rows the one statement that writes is enough
+        if transaction:
+            await transaction.start()
         try:
-            await storage.fence(conn, self.partition, self.epoch, self.stored)
-            point("batch.fenced")
+            if transaction:
+                await storage.fence(conn, self.partition, self.epoch, self.stored)
+                point("batch.fenced")
             shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
             point("batch.shared_locked")
             batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious)
@@ -278,10 +280,11 @@ class Owner:
                 await storage.set_levels(conn, self.partition, levels)
             point("batch.written")
         except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out
-            if not conn.is_closed():
+            if transaction and not conn.is_closed():
                 await transaction.rollback()
             raise
-        await transaction.commit()
+        if transaction:
+            await transaction.commit()
         point("batch.committed")
         self.levels = levels
         await self._committed(batch, end, number)
@@ -338,43 +341,42 @@ class Owner:
     # -- writing --------------------------------------------------------------------------------------------------
 
     async def _write(self, batch: Batch, end: dict[str, int]) -> int:
-        conn, partition, spec = self.conn, self.partition, self.spec
+        write, spec = storage.Write(), self.spec
         fresh, changed, arm, disarm = self._rows_of(batch)
         if batch.shared is not None:
-            await spec.shared.write(conn, batch.shared)
+            await spec.shared.write(self.conn, batch.shared, write)
         if fresh:
-            await storage.insert_orders(conn, fresh)
+            write.insert_orders(fresh)
         if changed:
-            await storage.update_orders(conn, changed)
+            write.update_orders(changed)
         if batch.documents:
             encode = spec.document_type.serializer.to_json
-            await storage.insert_documents(conn, [(oid, encode(body).decode()) for oid, body in batch.documents])
+            write.insert_documents([(order_id, encode(body).decode()) for order_id, body in batch.documents])
         for table, rows in batch.rows.items():
-            await storage.append(conn, table, spec.tables[table], rows)
+            write.append(table, rows)
         if arm:
-            await storage.arm_timers(conn, partition, arm)
+            write.arm_timers(arm)
         if disarm:
-            await storage.disarm_timers(conn, disarm)
+            write.disarm_timers(disarm)
         if batch.intents:
-            await storage.insert_intents(conn, [(i.intent_id, partition, oid, i.kind, to_json(i.body).decode())
-                                               for oid, i in batch.intents])
+            write.insert_intents([(i.intent_id, order_id, i.kind, to_json(i.body).decode()) for order_id, i in batch.intents])
         if batch.done_intents:
-            await storage.delete_intents(conn, batch.done_intents)
-        if batch.unparked:  # first: what takes the place of a dead letter may have its id
-            await storage.delete_parked(conn, batch.unparked)
-        if batch.parked:
-            await storage.insert_parked(conn, [(partition, *key, r.topic, r.offset, msgpack.packb(r.headers), r.value or b"", r.dead)
-                                               for key, r in batch.parked.items()])
+            write.delete_intents(batch.done_intents)
+        if gone := [key for key in batch.unparked if key not in batch.parked]:
+            write.delete_parked(gone)
+        if batch.parked:  # what takes the place of a dead letter may have its id
+            write.insert_parked([(*key, r.topic, r.offset, msgpack.packb(r.headers), r.value or b"", r.dead)
+                                 for key, r in batch.parked.items()])
         if self.relay.acknowledged > self.relay.deleted:
             self._deleting = self.relay.acknowledged
-            await storage.delete_outbox(conn, partition, self._deleting)
+            write.delete_outbox(self._deleting)
         else:
             self._deleting = self.relay.deleted
         if batch.out:
             self.next_batch += 1
-            await storage.insert_outbox(conn, partition, self.next_batch, pack(batch.out))
-        if end != self.stored:
-            await storage.move_offsets(conn, partition, end)
+            write.insert_outbox(self.next_batch, pack(batch.out))
+        if write or end != self.stored:
+            await write.send(self.conn, self.partition, self.epoch, self.stored, end)
         return self.next_batch
 
     def _rows_of(self, batch: Batch) -> tuple[list, list, list, list]:
@@ -388,7 +390,7 @@ class Owner:
             postponed = order_id in batch.postponed
             if not postponed and entry is not None and entry.state is state and entry.track == draft.track and entry.armed == draft.armed:
                 continue
-            row = (order_id, self.partition, state.status, state.closed, draft.seq, draft.track.encode(), encode(state).decode())
+            row = (order_id, state.status, state.closed, draft.seq, draft.track.encode(), encode(state).decode())
             (changed if stored else fresh).append(row)
             due = batch.now + POISONED_TIMER_PAUSE * self.clock.speed if postponed else None if state.closed else state.due()
             if due is not None and (postponed or draft.armed is None or due < draft.armed):

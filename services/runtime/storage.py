@@ -1,8 +1,9 @@
 """All SQL of the runtime. Invariant: whatever one batch changes commits together, or not at all.
 
-Every write of an owner happens in a transaction whose first statement is `fence`. `claim` makes the next owner, and ends
-the database session of the former one if that still holds the row: a process stopped in the middle of a COPY would
-otherwise block its successor for ever, and no timeout of PostgreSQL fires for it.
+Every write of an owner is a `Write`, which fences; where rows are shared with other owners, a transaction that began with
+`fence` locks them first. `claim` makes the next owner, and ends the database session of the former one if that still
+holds the row: a process stopped in the middle of a batch would otherwise block its successor for ever, and no timeout of
+PostgreSQL fires for it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import itertools
 import json
 import logging
 from datetime import datetime
+from functools import lru_cache
 
 import asyncpg
+from pydantic_core import to_json
 
 log = logging.getLogger(__name__)
-
-COLUMNS_ORDERS = ("order_id", "partition", "status", "closed", "seq", "track", "state")
 
 
 class OwnershipLost(Exception):
@@ -33,8 +34,13 @@ EXIT_UNFIT = 78  # EX_CONFIG of sysexits.h
 
 
 async def connect(dsn: str, application: str) -> asyncpg.Connection:
-    """A session for one owner. JSON travels as text: the models encode it themselves."""
-    return await asyncpg.connect(dsn, server_settings={"application_name": application[:63], "jit": "off"},
+    """A session for one owner. JSON travels as text: the models encode it themselves.
+
+    An owner finds every row by a key. A plan made once for all, while the tables were empty, must not read them whole
+    when they are full; making one anew for each batch costs more than the batch."""
+    plans = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off",
+             "enable_mergejoin": "off", "jit": "off"}
+    return await asyncpg.connect(dsn, server_settings={"application_name": application[:63]} | plans,
                                  statement_cache_size=200, command_timeout=None)
 
 
@@ -114,17 +120,12 @@ async def installed_partitions(dsn: str) -> int | None:
 
 
 async def fence(conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int]) -> None:
-    """First statement of a batch: still the owner, and nobody moved the offsets it starts from. Holds the row."""
+    """Begin a batch that locks shared rows: still the owner, and nobody moved the offsets it starts from. Holds the row."""
     done = await conn.fetchval(
         "SELECT 1 FROM partitions WHERE partition = $1 AND epoch = $2 AND offsets = $3::text::jsonb FOR UPDATE",
-        partition, epoch, json.dumps(start))
+        partition, epoch, _text(start))
     if done is None:
         raise OwnershipLost(f"partition {partition}: epoch {epoch} or its offsets are no longer current")
-
-
-async def move_offsets(conn: asyncpg.Connection, partition: int, end: dict[str, int]) -> None:
-    """Only after `fence`, in the same transaction: what was read up to `end` is applied."""
-    await conn.execute("UPDATE partitions SET offsets = $2::text::jsonb WHERE partition = $1", partition, json.dumps(end))
 
 
 async def load(conn: asyncpg.Connection, partition: int, order_ids: list[str]) -> list[asyncpg.Record]:
@@ -143,47 +144,117 @@ async def load_parked(conn: asyncpg.Connection, order_ids: list[str]) -> list[as
         " ORDER BY order_id, source, sequence, at_offset", order_ids)
 
 
-async def insert_orders(conn: asyncpg.Connection, rows: list[tuple]) -> None:
-    await conn.copy_records_to_table("orders", records=rows, columns=COLUMNS_ORDERS)
+class Write:
+    """What one batch changes, as one statement: one round trip, and nothing of it without all of it.
+
+    Its first part is the fence: where it finds no row, no other part does anything. The parts do not see one another's
+    changes, so none may touch a row that another one makes."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._arguments: list[list | tuple] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def insert_orders(self, rows: list[tuple]) -> None:
+        """(order_id, status, closed, seq, track, state) of orders that have no row yet."""
+        self._add(f"INSERT INTO orders (partition, {_ORDER}) SELECT fence.partition, {_NEW_ORDER} FROM fence, {_ORDERS}", rows)
+
+    def update_orders(self, rows: list[tuple]) -> None:
+        """As `insert_orders`, of orders that have one."""
+        self._add(f"UPDATE orders o SET ({_ORDER}) = ROW ({_NEW_ORDER}) FROM fence, {_ORDERS} WHERE o.order_id = n.order_id",
+                  rows)
+
+    def insert_documents(self, rows: list[tuple[str, str]]) -> None:
+        self._add("INSERT INTO documents (order_id, body) SELECT n.order_id, n.body::json FROM fence,"
+                  " unnest({}::text[], {}::text[]) AS n(order_id, body)", rows)
+
+    def append(self, table: str, rows: list[tuple]) -> None:
+        """Rows of an append-only table of the service, with all of its columns in their order."""
+        self._parts.append(f"INSERT INTO {table} SELECT n.* FROM fence, unnest({{}}::{table}[]) AS n")
+        self._arguments.append(rows)
+
+    def arm_timers(self, rows: list[tuple[str, datetime]]) -> None:
+        self._add("INSERT INTO timers (order_id, partition, due) SELECT n.order_id, fence.partition, n.due FROM fence,"
+                  " unnest({}::text[], {}::timestamptz[]) AS n(order_id, due)"
+                  " ON CONFLICT (order_id) DO UPDATE SET due = EXCLUDED.due", rows)
+
+    def disarm_timers(self, order_ids: list[str]) -> None:
+        self._delete("timers", "order_id", order_ids)
+
+    def insert_intents(self, rows: list[tuple]) -> None:
+        """(intent_id, order_id, kind, body)."""
+        self._add("INSERT INTO intents (intent_id, partition, order_id, kind, body)"
+                  " SELECT n.intent_id, fence.partition, n.order_id, n.kind, n.body::json FROM fence,"
+                  " unnest({}::text[], {}::text[], {}::text[], {}::text[]) AS n(intent_id, order_id, kind, body)", rows)
+
+    def delete_intents(self, ids: list[str]) -> None:
+        self._delete("intents", "intent_id", ids)
+
+    def insert_parked(self, rows: list[tuple]) -> None:
+        """(order_id, source, sequence, id, topic, at_offset, headers, value, dead). One may take another's place."""
+        self._add("INSERT INTO parked (partition, order_id, source, sequence, id, topic, at_offset, headers, value, dead)"
+                  " SELECT fence.partition, n.* FROM fence, unnest({}::text[], {}::text[], {}::int[], {}::text[], {}::text[],"
+                  " {}::bigint[], {}::bytea[], {}::bytea[], {}::text[]) AS n ON CONFLICT (order_id, source, sequence, id)"
+                  " DO UPDATE SET (topic, at_offset, headers, value, dead, parked_at) = ROW (EXCLUDED.topic,"
+                  " EXCLUDED.at_offset, EXCLUDED.headers, EXCLUDED.value, EXCLUDED.dead, now())", rows)
+
+    def delete_parked(self, rows: list[tuple[str, str, int, str]]) -> None:
+        """(order_id, source, sequence, id)."""
+        self._add("DELETE FROM parked p USING fence, unnest({}::text[], {}::text[], {}::int[], {}::text[])"
+                  " AS n(order_id, source, sequence, id) WHERE p.order_id = n.order_id AND p.source = n.source"
+                  " AND p.sequence = n.sequence AND p.id = n.id", rows)
+
+    def insert_outbox(self, batch: int, payload: bytes) -> None:
+        self._parts.append("INSERT INTO outbox (partition, batch, payload) SELECT fence.partition, {}, {} FROM fence")
+        self._arguments += [batch, payload]
+
+    def delete_outbox(self, up_to: int) -> None:
+        self._parts.append("DELETE FROM outbox o USING fence WHERE o.partition = fence.partition AND o.batch <= {}")
+        self._arguments.append(up_to)
+
+    def change(self, statement: str, *columns: list) -> None:
+        """A part of the service's own; `{}` stands for each of its arguments, and `fence` must be joined."""
+        self._parts.append(statement)
+        self._arguments += columns
+
+    async def send(self, conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int], end: dict[str, int]
+                   ) -> None:
+        """Write everything and move the offsets from `start` to `end`, as the partition's owner of this epoch: a
+        transaction of its own, unless one is open. Raises OwnershipLost; then nothing was written."""
+        done = await conn.fetchval(_statement(tuple(self._parts)), partition, epoch, _text(start), _text(end),
+                                   *self._arguments)
+        if done is None:
+            raise OwnershipLost(f"partition {partition}: epoch {epoch} or its offsets are no longer current")
+
+    def _add(self, statement: str, rows: list[tuple]) -> None:
+        self._parts.append(statement)
+        self._arguments += zip(*rows)
+
+    def _delete(self, table: str, key: str, values: list[str]) -> None:
+        self._parts.append(f"DELETE FROM {table} t USING fence WHERE t.{key} = ANY({{}}::text[])")
+        self._arguments.append(values)
 
 
-async def update_orders(conn: asyncpg.Connection, rows: list[tuple]) -> None:
-    ids, _, status, closed, seq, track, state = zip(*rows)
-    await conn.execute(
-        "UPDATE orders o SET status = n.status, closed = n.closed, seq = n.seq, track = n.track::json, state = n.state::json"
-        " FROM unnest($1::text[], $2::text[], $3::bool[], $4::int[], $5::text[], $6::text[])"
-        " AS n(order_id, status, closed, seq, track, state) WHERE o.order_id = n.order_id",
-        ids, status, closed, seq, track, state)
+_FENCE = ("UPDATE partitions SET offsets = $4::text::jsonb WHERE partition = $1 AND epoch = $2"
+          " AND offsets = $3::text::jsonb RETURNING partition")
+_ORDER = "order_id, status, closed, seq, track, state"
+_NEW_ORDER = "n.order_id, n.status, n.closed, n.seq, n.track::json, n.state::json"
+_ORDERS = f"unnest({{}}::text[], {{}}::text[], {{}}::bool[], {{}}::int[], {{}}::text[], {{}}::text[]) AS n({_ORDER})"
 
 
-async def insert_documents(conn: asyncpg.Connection, rows: list[tuple[str, str]]) -> None:
-    await conn.copy_records_to_table("documents", records=rows, columns=("order_id", "body"))
+@lru_cache(maxsize=256)
+def _statement(parts: tuple[str, ...]) -> str:
+    """The fence and the parts in one; PostgreSQL executes each of them once, whether or not anybody reads its rows."""
+    numbers = itertools.count(5)
+    texts = [part.format(*(f"${next(numbers)}" for _ in range(part.count("{}")))) for part in parts]
+    named = "".join(f", part_{n} AS ({text})" for n, text in enumerate(texts))
+    return f"WITH fence AS ({_FENCE}){named} SELECT partition FROM fence"
 
 
-async def append(conn: asyncpg.Connection, table: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
-    await conn.copy_records_to_table(table, records=rows, columns=columns)
-
-
-async def insert_outbox(conn: asyncpg.Connection, partition: int, batch: int, payload: bytes) -> None:
-    await conn.execute("INSERT INTO outbox (partition, batch, payload) VALUES ($1, $2, $3)", partition, batch, payload)
-
-
-async def delete_outbox(conn: asyncpg.Connection, partition: int, up_to: int) -> None:
-    await conn.execute("DELETE FROM outbox WHERE partition = $1 AND batch <= $2", partition, up_to)
-
-
-async def insert_parked(conn: asyncpg.Connection, rows: list[tuple]) -> None:
-    await conn.executemany(
-        "INSERT INTO parked (partition, order_id, source, sequence, id, topic, at_offset, headers, value, dead)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING", rows)
-
-
-async def delete_parked(conn: asyncpg.Connection, rows: list[tuple[str, str, int, str]]) -> None:
-    orders, sources, sequences, ids = zip(*rows)
-    await conn.execute(
-        "DELETE FROM parked p USING unnest($1::text[], $2::text[], $3::int[], $4::text[]) AS n(order_id, source, sequence, id)"
-        " WHERE p.order_id = n.order_id AND p.source = n.source AND p.sequence = n.sequence AND p.id = n.id",
-        orders, sources, sequences, ids)
+def _text(offsets: dict[str, int]) -> str:
+    return to_json(offsets).decode()
 
 
 async def parked_too_long(conn: asyncpg.Connection, partition: int, seconds: float, limit: int) -> list[asyncpg.Record]:
@@ -192,23 +263,3 @@ async def parked_too_long(conn: asyncpg.Connection, partition: int, seconds: flo
                             " AND parked_at < now() - make_interval(secs => $2)"
                             " AND NOT EXISTS (SELECT FROM parked d WHERE d.order_id = p.order_id AND d.dead <> '')"
                             " ORDER BY parked_at LIMIT $3", partition, seconds, limit)
-
-
-async def arm_timers(conn: asyncpg.Connection, partition: int, rows: list[tuple[str, datetime]]) -> None:
-    ids, dues = zip(*rows)
-    await conn.execute(
-        "INSERT INTO timers (order_id, partition, due) SELECT n.order_id, $1, n.due"
-        " FROM unnest($2::text[], $3::timestamptz[]) AS n(order_id, due)"
-        " ON CONFLICT (order_id) DO UPDATE SET due = EXCLUDED.due", partition, ids, dues)
-
-
-async def disarm_timers(conn: asyncpg.Connection, order_ids: list[str]) -> None:
-    await conn.execute("DELETE FROM timers WHERE order_id = ANY($1)", order_ids)
-
-
-async def insert_intents(conn: asyncpg.Connection, rows: list[tuple]) -> None:
-    await conn.copy_records_to_table("intents", records=rows, columns=("intent_id", "partition", "order_id", "kind", "body"))
-
-
-async def delete_intents(conn: asyncpg.Connection, ids: list[str]) -> None:
-    await conn.execute("DELETE FROM intents WHERE intent_id = ANY($1)", ids)

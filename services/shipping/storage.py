@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from services.runtime.decision import SharedMissing
+from services.runtime.storage import Write
 
 COUNTERS = {"receive": "received", "reserve": "reserved", "release": "released", "consume": "consumed",
             "restock": "restocked", "shrink": "shrunk"}
@@ -61,7 +62,7 @@ async def lock(conn: asyncpg.Connection, keys: set[str]) -> Stock:
     return Stock(keys, rows)
 
 
-async def write(conn: asyncpg.Connection, stock: Stock) -> None:
+async def write(conn: asyncpg.Connection, stock: Stock, write: Write) -> None:
     """One statement for the whole batch: a SKU that everybody buys is still one update."""
     if not stock.changes:
         return
@@ -72,10 +73,10 @@ async def write(conn: asyncpg.Connection, stock: Stock) -> None:
         await conn.execute("INSERT INTO stock (sku, warehouse) SELECT * FROM unnest($1::text[], $2::text[])"
                            " ON CONFLICT DO NOTHING", [skus[n] for n in fresh], [warehouses[n] for n in fresh])
     columns = [[stock.changes[key].get(name, 0) for key in order] for name in COUNTERS.values()]
-    await conn.execute(
+    write.change(
         "UPDATE stock s SET received = s.received + n.received, reserved = s.reserved + n.reserved,"
         " released = s.released + n.released, consumed = s.consumed + n.consumed, restocked = s.restocked + n.restocked,"
-        " shrunk = s.shrunk + n.shrunk FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[],"
-        " $6::bigint[], $7::bigint[], $8::bigint[])"
+        " shrunk = s.shrunk + n.shrunk FROM fence, unnest({}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::bigint[],"
+        " {}::bigint[], {}::bigint[], {}::bigint[])"
         " AS n(sku, warehouse, received, reserved, released, consumed, restocked, shrunk)"
         " WHERE s.sku = n.sku AND s.warehouse = n.warehouse", skus, warehouses, *columns)
