@@ -28,7 +28,6 @@ from services.runtime.local import LocalKafka
 from services.runtime.migrate import migrate
 from services.runtime.processes import free_port
 from services.runtime.settings import SERVICES, Settings
-from services.runtime.storage import COLUMNS_ORDERS
 from services.runtime.topics import ensure_topics
 from tests.history import PARTITIONS, History, headers_with, worlds
 
@@ -425,7 +424,8 @@ async def store(history: History, settings: Settings) -> None:
     for service in SERVICES:
         await migrate(settings.dsn(service), service, PARTITIONS)
         db = await asyncpg.connect(settings.dsn(service))
-        await db.copy_records_to_table("orders", columns=COLUMNS_ORDERS, records=[
+        await db.copy_records_to_table("orders", columns=(
+            "order_id", "partition", "status", "closed", "seq", "track", "state"), records=[
             (order_id, partition_of(order_id, PARTITIONS), r["status"], r["closed"], r["seq"], json.dumps({"last": r["last"]}),
              json.dumps(r["state"])) for order_id, r in history.rows_[service].items()])
         for partition in range(PARTITIONS):
