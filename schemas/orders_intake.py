@@ -12,6 +12,7 @@ from pydantic import Field
 
 from schemas.model import Command, CommandPart, Country, Currency, Id, LineNo, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.parties import SealedParty
+from schemas.quotes import StatedQuote
 
 
 class OrderLine(CommandPart):
@@ -29,6 +30,7 @@ class PlaceOrder(Command):
     """Place an order. `total` = sum of line amounts + freight + tax, or the order is refused.
 
     `on_shortage`: what happens when only part of the stock is there: ship that and cancel the rest, or wait.
+    `quote`: duty and taxes are paid with the order; it is refused when the quote does not hold.
     """
 
     merchant_id: Id
@@ -45,6 +47,7 @@ class PlaceOrder(Command):
     consignee: SealedParty
     placed_at: Time
     merchant_reference: Text = ""
+    quote: StatedQuote | None = None
 
 
 class CancelOrder(Command):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
+from schemas.quotes import Quote
 
 
 class PlacedLine(Part):
@@ -16,7 +17,10 @@ class PlacedLine(Part):
 
 
 class OrderPlaced(Event):
-    """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault."""
+    """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault.
+
+    `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
+    """
 
     merchant_id: Id
     currency: Currency
@@ -34,6 +38,7 @@ class OrderPlaced(Event):
     consignee_token: str
     consignee_hash: str
     placed_at: Time
+    quote: Quote | None = None
 
 
 class OrderRejected(Event):

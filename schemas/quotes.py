@@ -1,4 +1,4 @@
-"""Landed cost: what is asked (`QuoteRequest`) and what is answered (`Quote`), between storefronts and orders.
+"""Landed cost: what is asked (`QuoteRequest`), what is answered (`Quote`), and what an order says of it (`StatedQuote`).
 
 Amounts are minor units of the currency the buyer pays in, except where a field says that customs counts in another one.
 """
@@ -14,9 +14,13 @@ from schemas.model import CommandPart, Country, Currency, LineNo, Minor, Part, Q
 
 HsCode = Annotated[str, Field(pattern=r"^\d{6,10}$", description="Harmonised System, 6 to 10 digits without dots")]
 Mode = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,20}$", description="9610, 1210, ioss …; absent: the usual one")]
+Grams = Annotated[int, Field(ge=1, le=10**9, description="net weight of the whole line; some taxes depend on it")]
+UsedLimit = Annotated[int, Field(ge=0, le=10**13, description="of the buyer's yearly limit, in customs' minor units")]
 Channel = Literal["b2c", "post", "express"]
 Kind = Literal["goods", "freight", "insurance", "duty", "consumption_tax", "import_tax", "clearance_fee"]
 Certainty = Literal["A", "B", "C"]
+# What the buyer pays beside goods, freight and insurance: an order's `tax`, when duty and taxes are paid with it.
+PAID_TO_OTHERS: tuple[Kind, ...] = ("duty", "consumption_tax", "import_tax", "clearance_fee")
 
 
 class QuoteLine(CommandPart):
@@ -27,7 +31,7 @@ class QuoteLine(CommandPart):
     origin: Country
     quantity: Quantity
     amount: Minor
-    net_grams: Annotated[int, Field(ge=1, le=10**9, description="of the whole line; some taxes depend on it")] | None = None
+    net_grams: Grams | None = None
 
 
 class QuoteRequest(CommandPart):
@@ -41,7 +45,7 @@ class QuoteRequest(CommandPart):
     lines: Annotated[list[QuoteLine], Field(min_length=1, max_length=2000)]
     freight: Minor = 0
     insurance: Minor = 0
-    used_this_year: Annotated[int, Field(ge=0, le=10**13, description="of the buyer's yearly limit, customs' currency")] | None = None
+    used_this_year: UsedLimit | None = None
 
 
 class CustomsRate(Part):
@@ -54,7 +58,7 @@ class CustomsRate(Part):
 
 
 class Charge(Part):
-    """One component of the landed cost; `assessed` is the same in customs' currency, `rows` the ids of what it follows from."""
+    """One component of the landed cost. `assessed`: the same in customs' currency; `rows`: the ids of what it follows from."""
 
     kind: Kind
     amount: Minor
@@ -111,3 +115,44 @@ class Quote(Part):
     def amount(self, *kinds: Kind) -> int:
         """The sum of these kinds of charges."""
         return sum(charge.amount for charge in self.charges if charge.kind in kinds)
+
+
+class StatedCustomsRate(CustomsRate, CommandPart):
+    """The customs rate, as a command states it."""
+
+
+class StatedLine(CommandPart):
+    """What a quote knows of an order's line beside the line itself."""
+
+    line_no: LineNo
+    origin: Country
+    net_grams: Grams | None = None
+
+
+class StatedQuote(CommandPart):
+    """Duty and taxes are paid by the buyer with the order (DDP): the quote it was placed on, worked out again on arrival.
+
+    The order's `tax` is the sum of the four charges here; `insurance` is a part of its `freight`.
+    """
+
+    channel: Channel = "b2c"
+    mode: Mode | None = None
+    import_date: date
+    lines: Annotated[list[StatedLine], Field(min_length=1, max_length=2000)]
+    insurance: Minor = 0
+    rule_id: Annotated[str, Field(max_length=80)]
+    customs_rate: StatedCustomsRate | None = None
+    duty: Minor
+    consumption_tax: Minor
+    import_tax: Minor
+    clearance_fee: Minor
+
+    @classmethod
+    def of(cls, quote: Quote, request: QuoteRequest) -> StatedQuote:
+        """What an order placed on `quote` says of it."""
+        rate = quote.customs_rate
+        return cls(
+            channel=quote.channel, mode=quote.mode, import_date=quote.import_date, insurance=request.insurance,
+            lines=[StatedLine(line_no=l.line_no, origin=l.origin, net_grams=l.net_grams) for l in request.lines],
+            rule_id=quote.rule_id, customs_rate=StatedCustomsRate(**rate.model_dump()) if rate else None,
+            **{kind: quote.amount(kind) for kind in PAID_TO_OTHERS})
