@@ -154,6 +154,8 @@ def facts(event: Event, currency: str = "") -> str:
     parts += _lists(data, order_id, data.get("currency") or currency)
     if "origin" in data and "destination" in data:
         parts.append(f"{data['origin']}→{data['destination']}")
+    if isinstance(data.get("quote"), dict):
+        parts += _quoted(data["quote"], data.get("currency") or currency)
     return ", ".join(p if len(p) <= _FACT_MAX or event.dead else f"{p[:_FACT_MAX - 1]}…" for p in parts if p)
 
 
@@ -168,6 +170,15 @@ def _lists(data: dict[str, Any], order_id: str, currency: str) -> list[str]:
     parts += [short_parcel(p, order_id) for p in data.get("parcel_ids") or ()]
     parts += [f"{short_parcel(p, order_id)} {how}" for p, how in (data.get("outcomes") or {}).items()]
     return parts
+
+
+def _quoted(quote: dict[str, Any], currency: str) -> list[str]:
+    """Of a frozen quote its charges, rule and customs rate; of one that an order only states, the rule."""
+    charges = [charge for charge in quote.get("charges") or () if charge["kind"] not in ("goods", "freight", "insurance")]
+    parts = [f"{charge['kind'].replace('_', ' ')} {money(charge['amount'], currency)}" for charge in charges if charge["amount"]]
+    rate = quote.get("customs_rate")
+    return [*parts, f"landed cost by {quote.get('rule_id')}, import {quote.get('import_date')}",
+            *([f"1 {rate['base']} = {rate['rate']} {rate['quote']} ({rate['id']})"] if rate else [])]
 
 
 def _count(number: int, word: str) -> str:

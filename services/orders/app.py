@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schemas.topics import INTAKE, ORDER, PAYMENT, SHIPMENT
 from services.orders import machine
+from services.orders.rulebook import load
 from services.runtime.batch import Spec
 from services.runtime.decision import TIMER
 from services.runtime.main import run
@@ -11,10 +12,10 @@ from services.runtime.settings import Settings
 
 
 def spec(settings: Settings) -> Spec:
-    key = settings.vault_key_bytes()
+    key, rules = settings.vault_key_bytes(), load(settings.rates_file, settings.tax_rounding)
 
     def decide(state, document, incoming, shared, now):
-        return machine.decide(state, document, incoming, key, now)
+        return machine.decide(state, document, incoming, key, now, rules)
 
     return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - {TIMER}, machine.Order,
                 decide, machine.STATE, machine.DOCUMENT)

@@ -15,7 +15,9 @@ from pydantic import TypeAdapter
 from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.orders_intake import PlaceOrder
-from services.orders.screening import screen
+from schemas.quotes import Quote
+from services.orders.rulebook import Rules, load
+from services.orders.screening import freeze, screen
 from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale, earliest
 
 GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "ParcelReturned": "returned", "ParcelLost": "lost"}
@@ -74,35 +76,40 @@ class Order:
 
 @dataclass(slots=True, frozen=True)
 class Document:
-    """What was ordered: line number -> quantity."""
+    """What was ordered: line number -> quantity. `quote`: the landed cost, when duty and taxes were paid with the order."""
 
     quantities: dict[int, int]
+    quote: Quote | None = None
 
 
 STATE = TypeAdapter(Order)
 DOCUMENT = TypeAdapter(Document)
 
 
-def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime
-           ) -> Decision | NotYet | Stale:
-    """One command, event or timer against one order. Refused commands are events of their own, never silence."""
+def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
+           rules: Rules | None = None) -> Decision | NotYet | Stale:
+    """One command, event or timer against one order. Refused commands are events of their own, never silence.
+    `rules` check quotes; None: those we ship."""
     handler = HANDLERS[incoming.type]
     if order.status == "new" and incoming.type != "PlaceOrder":
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
-        return _place(order, incoming, vault_key, now)
+        return _place(order, incoming, vault_key, rules)
     return handler(order.draft(), document, incoming, now)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def _place(order: Order, incoming: Incoming, vault_key: bytes, now: datetime) -> Decision:
+def _place(order: Order, incoming: Incoming, vault_key: bytes, rules: Rules | None) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return _refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
     fresh = Order(order.order_id, merchant_id=command.merchant_id)
-    refusal = screen(command, vault_key)
+    refusal, quote = screen(command, vault_key), None
+    if refusal is None and command.quote is not None:
+        frozen = freeze(command, rules or load())
+        refusal, quote = (frozen, None) if isinstance(frozen, tuple) else (None, frozen)
     if refusal is not None:
         fresh.status, fresh.closed, fresh.reason = _step(fresh, "OrderRejected"), True, refusal[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=refusal[0], detail=refusal[1])])
@@ -117,10 +124,10 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, now: datetime) ->
                                               hs_code=l.hs_code) for l in command.lines],
         freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
-        consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at)
+        consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=quote)
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
-    return Decision(fresh, [placed], rows=rows, document=Document({l.line_no: l.quantity for l in command.lines}))
+    return Decision(fresh, [placed], rows=rows, document=Document({l.line_no: l.quantity for l in command.lines}, quote))
 
 
 def _cancel(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision:

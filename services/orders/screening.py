@@ -8,7 +8,9 @@ import iso4217
 
 from schemas.orders_intake import PlaceOrder
 from schemas.parties import SealBroken, check
-from services.orders.rulebook import countries
+from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
+from services.orders.landed_cost import Refusal, landed_cost
+from services.orders.rulebook import Rules, countries
 
 
 @lru_cache(maxsize=1)
@@ -40,3 +42,51 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
     except SealBroken as why:
         return "party_unreadable", str(why)
     return None
+
+
+def freeze(command: PlaceOrder, rules: Rules) -> Quote | tuple[str, str]:
+    """The landed cost of an order whose duty and taxes are paid with it, worked out again; or (reason, detail).
+
+    A quote that is not what our rules give is refused, whoever it favours: the buyer agreed to these amounts.
+    """
+    stated = command.quote
+    assert stated is not None, "only an order with a quote is frozen"
+    request = _asked_again(command, stated, rules)
+    if isinstance(request, tuple):
+        return request
+    quote = landed_cost(request, rules)
+    if isinstance(quote, Refusal):
+        return "quote_refused", f"{quote.reason}: {quote.what} ({quote.where}). {quote.remedy}"
+    if not quote.complete:
+        return "quote_incomplete", f"by {quote.rule_id} duty and tax are paid on arrival; place the order without a quote"
+    wrong = [f"{name} is {ours}, not {theirs}" for name, ours, theirs in _compared(command, stated, quote) if ours != theirs]
+    return ("quote_mismatch", f"{'; '.join(wrong)}; ask for the quote again") if wrong else quote
+
+
+def _asked_again(command: PlaceOrder, stated: StatedQuote, rules: Rules) -> QuoteRequest | tuple[str, str]:
+    if rules.territory(command.origin) == rules.territory(command.destination):
+        return "quote_not_an_import", f"from {command.origin} to {command.destination} no border of customs is crossed"
+    if stated.import_date < command.placed_at.date():
+        return "quote_date", f"the import on {stated.import_date} lies before the order of {command.placed_at.date()}"
+    if stated.insurance > command.freight:
+        return "quote_mismatch", f"insurance {stated.insurance} is more than the freight {command.freight} it is a part of"
+    known = {line.line_no: line for line in stated.lines}
+    if len(known) != len(stated.lines) or known.keys() != {line.line_no for line in command.lines}:
+        return "quote_lines", "the quote must name each line of the order once, and no other"
+    if missing := [line.line_no for line in command.lines if line.hs_code is None]:
+        return "quote_lines", f"line {missing[0]} has no hs_code"
+    lines = [QuoteLine.model_construct(line_no=line.line_no, hs_code=line.hs_code, origin=known[line.line_no].origin,
+                                       quantity=line.quantity, amount=line.amount, net_grams=known[line.line_no].net_grams)
+             for line in command.lines]
+    return QuoteRequest.model_construct(
+        destination=command.destination, channel=stated.channel, mode=stated.mode, import_date=stated.import_date,
+        currency=command.currency, lines=lines, freight=command.freight - stated.insurance, insurance=stated.insurance,
+        used_this_year=None)
+
+
+def _compared(command: PlaceOrder, stated: StatedQuote, quote: Quote) -> list[tuple[str, object, object]]:
+    """(name, what our rules give, what the order says)."""
+    rates = [rate and f"{rate.rate} ({rate.id})" for rate in (quote.customs_rate, stated.customs_rate)]
+    return [("rule", quote.rule_id, stated.rule_id), ("customs rate", *rates),
+            *((kind, quote.amount(kind), getattr(stated, kind)) for kind in PAID_TO_OTHERS),
+            ("tax", quote.amount(*PAID_TO_OTHERS), command.tax)]
