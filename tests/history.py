@@ -16,7 +16,7 @@ from schemas import shipping_shipment as ship
 from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
 from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
-from services.auditor.evidence import partition_of
+from services.auditor.evidence import letter_of, partition_of
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
 from services.auditor.story import Raw, digest_of
@@ -136,21 +136,34 @@ class History:
             self._take(world)
 
     def _take(self, world: World) -> None:
+        where: dict[tuple[str, int], Raw] = {}  # the world's topics have one partition
         for topic in TOPICS:
-            for key, value, headers in world.topics[topic.name]:
+            for n, (key, value, headers) in enumerate(world.topics[topic.name]):
                 place = (topic.name, partition_of(key.decode(), PARTITIONS))
-                self.topics[place].append(Raw(*place, len(self.topics[place]), key, value, headers))
+                where[topic.name, n] = raw = Raw(*place, len(self.topics[place]), key, value, headers)
+                self.topics[place].append(raw)
         for service, party in world.parties.items():
             for order_id, entry in party.entries.items():
                 self.rows_[service][order_id] = {
                     "status": entry.state.status, "closed": entry.state.closed, "seq": entry.seq, "last": dict(entry.track.last),
                     "state": json.loads(party.spec.state_type.dump_json(entry.state))}
+            self.whole_.parked += [(service, order_id, f"{r.incoming.source} #{r.incoming.sequence} {r.incoming.id}")
+                                   for order_id, entry in party.entries.items() for r in entry.parked]
+            self.whole_.timers += [(service, order_id, entry.armed) for order_id, entry in party.entries.items() if entry.armed]
+        for out in world.dead:
+            letter = letter_of(Raw(out.topic, 0, 0, out.key, out.value, out.headers))
+            at = where.get((letter.topic, letter.offset))
+            self.letters.append(letter._replace(partition=at.partition, offset=at.offset) if at else letter)
         for order_id, entry, account, currency, amount, payment_id, parcel_id, kind, _ in world.parties["payments"].ledger:
             self.ledger_[order_id].append(Booking(entry, account, currency, amount, payment_id, parcel_id, kind))
-        for _, value, _ in world.topics[PROVIDER_RESULT.name]:
-            answer = json.loads(value)
-            if "intent_id" in answer:
-                self.call(answer["order_id"], **{name: answer[name] for name in Call._fields[1:]})
+        if (book := getattr(world.outside, "calls", None)) is not None:
+            for order_id, line in book.values():
+                self.call(order_id, **line)
+        else:
+            for _, value, _ in world.topics[PROVIDER_RESULT.name]:
+                answer = json.loads(value)
+                if "intent_id" in answer:
+                    self.call(answer["order_id"], **{name: answer[name] for name in Call._fields[1:]})
         for (sku, warehouse), change in world.stock.changes.items():
             self.whole_.stock[warehouse, sku] = {kind: change.get(kind, 0) for kind in STOCK_KINDS}
 
@@ -195,10 +208,13 @@ class History:
         return Journals(self.client, provider, self.handovers)
 
     def note_what_clients_sent(self) -> None:
-        """The client's journal; the outcome of one order was never learnt."""
-        self.client = defaultdict(list)
+        """The journal of an honest client: what became a dead letter somebody else wrote. The outcome of one order was
+        never learnt."""
+        self.client, dead = defaultdict(list), {letter[:3] for letter in self.letters}
         for (topic, _), records in self.topics.items():
             for raw in records if topic == INTAKE.name else ():
+                if raw[:3] in dead:
+                    continue
                 headers, order_id = dict(raw.headers), raw.key.decode()
                 self.client[order_id].append(Request(f"line {raw.offset}", headers["ce_id"].decode(), order_id,
                                                      headers["ce_type"].decode(), digest_of(raw.value), order_id != "normal"))

@@ -1,0 +1,295 @@
+"""Many orders of every kind at once, in memory: they share stock, three merchants, three currencies and every batch.
+
+What goes wrong in a crowd goes wrong outside: records twice, answers twice, late, contradictory or never, bad records among
+good ones. `crowd(seed)` gives the world when everything has come to rest; the services must have made each order end.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from schemas import orders_intake as ask
+from schemas import shipping_report as report
+from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.model import LineQuantity
+from schemas.parties import Person, seal
+from schemas.payments_provider_result import ProviderAnswered
+from schemas.topics import INTAKE, REPORT, SHIPMENT
+from services.runtime.decision import Intent
+from services.simulators.scenario import NO_PAPERS_HS_CODE
+from tests.simulation import KEY, World, order
+from tests.test_lifecycle import Outside, ids, nothing
+
+# What nobody can handle, by the reason for it; `source` also for every copy of a forged event, by each of its two readers.
+DEAD_LETTERS = {"unknown_type": 2, "null_value": 1, "invalid": 1, "key": 1, "source": 1, "id_reused": 1, "amount_mismatch": 1}
+DESTINATIONS = (("DE", "EUR"), ("US", "USD"), ("CN", "CNY"), ("JP", "JPY"), ("GB", "GBP"))
+LAST_TIMER_DAYS = 70
+
+
+def _cancel(event, world):
+    world.send(ask.CancelOrder(order_id=event.order_id))
+
+
+def _cut(event, world):
+    world.send(ask.CancelOrder(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)]))
+
+
+def _short(event, world):
+    lines = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
+    world.send(report.ShortPickReported(**ids(event), lines=lines), "/warehouse")
+    world.send(report.PackedReported(**ids(event)), "/warehouse")
+
+
+def _nothing_there(event, world):
+    lines = [LineQuantity(line_no=line.line_no, quantity=line.quantity) for line in event.lines]
+    world.send(report.ShortPickReported(**ids(event), lines=lines), "/warehouse")
+
+
+def _reject(event, world):
+    world.send(report.PackingRejected(**ids(event), reason="broken"), "/warehouse")
+
+
+def _refuse(event, world):
+    world.send(report.CustomsRefusalReported(**ids(event), reason="no"), "/customs")
+
+
+def _hold(event, world):
+    world.send(report.CustomsHoldReported(**ids(event), reason="look again"), "/customs")
+    world.send(report.CustomsReleaseReported(**ids(event)), "/customs")
+
+
+def _nobody_home(event, world):
+    for attempt in (1, 2, 3):
+        world.send(report.OutForDeliveryReported(**ids(event)), "/carrier")
+        world.send(report.DeliveryFailureReported(**ids(event), attempt=attempt), "/carrier")
+
+
+def _lost(event, world):
+    world.send(report.LossReported(**ids(event)), "/carrier")
+
+
+def _stop(event, world):
+    world.send(report.InterceptAccepted(**ids(event)), "/carrier")
+
+
+def _go_on(event, world):
+    world.send(report.InterceptRefused(**ids(event), reason="on the truck"), "/carrier")
+    if event.order_id not in world.outside.gone:
+        world.outside.gone.add(event.order_id)
+        world.outside.legs_of(event, world)
+
+
+def _return(event, world):
+    world.send(ask.RequestReturn(order_id=event.order_id, parcel_id=event.parcel_id))
+
+
+def _return_one(event, world):
+    world.send(ask.RequestReturn(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]))
+
+
+def _dispute(event, world):
+    world.send(ask.OpenDispute(**ids(event)))
+
+
+def _verdict(outcome: str):
+    def act(event, world):
+        world.send(ask.ResolveDispute(**ids(event), outcome=outcome))
+    return act
+
+
+def _grant(amount: int):
+    def act(event, world):
+        if event.order_id not in world.outside.gone:
+            world.outside.gone.add(event.order_id)
+            world.send(ask.GrantRefund(order_id=event.order_id, parcel_id=f"{event.order_id}-P1", amount=amount))
+    return act
+
+
+def _claw_back(event, world):
+    if event.order_id not in world.outside.gone:
+        world.outside.gone.add(event.order_id)
+        world.send(ask.RequestReturn(order_id=event.order_id, parcel_id=f"{event.order_id}-P1"))
+
+
+# kind -> event type -> what the outside does then, instead of its usual.
+KINDS: dict[str, dict[str, Callable]] = {
+    "normal": {}, "another": {}, "third": {}, "bad_total": {}, "no_stock": {}, "waits": {}, "declined": {}, "abandoned": {},
+    "release_refused_once": {}, "contradicted": {}, "no_papers": {},
+    "cancelled_early": {"ParcelsAllocated": _cancel}, "cancelled": {"FulfilmentRequested": _cancel},
+    "by_hand": {"FulfilmentRequested": _cancel}, "packed_then_cancelled": {"ParcelPacked": _cancel},
+    "line_cut": {"PaymentHeld": _cut}, "line_cut_early": {"ParcelsAllocated": _cut}, "short": {"FulfilmentRequested": _short},
+    "nothing_there": {"FulfilmentRequested": _nothing_there}, "rejected": {"FulfilmentRequested": _reject},
+    "refused": {"CustomsPresented": _refuse}, "held": {"CustomsPresented": _hold}, "undecided": {"CustomsPresented": nothing},
+    "not_collected": {"CustomsReleased": _nobody_home}, "lost": {"ParcelHandedOver": _lost},
+    "no_scan": {"ParcelHandedOver": nothing}, "stopped": {"ParcelHandedOver": _cancel, "InterceptRequested": _stop},
+    "too_late": {"ParcelHandedOver": _cancel, "InterceptRequested": _go_on}, "silent_buyer": {"ParcelDelivered": nothing},
+    "returned": {"ParcelDelivered": _return}, "returned_in_part": {"ParcelDelivered": _return_one},
+    "return_never_comes": {"ParcelDelivered": _return, "ReturnAuthorised": nothing}, "clawed_back": {"OrderCompleted": _claw_back},
+    "disputed_won": {"ParcelDelivered": _dispute, "DisputeOpened": _verdict("won")},
+    "disputed_lost": {"ParcelDelivered": _dispute, "DisputeOpened": _verdict("lost")},
+    "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
+}  # fmt: skip
+
+
+class Crowd(Outside):
+    """Everybody outside, for orders named `<kind>.<seed>`; and the provider with a book of its own.
+
+    `calls`: intent id -> (order id, line of the provider's journal), the first effect of each key.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.usual, self.seed = {model.__name__: act for model, act in self.on.items()}, seed
+        self.gone: set[str] = set()
+        self.calls: dict[str, tuple[str, dict]] = {}
+        self.failed_once: set[str] = set()
+
+    def __call__(self, event, world):
+        if isinstance(event, tuple):
+            self.provider(*event, world)
+            return
+        kind, name = event.order_id.partition(".")[0], type(event).__name__
+        act = KINDS.get(kind, {}).get(name) or self.usual.get(name)
+        if act:
+            act(event, world)
+
+    def legs_of(self, event, world):
+        """What a carrier does that was asked to stop a parcel and goes on; customs follows from its arrival."""
+        self.legs(next(e for e in world.handed_over if e.parcel_id == event.parcel_id), world)
+
+    def provider(self, order_id: str, intent: Intent, world: World) -> None:
+        kind, body = order_id.partition(".")[0], intent.body
+        if kind == "abandoned" and intent.kind == "authorise" and intent.intent_id not in self.calls:
+            self.calls[intent.intent_id] = order_id, self._line(intent, "succeeded")
+            return  # done, and the answer is lost; what asks again gets it
+        failed = (kind, intent.kind) in {("declined", "authorise"), ("by_hand", "refund")}
+        if (kind, intent.kind) == ("release_refused_once", "release") and order_id not in self.failed_once:
+            self.failed_once.add(order_id)
+            failed = True
+        line = self._line(intent, "failed" if failed else "succeeded")
+        _, first = self.calls.setdefault(intent.intent_id, (order_id, line))
+        assert {**first, "outcome": ""} == {**line, "outcome": ""}, f"key {intent.intent_id} was used with another body"
+        answer = ProviderAnswered(
+            order_id=order_id, intent_id=intent.intent_id, payment_id=body["payment_id"], kind=intent.kind,
+            outcome=first["outcome"], amount=0 if failed else body["amount"], currency=body["currency"],
+            provider_reference="R1", reason="refused" if failed else "")
+        if kind == "contradicted" and intent.kind == "capture":
+            world.send(answer.model_copy(update={"amount": answer.amount + 1}), "/provider", f"wrong:{intent.intent_id}")
+        for source in ("/caller", "/webhook") if world.random.random() < 0.5 else ("/caller",):
+            world.send(answer, source, f"answer:{intent.intent_id}")
+
+    @staticmethod
+    def _line(intent: Intent, outcome: str) -> dict:
+        body = intent.body
+        return {"intent_id": intent.intent_id, "kind": intent.kind, "payment_id": body["payment_id"], "amount": body["amount"],
+                "currency": body["currency"], "outcome": outcome}
+
+
+class CrowdWorld(World):
+    """As `World`; commands and reports are sent twice now and then, and it knows who was handed over."""
+
+    def __init__(self, outside: Crowd, seed: int):
+        super().__init__(outside, seed)
+        self.sent: dict[str, list] = defaultdict(list)
+
+    @property
+    def handed_over(self) -> list:
+        from schemas.shipping_shipment import ParcelHandedOver
+
+        return [ParcelHandedOver.model_validate_json(out.value) for out in self.events if out.type == "ParcelHandedOver"]
+
+    def send(self, message, source: str = "/storefront", id: str | None = None) -> None:
+        super().send(message, source, id)
+        topic = next(t for t in (INTAKE.name, REPORT.name, *self.topics) if self.topics[t] and
+                     self.topics[t][-1][1] == message.model_dump_json().encode())
+        if self.random.random() < 0.2:
+            self.topics[topic].append(self.topics[topic][-1])
+
+    def put(self, topic: str, type_: str, value: bytes, key: str, **envelope) -> None:
+        """A record as anybody could write it."""
+        given = {"id": f"bad-{len(self.topics[topic])}", "source": "/storefront", "sequence": 0} | envelope
+        made = Envelope(given["id"], type_, given["source"], self.now, given.get("subject", key), given["sequence"])
+        self.topics[topic].append((key.encode(), value, tuple(headers_of(made, dataschema_of(topic, type_)))))
+
+
+def crowd(seed: int) -> CrowdWorld:
+    """One order of each kind, at once, until all have ended; bad records in between."""
+    outside = Crowd(seed)
+    world = CrowdWorld(outside, seed)
+    world.outside = outside
+    placed = [_order(kind, n, seed) for n, kind in enumerate(KINDS)]
+    _stock(world, placed, seed)
+    world.run(doubles=True)
+    for n, each in enumerate(placed):
+        if n == len(placed) // 2:
+            _bad_records(world, placed[0], seed)
+        world.send(each, id=f"place:{each.order_id}")
+    world.run(100_000, doubles=True)
+    for days in range(LAST_TIMER_DAYS):
+        if days == 2:
+            _more_stock(world, seed)
+        if days == 3:
+            _answer_at_last(world, f"abandoned.{seed}")
+        world.wait(days=1)
+        world.run(100_000, doubles=True)
+    return world
+
+
+def dead_letters_expected(world: World) -> int:
+    return sum(DEAD_LETTERS.values()) + 2 * sum(b"mallory" in dict(headers)["ce_source"] for _, _, headers in world.topics[SHIPMENT.name])
+
+
+def _order(kind: str, n: int, seed: int):
+    destination, currency = DESTINATIONS[(n + seed) % len(DESTINATIONS)]
+    if kind in ("refused", "held", "undecided", "not_collected", "no_papers") and destination in ("US", "CN"):
+        destination, currency = DESTINATIONS[0]
+    skus = {"no_stock": ["NOWHERE"], "waits": ["LATER"]}.get(kind, [f"SHARED-{(n + i) % 5}" for i in range(1 + n % 3)])
+    lines = [(f"{sku}.{seed}", 2 + n % 3, 3333 + 1000 * i) for i, sku in enumerate(skus)]
+    made = order(order_id=f"{kind}.{seed}", destination=destination, lines=lines, freight=701, currency=currency,
+                 merchant_id=f"m{n % 3}", on_shortage="wait" if kind == "waits" else "ship_available",
+                 consignee=seal(Person(name=f"Friend {n}", address="2 Short Road"), KEY))
+    tax = 97 * (n % 4)
+    changes = {"tax": tax, "total": made.total + tax + (kind == "bad_total")}
+    if kind == "no_papers":
+        changes["lines"] = [line.model_copy(update={"hs_code": NO_PAPERS_HS_CODE}) for line in made.lines]
+    return made.model_copy(update=changes)
+
+
+def _stock(world: CrowdWorld, placed: list, seed: int) -> None:
+    for sku in sorted({line.sku for each in placed for line in each.lines}):
+        if not sku.startswith("NOWHERE"):
+            warehouse = ("SEA1", "PVD1")[ord(sku.partition(".")[0][-1]) % 2]
+            world.send(_inbound(warehouse, sku, 1 if sku.startswith("LATER") else 90), "/warehouse", f"inbound:{sku}")
+
+
+def _inbound(warehouse: str, sku: str, units: int):
+    return report.InboundReceived(order_id=f"stock:{warehouse}:{sku}", warehouse=warehouse, sku=sku, quantity=units)
+
+
+def _more_stock(world: CrowdWorld, seed: int) -> None:
+    world.send(_inbound("SEA1", f"LATER.{seed}", 9), "/warehouse", f"inbound:again:{seed}")
+
+
+def _answer_at_last(world: CrowdWorld, order_id: str) -> None:
+    """The authorisation that nobody had heard of, after the reservation has ended."""
+    for intent_id, (whose, line) in list(world.outside.calls.items()):
+        if whose == order_id and line["kind"] == "authorise":
+            body = {name: line[name] for name in ("payment_id", "amount", "currency")}
+            world.outside.provider(order_id, Intent(intent_id, "authorise", body), world)
+
+
+def _bad_records(world: CrowdWorld, good, seed: int) -> None:
+    """One of each kind of record that no service can ever handle; together DEAD_LETTERS."""
+    name, other = good.order_id, f"other.{seed}"
+    cancel = ask.CancelOrder(order_id=name, reason="a").model_dump_json().encode()
+    world.put(INTAKE.name, "Nonsense", b"{}", name)
+    world.put(REPORT.name, "CancelOrder", cancel, name)
+    world.put(INTAKE.name, "CancelOrder", b"", name)
+    world.put(INTAKE.name, "CancelOrder", b'{"order_id":', name)
+    world.put(INTAKE.name, "CancelOrder", cancel, other, subject=other)
+    world.put(INTAKE.name, "CancelOrder", cancel, name, source="orders")
+    forged = b'{"order_id":"%s","parcel_id":"%s-P1","reason":"cancelled","refund":1}' % (name.encode(), name.encode())
+    world.put(SHIPMENT.name, "ParcelCancelled", forged, name, source="mallory", sequence=1)
+    world.put(INTAKE.name, "ConfirmReceipt", b'{"order_id":"%s","parcel_id":"P9"}' % name.encode(), name, id=f"twice.{seed}")
+    world.put(INTAKE.name, "ConfirmReceipt", b'{"order_id":"%s","parcel_id":"P8"}' % name.encode(), name, id=f"twice.{seed}")

@@ -1,0 +1,189 @@
+"""Planted bugs: the product with one of `tests.planted_bugs` in it, and who notices.
+
+    python -m tests.planted                      every bug that shows in memory, one line each
+    python -m tests.planted NAME …               these
+    python -m tests.planted --run NAME MODULE    `python -m MODULE` with this bug in it
+
+A bug is a piece of source text replaced while its module is imported; nothing on the disk changes and no product code knows
+of it. Each bug runs in a process of its own, forked from one that has loaded what never has a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.planted_bugs import BUGS, Bug
+
+CONTROL = Bug("control", "nothing: the product as it is", ())
+ROOT = Path(__file__).parents[1]
+SEEDS = 6
+MEMORY_S = 20.0  # a bug that keeps the simulation from coming to rest is found by this limit
+WORKERS = 2
+CLEAN = ("schemas.topics", "aiokafka", "aiokafka.admin", "asyncpg", "msgpack", "iso4217", "pycountry", "pytest", "cryptography")
+
+
+class DoesNotFit(Exception):
+    """The text that a bug replaces does not occur exactly once in its package: the product has changed, so change the bug in
+    tests/planted_bugs.py."""
+
+
+def locate(bug: Bug) -> dict[str, str]:
+    """Module -> its source with the bug in it. Raises DoesNotFit."""
+    found: dict[str, str] = {}
+    for change in bug.changes:
+        sources = {".".join((change.where, *path.relative_to(folder).with_suffix("").parts)): path.read_text()
+                   for folder in (ROOT.joinpath(*change.where.split(".")),) for path in folder.rglob("*.py")} | found
+        count = sum(source.count(change.old) for name, source in sources.items() if name.startswith(change.where + "."))
+        if count != 1:
+            raise DoesNotFit(f"{bug.name}: {change.old!r} occurs {count} times in {change.where}")
+        module = next(name for name, source in sources.items() if change.old in source and name.startswith(change.where + "."))
+        found[module] = sources[module].replace(change.old, change.new)
+    return found
+
+
+class Planter(importlib.abc.MetaPathFinder):
+    """Finds the modules that have a bug, and compiles them with it."""
+
+    def __init__(self, bug: Bug):
+        self.sources = locate(bug)
+        if early := [name for name in self.sources if name in sys.modules]:
+            raise RuntimeError(f"{bug.name} comes too late: {early} are imported already")
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in self.sources:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        spec.loader = _Loader(fullname, spec.origin, self.sources[fullname])
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, fullname: str, path: str, source: str):
+        super().__init__(fullname, path)
+        self.source = source
+
+    def get_code(self, fullname):
+        return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+def plant(bug: Bug) -> None:
+    """From now on this process has the bug. Before its modules are imported."""
+    sys.meta_path.insert(0, Planter(bug))
+
+
+# -- in memory ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Caught:
+    """`by`: who noticed -> what it said first. Nobody: the bug went uncaught."""
+
+    name: str
+    by: dict[str, str] = field(default_factory=dict)
+    rules: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def in_memory(bugs: Iterable[Bug], workers: int = WORKERS) -> Iterator[Caught]:
+    """Each bug in a fork of this process, which must not have imported the services yet; as they end."""
+    for name in CLEAN:
+        importlib.import_module(name)
+    fork, waiting, running = multiprocessing.get_context("fork"), list(bugs), {}
+    while waiting or running:
+        while waiting and len(running) < workers:
+            bug = waiting.pop(0)
+            mine, theirs = fork.Pipe(duplex=False)
+            child = fork.Process(target=_child, args=(bug, theirs), daemon=True)
+            child.start()
+            theirs.close()
+            running[mine] = bug, child, time.monotonic()
+        ready = multiprocessing.connection.wait(list(running), timeout=0.1)
+        for pipe, (bug, child, began) in list(running.items()):
+            late = time.monotonic() - began > MEMORY_S
+            if pipe not in ready and not late:
+                continue
+            caught = Caught(bug.name, {"explorer": f"no rest within {MEMORY_S:g} s"})
+            if pipe in ready:
+                try:
+                    caught = Caught(**pipe.recv())
+                except EOFError:
+                    caught = Caught(bug.name, {"crash": f"exit code {child.exitcode}"})
+            child.kill()
+            child.join()
+            caught.seconds = round(time.monotonic() - began, 2)
+            del running[pipe]
+            yield caught
+
+
+def _child(bug: Bug, pipe) -> None:
+    plant(bug)
+    pipe.send(asdict(_look(bug)))
+    pipe.close()
+
+
+def _look(bug: Bug) -> Caught:
+    """Runs crowds until somebody notices. What the machines themselves cannot go on with (an assertion, no rest) counts as
+    found by exploring; what they leave behind is judged by the auditor."""
+    from services.auditor.audit import examine
+    from tests.crowd import crowd, dead_letters_expected
+    from tests.history import History
+
+    caught = Caught(bug.name)
+    for seed in range(SEEDS):
+        try:
+            world = crowd(seed)
+        except Exception as stuck:  # noqa: BLE001  whatever a bug makes of the simulation is what was looked for
+            caught.by.setdefault("explorer", f"{type(stuck).__name__}: {stuck}"[:200])
+            continue
+        history = History([world])
+        history.note_what_clients_sent()
+        report = asyncio.run(examine(history, expected_dead_letters=dead_letters_expected(world)))
+        if not report.clean:
+            first = report.violations[0]
+            caught.by.setdefault("auditor", f"rule {first.rule} ({first.name}): {'; '.join(first.evidence)}"[:200])
+            caught.rules = sorted({v.rule for v in report.violations} | set(caught.rules))
+            break
+    return caught
+
+
+# -- a process with a bug -------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.planted", description=__doc__)
+    parser.add_argument("names", nargs="*", help="bugs; without any, all that show in memory, and the control")
+    parser.add_argument("--run", nargs=2, metavar=("NAME", "MODULE"), help="run a module with a bug in it")
+    parser.add_argument("--json", action="store_true")
+    given, rest = parser.parse_known_args()
+    known = {bug.name: bug for bug in (CONTROL, *BUGS)}
+    if given.run:
+        name, module = given.run
+        plant(known[name])
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return
+    chosen = [known[name] for name in given.names] or [CONTROL, *(bug for bug in BUGS if bug.run == "memory")]
+    for caught in in_memory(chosen):
+        if given.json:
+            print(json.dumps(asdict(caught)), flush=True)
+        else:
+            print(f"{caught.name:36} {caught.seconds:5.1f} s  {','.join(map(str, caught.rules)):20} {caught.by or 'NOBODY'}",
+                  flush=True)
+
+
+if __name__ == "__main__":
+    main()

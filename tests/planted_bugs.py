@@ -1,0 +1,198 @@
+"""The planted bugs: each a change of source text that a tired engineer could have made, and who has to notice.
+
+`old` occurs exactly once in its package (a test says so): whoever changes that line changes the bug with it. `run` names
+how the bug is brought to show: "memory" in `tests.planted`, the others in `tests.planted_runs`, on a real broker and
+real databases. `by` must all notice: "auditor" through one of `rules` (invariants of the auditor), "explorer" by exploring
+in memory: an assertion of the machines, or orders that never come to rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """`where`: a package; the text stands in one of its modules."""
+
+    where: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`breaks`: what a user would lose."""
+
+    name: str
+    breaks: str
+    changes: tuple[Change, ...]
+    by: frozenset[str] = frozenset({"auditor"})
+    rules: frozenset[int] = frozenset()
+    run: str = "memory"
+
+
+RUNTIME, ORDERS, PAYMENTS, SHIPPING = "services.runtime", "services.orders", "services.payments", "services.shipping"
+
+
+def _bug(name: str, breaks: str, where: str, old: str, new: str, rules: set[int] = frozenset(), by: str = "auditor",
+         run: str = "memory") -> Bug:
+    return Bug(name, breaks, (Change(where, old, new),), frozenset(by.split()), frozenset(rules), run)
+
+
+BUGS = (
+    # -- the runtime: once, in order, nothing dropped
+    _bug("no_duplicate_check", "an event told twice counts twice", RUNTIME,
+         "if incoming.sequence <= draft.track.last.get(incoming.source, 0):", "if False:"),
+    _bug("outsiders_duplicates_count", "a report sent twice counts twice", RUNTIME,
+         "for seen in draft.track.seen:", "for seen in ():"),
+    _bug("id_reused_unnoticed", "another content under a known id is dropped without a word", RUNTIME,
+         "if seen == mark:", "if True:"),
+    _bug("not_yet_is_dropped", "what comes too early is forgotten", RUNTIME,
+         "        if isinstance(answer, NotYet):\n            self._park(draft, record)\n        else:",
+         "        if isinstance(answer, NotYet):\n            self._settle(draft, record, mark)\n        else:"),
+    _bug("parked_is_never_retried", "what waits waits for ever", RUNTIME,
+         "                elif draft.parked:\n", "                elif False:\n"),
+    _bug("successors_overtake", "behind a parked event its successors are applied first", RUNTIME,
+         "if incoming.sequence and draft.track.waiting.get(incoming.source):", "if False:"),
+    _bug("retry_applies_twice", "what waited is applied twice when its time comes", RUNTIME,
+         '                    self.counts["unparked"] += 1',
+         '                    self._apply(draft, record.incoming, self._decide(draft, record.incoming))'),
+    _bug("sequence_gap", "readers wait for a number that never comes", RUNTIME,
+         "draft.seq += 1", "draft.seq += 1 + (draft.seq == 2)"),
+    _bug("sequence_reused", "two events of one decision have one number", RUNTIME,
+         "draft.seq += 1", "draft.seq += event is decision.events[0]"),
+    _bug("event_id_is_random", "an event sent twice has two ids", RUNTIME,
+         "Envelope(event_id(source, order_id, out.sequence),", "Envelope(__import__('uuid').uuid4().hex,"),
+    _bug("no_cause", "nobody can tell why an event happened", RUNTIME,
+         "draft.seq, self.now,\n                                incoming.correlation, incoming.id, merchant",
+         "draft.seq, self.now,\n                                incoming.correlation, '', merchant"),
+    _bug("merchant_of_the_neighbour", "an event is told under another merchant's name", RUNTIME,
+         "key, merchant = order_id.encode(), decision.state.merchant_id",
+         "key, merchant = order_id.encode(), next(iter(self.drafts.values())).state.merchant_id or decision.state.merchant_id"),
+    _bug("dead_letters_vanish", "a record that cannot be handled is gone without a trace", RUNTIME,
+         'self.out.append(Out(f"{topic}.dlq"', '(lambda out: None)(Out(f"{topic}.dlq"'),
+    _bug("anybody_may_write_events", "a forged event is believed", RUNTIME,
+         "if (envelope.source == ours) != (ours is not None) or (ours and not envelope.sequence) or \\",
+         "if False and \\"),
+    _bug("key_is_not_looked_at", "a record of one order is filed under another", RUNTIME,
+         "if key != data.order_id.encode() or envelope.subject != data.order_id:", "if False:"),
+    _bug("unknown_types_are_skipped", "a record of a type that nobody knows is skipped in silence", RUNTIME,
+         "if name in spec.known[topic]:", "if True:"),
+
+    # -- orders
+    _bug("no_confirmation_timer", "a buyer who says nothing keeps the merchant's money for ever", ORDERS,
+         'order.timers[f"confirm:{parcel_id}"] = now + timedelta(seconds=deadlines()["confirmation"])', "pass"),
+    _bug("timer_fires_for_ever", "a deadline that passed passes again and again", ORDERS,
+         "        del order.timers[name]\n", ""),
+    _bug("return_never_expires", "a return that never arrives keeps the order open for ever", ORDERS,
+         'order.timers[f"return:{parcel_id}"] = now + timedelta(seconds=deadlines()["return_arrival"])', "pass"),
+    _bug("completed_while_a_return_is_open", "an order is closed over a return that is on its way", ORDERS,
+         "and not self.pending and not self.dispute", "and not self.dispute"),
+    _bug("completed_while_disputed", "an order is closed over a dispute", ORDERS,
+         "and not self.pending and not self.dispute", "and not self.pending"),
+    _bug("refused_totals_are_accepted", "an order whose total is not its sum is accepted", ORDERS,
+         "if refusal is not None:", "if refusal is not None and refusal[0] != 'total_mismatch':"),
+    _bug("currency_of_the_house", "an order is told in another currency than it was placed in", ORDERS,
+         "merchant_id=command.merchant_id, currency=command.currency, origin",
+         "merchant_id=command.merchant_id, currency='USD', origin"),
+    _bug("buyer_in_clear", "the sealed person goes out with the event", ORDERS,
+         "buyer_token=buyer.token,", "buyer_token=__import__('schemas.parties').parties.unseal(buyer, vault_key).name,"),
+    _bug("document_is_missing", "what was ordered is not kept: lines can be sent back that were never bought", ORDERS,
+         "rows=rows, document=Document({l.line_no: l.quantity for l in command.lines}))", "rows=rows)"),
+    _bug("consignee_is_the_buyer", "a gift goes to who paid for it", ORDERS,
+         "consignee_token=consignee.token", "consignee_token=buyer.token"),
+
+    # -- payments
+    _bug("authorised_twice", "a second call goes out before the first is answered", PAYMENTS,
+         'if payment.intent or payment.status == "ended":', 'if payment.status == "ended":'),
+    _bug("answer_counts_twice", "an answer that came by two ways is booked twice", PAYMENTS,
+         "if payment is None or payment.intent != event.intent_id:", "if payment is None:"),
+    _bug("one_key_for_all_calls", "two refunds have one idempotency key: the second never happens", PAYMENTS,
+         "payment.calls += 1", "payment.calls = 1"),
+    _bug("provider_is_believed", "a capture of another amount than asked for is booked", PAYMENTS,
+         'event.outcome == "succeeded" and event.amount != payment.intent_amount', "False"),
+    _bug("captured_without_papers", "money is taken before the customs papers are there", PAYMENTS,
+         "elif work.account.regime == \"china\" or all(h.documents for h in holds.values() if h.due):", "else:"),
+    _bug("void_is_skipped", "a cancelled order's money stays blocked on the buyer's card", PAYMENTS,
+         'work.call(payment_id, "void", payment.authorised)', '_give_up(work, payment_id, payment, "PaymentVoided", 0)'),
+    _bug("released_before_delivery", "the merchant is paid while the parcel is on its way", PAYMENTS,
+         '(hold.confirmed or hold.status == "recovered")', "True"),
+    _bug("one_cent_too_much_refunded", "every refund gives a cent too much", PAYMENTS,
+         "    owed.amount = min(owed.amount, hold.due)\n    hold.due -= owed.amount",
+         "    owed.amount = min(owed.amount + 1, hold.due)\n    hold.due -= owed.amount"),
+    _bug("return_refunded_twice", "goods that came back are paid for twice", PAYMENTS,
+         "    _lower(account, event.parcel_id, Owed(event.refund, reason, ref))\n",
+         "    _lower(account, event.parcel_id, Owed(event.refund, reason, ref))\n"
+         "    if incoming.type == 'ReturnReceived':\n        _lower(account, event.parcel_id, Owed(event.refund, reason))\n"),
+    _bug("refund_is_forgotten", "goods that are missing are paid for", PAYMENTS,
+         "if owed.amount and (hold.captured or parcel_id in payment.capturing):", "if owed.amount and parcel_id in payment.capturing:"),
+    _bug("lost_dispute_ignored", "the buyer was right and gets nothing", PAYMENTS,
+         'if incoming.type == "DisputeResolved" and event.outcome == "lost":', "if False:"),
+    _bug("claim_paid_to_nobody", "the carrier paid for what it lost, and nobody has the money", PAYMENTS,
+         "    if event.amount:\n        _recover(", "    if False:\n        _recover("),
+    _bug("float_money", "amounts go through floating point", PAYMENTS,
+         'work.call(payment_id, "capture", due)',
+         'payment.capturing = {k: int(a * 1.1 / 1.1) for k, a in payment.capturing.items()}\n'
+         '            work.call(payment_id, "capture", int(due * 1.1 / 1.1))'),
+    _bug("released_to_the_cent_below", "a cent of each release stays with nobody", PAYMENTS,
+         'work.call(payment_id, "release", hold.held, parcel_id)', 'work.call(payment_id, "release", hold.held - 1, parcel_id)'),
+    _bug("ledger_has_one_side", "money leaves an account and arrives nowhere", PAYMENTS,
+         "for name, signed in ((debit, -amount), (credit, amount)):", "for name, signed in ((credit, amount),):"),
+    _bug("ledger_reuses_numbers", "two bookings have one number", PAYMENTS,
+         "a.entries += 1", "a.entries = 1"),
+    _bug("refund_booked_as_release", "the books say that the merchant has what the buyer got", PAYMENTS,
+         'parcel_id, "held", "refunded", owed.amount)', 'parcel_id, "held", "released", owed.amount)'),
+    _bug("nobody_pays_by_hand", "a refund that the provider refuses is tried for ever", PAYMENTS,
+         "REFUND_TRIES_MAX = 3", "REFUND_TRIES_MAX = 10**9"),
+    _bug("blocked_release_is_forgotten", "a merchant whose account was blocked for an hour is never paid", PAYMENTS,
+         'work.account.timers[f"release:{event.payment_id}"] = work.now + RELEASE_PAUSE', "hold.confirmed = False"),
+    _bug("authorisation_never_expires", "money stays blocked while papers are missing, for ever", PAYMENTS,
+         'work.account.timers[f"authorisation:{event.payment_id}"] = work.now + timedelta(seconds=deadlines()["authorisation"])',
+         "pass"),
+    _bug("wrong_currency_asked_for", "the provider is asked for dollars whatever was agreed", PAYMENTS,
+         '"amount": amount, "currency": a.currency', '"amount": amount, "currency": "USD"'),
+
+    # -- shipping
+    _bug("stock_is_not_reserved", "the same unit is sold to everybody", SHIPPING,
+         '        work.move(parcel_id, "reserve")\n', ""),
+    _bug("stock_is_not_released", "what was cancelled can never be sold again", SHIPPING,
+         "        work.move(parcel_id, kind, left)\n", ""),
+    _bug("restocked_twice", "a parcel that came back counts twice on the shelf", SHIPPING,
+         '    work.move(parcel_id, "restock")\n    work.emit(out.ParcelReturned',
+         '    work.move(parcel_id, "restock")\n    work.move(parcel_id, "restock")\n    work.emit(out.ParcelReturned'),
+    _bug("packed_goods_stay_on_the_shelf", "what was packed is counted as being there", SHIPPING,
+         '    work.move(parcel_id, "consume")\n', ""),
+    _bug("rejected_while_packed_is_released", "unpacked goods are counted as if never taken", SHIPPING,
+         'kind = "restock" if parcel.status == "packed" else "release"', 'kind = "release"'),
+    _bug("shortage_is_put_back", "units that are not on the shelf are sold again", SHIPPING,
+         'work.move(parcel_id, "shrink", taken)', 'work.move(parcel_id, "release", taken)'),
+    _bug("returned_goods_are_lost", "what a buyer sent back is on no shelf", SHIPPING,
+         '    work.move(parcel_id, "restock", taken)\n', ""),
+    _bug("reservation_never_expires", "an order that is never paid for keeps its goods for ever", SHIPPING,
+         '    work.arm("reservation", "reservation")\n', ""),
+    _bug("lost_without_notice", "a parcel that nobody scans is never missed", SHIPPING,
+         '    work.arm(f"lost:{parcel_id}", "lost")\n    work.emit(out.ParcelHandedOver', "    work.emit(out.ParcelHandedOver"),
+    _bug("customs_may_take_for_ever", "a parcel without a decision never comes back", SHIPPING,
+         '    work.arm(f"customs:{parcel_id}", "customs")\n', ""),
+    _bug("one_cent_too_much_owed", "every cut line lowers the debt by a cent too much", SHIPPING,
+         "return taken, before - self.value(parcel_id)", "return taken, before - self.value(parcel_id) + 1"),
+    _bug("freight_is_never_given_back", "who gets nothing still pays for the way", SHIPPING,
+         "if any(units for _, units in left) else 0", "if any(units for _, units in left) or parcel.undone else 0"),
+    _bug("grant_above_the_price", "a merchant grants more than the parcel cost", SHIPPING,
+         "refund = min(event.amount, value)", "refund = event.amount"),
+    _bug("claim_of_nothing", "the carrier is asked for nothing", SHIPPING,
+         "claim = sum(line.amount * units // line.quantity for line, units in work.left(parcel_id))", "claim = 0"),
+    _bug("cancelled_after_hand_over", "a parcel on the truck is called cancelled", SHIPPING,
+         'BEFORE_HANDOVER = {"allocated", "documented", "requested", "packed"}',
+         'BEFORE_HANDOVER = {"allocated", "documented", "requested", "packed", "handed_over"}'),
+    _bug("fulfilment_without_money", "the warehouse packs what nobody has paid for", SHIPPING,
+         'work.emit(out.DocumentsReady, parcel_ids=ready)',
+         'work.emit(out.DocumentsReady, parcel_ids=ready)\n        _held(work, incoming)'),
+    _bug("units_rounded_up", "a parcel is asked for more units than were ordered", SHIPPING,
+         "units = min(units, open_units)", "units = min(units, open_units + 1)"),
+    _bug("freight_by_float", "the parts of the freight are not the whole", SHIPPING,
+         "upto = total * seen // whole if whole else 0", "upto = int(total * (seen / whole) * 0.9999) if whole else 0"),
+    _bug("tax_is_forgotten", "the buyer's tax is charged to nobody", SHIPPING,
+         "taxes = shares(placed.tax, amounts)", "taxes = [0 for _ in amounts]"),
+)  # fmt: skip
