@@ -112,6 +112,30 @@ def _claw_back(event, world):
         world.send(ask.RequestReturn(order_id=event.order_id, parcel_id=f"{event.order_id}-P1"))
 
 
+def _first(act: Callable):
+    """Only of the order's first parcel."""
+    def first(event, world):
+        if event.parcel_id.endswith("-P1"):
+            act(event, world)
+    return first
+
+
+def _confirm_first(event, world):
+    """The buyer says nothing of the second parcel, which is confirmed ten days later."""
+    if event.parcel_id.endswith("-P1"):
+        world.send(ask.ConfirmReceipt(**ids(event)))
+
+
+def _verdict_on_first(event, world):
+    if event.parcel_id.endswith("-P2"):
+        world.send(ask.ResolveDispute(order_id=event.order_id, parcel_id=f"{event.order_id}-P1", outcome="won"))
+
+
+def _dispute_then_verdict(event, world):
+    _first(_dispute)(event, world)
+    _verdict_on_first(event, world)
+
+
 # kind -> event type -> what the outside does then, instead of its usual.
 KINDS: dict[str, dict[str, Callable]] = {
     "normal": {}, "another": {}, "third": {}, "bad_total": {}, "no_stock": {}, "waits": {}, "declined": {}, "abandoned": {},
@@ -128,6 +152,8 @@ KINDS: dict[str, dict[str, Callable]] = {
     "return_never_comes": {"ParcelDelivered": _return, "ReturnAuthorised": nothing}, "clawed_back": {"OrderCompleted": _claw_back},
     "disputed_won": {"ParcelDelivered": _dispute, "DisputeOpened": _verdict("won")},
     "disputed_lost": {"ParcelDelivered": _dispute, "DisputeOpened": _verdict("lost")},
+    "half_returned": {"ParcelDelivered": _confirm_first, "PaymentSettled": _first(_return), "ReturnAuthorised": nothing},
+    "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _dispute_then_verdict, "DisputeOpened": nothing},
     "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
 }  # fmt: skip
 
@@ -244,7 +270,8 @@ def _order(kind: str, n: int, seed: int):
     destination, currency = DESTINATIONS[(n + seed) % len(DESTINATIONS)]
     if kind in ("refused", "held", "undecided", "not_collected", "no_papers") and destination in ("US", "CN"):
         destination, currency = DESTINATIONS[0]
-    skus = {"no_stock": ["NOWHERE"], "waits": ["LATER"]}.get(kind, [f"SHARED-{(n + i) % 5}" for i in range(1 + n % 3)])
+    skus = {"no_stock": ["NOWHERE"], "waits": ["LATER"], "half_returned": ["SHARED-0", "SHARED-1"],
+            "half_disputed": ["SHARED-2", "SHARED-3"]}.get(kind, [f"SHARED-{(n + i) % 5}" for i in range(1 + n % 3)])
     lines = [(f"{sku}.{seed}", 2 + n % 3, 3333 + 1000 * i) for i, sku in enumerate(skus)]
     made = order(order_id=f"{kind}.{seed}", destination=destination, lines=lines, freight=701, currency=currency,
                  merchant_id=f"m{n % 3}", on_shortage="wait" if kind == "waits" else "ship_available",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
@@ -121,6 +122,7 @@ class History:
 
     notes: list[str] = []
     partitions = PARTITIONS
+    grace = timedelta(minutes=2)
 
     def __init__(self, made: list[World]):
         self.topics: dict[tuple[str, int], list[Raw]] = defaultdict(list)
@@ -147,6 +149,9 @@ class History:
                 self.rows_[service][order_id] = {
                     "status": entry.state.status, "closed": entry.state.closed, "seq": entry.seq, "last": dict(entry.track.last),
                     "state": json.loads(party.spec.state_type.dump_json(entry.state))}
+                if party.spec.document_type and entry.document is None and (
+                        entry.state.parcels if service == "shipping" else entry.state.status not in ("new", "rejected")):
+                    self.whole_.strangers.append((f"{service} has no document of it", order_id))
             self.whole_.parked += [(service, order_id, f"{r.incoming.source} #{r.incoming.sequence} {r.incoming.id}")
                                    for order_id, entry in party.entries.items() for r in entry.parked]
             self.whole_.timers += [(service, order_id, entry.armed) for order_id, entry in party.entries.items() if entry.armed]

@@ -12,6 +12,7 @@ import gc
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from typing import Any, Protocol
 
 import asyncpg
@@ -40,6 +41,7 @@ class Source(Protocol):
 
     partitions: int
     notes: list[str]
+    grace: timedelta
 
     def records(self, partition: int) -> AsyncIterator[list[Raw]]: ...
     async def dead_letters(self) -> list[DeadLetter]: ...
@@ -105,10 +107,10 @@ class _Audit:
         return report
 
     async def _partition(self, partition: int) -> None:
-        report = self.report
-        fold = Fold(partition, self.source.partitions, self._wrong_record, self.dead)
+        report, source = self.report, self.source
+        fold = Fold(partition, source.partitions, self._wrong_record, self.dead)
         take = fold.take
-        async for batch in self.source.records(partition):
+        async for batch in source.records(partition):
             for raw in batch:
                 take(raw)
         report.records += fold.records
@@ -117,7 +119,7 @@ class _Audit:
             report.checked[f"{number} {RECORD_RULES[number]}"] += count
         if fold.newest is not None and (self.newest is None or fold.newest > self.newest):
             self.newest = fold.newest
-        rows, ledger = await self.source.rows(partition), await self.source.ledger(partition)
+        rows, ledger = await source.rows(partition), await source.ledger(partition)
         provider, requests = self.provider.get(partition, {}), self.requests.get(partition, {})
         known = dict.fromkeys([*fold.stories, *(o for found in rows.values() for o in found), *ledger, *provider, *requests])
         for order_id in known:
@@ -125,7 +127,8 @@ class _Audit:
             self._order(Case(
                 story, {service: row_of(found[order_id]) for service, found in rows.items() if order_id in found},
                 ledger.get(order_id, []), None if self.journals.provider is None else provider.get(order_id, []),
-                self.journals, self.dead, None if self.journals.client is None else requests.get(order_id, [])))
+                self.journals, self.dead, None if self.journals.client is None else requests.get(order_id, []),
+                source.grace))
 
     def _wrong_record(self, number: int, order_id: str, evidence: list[str]) -> None:
         self.report.add(Violation(number, RECORD_RULES[number], order_id, evidence))

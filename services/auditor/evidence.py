@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,20 @@ from services.auditor.story import Raw, digest_of
 from services.runtime.settings import SERVICES, Settings
 
 FETCH = 2_000
+GRACE_S = 120.0  # real time: a service that was killed fires its timers when it is back
 ROLES = ("warehouse", "carrier", "customs")
 _LETTER = "__dlq.errors."
+
+
+# What has to be there beside an order's row: (service, what, the orders that lack it).
+PARTS = (
+    ("orders", "document", "SELECT order_id FROM orders o WHERE status NOT IN ('new', 'rejected')"
+     " AND NOT EXISTS (SELECT FROM documents d WHERE d.order_id = o.order_id)"),
+    ("orders", "person in its vault", "SELECT order_id FROM orders o WHERE status NOT IN ('new', 'rejected')"
+     " AND NOT EXISTS (SELECT FROM vault v WHERE v.order_id = o.order_id)"),
+    ("shipping", "document", "SELECT order_id FROM orders o WHERE (state->'parcels')::text <> '{}'"
+     " AND NOT EXISTS (SELECT FROM documents d WHERE d.order_id = o.order_id)"),
+)
 
 
 class CannotRead(Exception):
@@ -48,6 +61,7 @@ class Evidence:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.partitions = 0
+        self.grace = timedelta(seconds=GRACE_S * settings.speed)
         self.ends: dict[tuple[str, int], int] = {}
         self.notes: list[str] = []
         self._letters: list[TopicPartition] = []
@@ -186,7 +200,10 @@ class Evidence:
         for warehouse, sku, *counts in await self._databases["shipping"].fetch(f"SELECT warehouse, sku, {columns} FROM stock"):
             whole.stock[warehouse, sku] = dict(zip(STOCK_KINDS, counts, strict=True))
         payments = self._databases["payments"]
-        whole.strangers = [("the ledger has entries of no order", row[0]) for row in await payments.fetch(
+        for service, what, query in PARTS:
+            whole.strangers += [(f"{service} has no {what} of it", row[0]) for row in await self._databases[service].fetch(
+                f"{query} LIMIT 1000")]
+        whole.strangers += [("the ledger has entries of no order", row[0]) for row in await payments.fetch(
             "SELECT DISTINCT order_id FROM ledger l"
             " WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = l.order_id) LIMIT 1000")]
         # Type bits of pg_trigger: 8 DELETE, 16 UPDATE. 'D' is a trigger that somebody disabled.

@@ -20,17 +20,19 @@ _OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "Paym
 class Parcel:
     """One parcel: its three states, its money (minor units), its goods, and when what mattered happened first.
 
-    `due`: what the buyer still owes for it, by what shipping and the arbiter said. `low`: the lowest `held` ever was.
+    `due`: what the buyer still owes for it, by what shipping and the arbiter said; `value`: by what is still the buyer's.
+    `low`: the lowest `held` ever was. `claimed`: what a carrier paid for it, by shipping; `made_good`: by payments.
     """
 
     __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
-                 "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped")
+                 "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped", "undone", "granted", "claimed",
+                 "made_good")
 
     def __init__(self, plan: Plan | None):
         self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
         self.captured = self.released = self.refunded = self.charged_back = self.recovered = self.by_hand = 0
-        self.low = self.lowered = self.handovers = 0
-        self.dispute_lost = False
+        self.low = self.lowered = self.handovers = self.granted = self.claimed = self.made_good = 0
+        self.dispute_lost = self.undone = False
         self.left = {line_no: units for line_no, (_, units) in plan.lines.items()} if plan else {}
         self.shipped: dict[int, int] = {}
         self.first: dict[str, datetime] = {}
@@ -42,6 +44,18 @@ class Parcel:
     @property
     def due(self) -> int:
         return 0 if self.dispute_lost or self.plan is None else max(0, self.plan.amount - self.lowered)
+
+    @property
+    def worth(self) -> int:
+        """Of the goods that are left in it."""
+        plan = self.plan
+        return sum(plan.amounts[n] * units // plan.lines[n][1] for n, units in self.left.items() if n in plan.lines) if plan else 0
+
+    @property
+    def value(self) -> int:
+        if self.undone or self.plan is None:
+            return 0
+        return max(0, self.worth + (self.plan.freight if any(self.left.values()) else 0) - self.granted)
 
     @property
     def totals(self) -> dict[str, int]:
@@ -63,9 +77,15 @@ class Facts:
         self.broken: list[tuple[str, list[str]]] = []
         self.steps = 0
         self.stock: Counter[tuple[str, str, str]] = Counter()
+        # (event, parcel, what was told, what it is): refunds and claims as shipping priced them.
+        self.priced: list[tuple[Event, str, int, int]] = []
+        granted = {}
         for event in story.events["orders"]:
             if event.type == "DisputeResolved" and event.data == "lost":
                 self._parcel(event, event.parcels[0][0]).dispute_lost = True
+            elif event.type == "RefundGranted":
+                granted[event.data[0]] = event.data[1]
+        self._granted: dict[str, int | None] = granted
         self._walk_goods()
         self._walk_money()
         self.states = self._walk_order()
@@ -90,7 +110,10 @@ class Facts:
                     if (event.type in _PAPERS) and self.regime != "domestic":
                         parcel.paper = self._step(DECLARATION, parcel.paper, event, parcel_id)
                 parcel.first.setdefault(event.type, event.time)
+                value = parcel.value if event.type in _PRICED else 0
                 self._move_goods(parcel, event, before)
+                if event.type in _PRICED:
+                    self._price(parcel, parcel_id, event, value)
 
     def _move_goods(self, parcel: Parcel, event: Event, before: str) -> None:
         """Stock and debt, as this event changes them; shipping tells no more than these numbers."""
@@ -114,6 +137,21 @@ class Facts:
                 parcel.left[line_no] = parcel.left.get(line_no, 0) - units
         if isinstance(goods, Goods):
             parcel.lowered += goods.refund
+            parcel.claimed += goods.claim if kind == "ClaimPaid" else 0
+
+    def _price(self, parcel: Parcel, parcel_id: str, event: Event, before: int) -> None:
+        """What the buyer owes less by this event must be what left the parcel, at the price it was allocated for."""
+        goods = event.data
+        if event.type == "GrantPriced":
+            asked = self._granted.get(goods.ref)
+            right = min(before, goods.refund if asked is None else asked)
+            parcel.granted += goods.refund
+        else:
+            parcel.undone = parcel.undone or event.type in _UNDOING
+            right = before - parcel.value
+        self.priced.append((event, parcel_id, goods.refund, right))
+        if event.type == "ParcelLost":
+            self.priced.append((event, parcel_id, goods.claim, parcel.worth))
 
     def _stock(self, parcel: Parcel, kind: str, units: dict[int, int]) -> None:
         for line_no, count in units.items():
@@ -143,6 +181,7 @@ class Facts:
             parcel.charged_back += amount
         elif event.type == "FundsRecovered":
             parcel.recovered += amount
+            parcel.made_good += amount if event.data.via == "carrier" else 0
 
     # -- machines -------------------------------------------------------------------------------------------------
 
@@ -224,5 +263,7 @@ def _interleaves(machine: Machine, queues: list[list[Event]]) -> bool:
     return False
 
 
+_UNDOING = {"ParcelCancelled", "CustomsRefused", "ParcelReturned", "ParcelLost"}
+_PRICED = _UNDOING | {"ParcelShortPicked", "ParcelLinesCancelled", "ReturnReceived", "GrantPriced"}
 _PAPERS = {row.event for row in DECLARATION.rows}
 _CUTS = {"ParcelShortPicked": "shrunk", "ParcelLinesCancelled": "released", "ReturnReceived": "restocked"}

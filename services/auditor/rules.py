@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -99,7 +99,8 @@ class Journals:
 
 @dataclass
 class Case:
-    """One order, from every side. `rows` has no entry for a service that does not know the order."""
+    """One order, from every side. `rows` has no entry for a service that does not know the order. `grace`: trade time that
+    may pass between a deadline and what it causes."""
 
     story: Story
     rows: dict[str, Row]
@@ -108,6 +109,7 @@ class Case:
     journals: Journals
     dead: set[tuple[str, int, int]]
     requests: list[Request] | None = None
+    grace: timedelta = timedelta()
 
     @cached_property
     def facts(self) -> Facts:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
-from schemas.lifecycle import DECLARATION, ORDER, PARCEL, PAYMENT
+from schemas.lifecycle import DECLARATION, ORDER, PARCEL, PAYMENT, deadlines
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+from services.auditor.story import Event, Money, Story
 
 SERVICES = ("orders", "payments", "shipping")
 _GOODS_END = {"cancelled", "delivered", "returned", "lost"}
@@ -32,6 +34,33 @@ def has_ended(case: Case) -> Iterator[Verdict]:
               for service, row in case.rows.items() if not row.closed]
     last = [f"last: {events[-1]}" for events in story.events.values() if events]
     yield [*open_, *last] if open_ else None
+
+
+@order_rule(24, "nothing is open in an order that has ended", live=False)
+def nothing_open_at_the_end(case: Case) -> Iterator[Verdict]:
+    """At each of its ends: every return was answered, every dispute decided. One clock for all services."""
+    story = case.story
+    returns: dict[str, Event] = {}
+    disputes: dict[str, Event] = {}
+    for event in story.events["orders"]:
+        if event.type == "ReturnRequested":
+            returns[event.data] = event
+        elif event.type == "ReturnExpired":
+            returns.pop(event.data, None)
+        elif event.type == "DisputeOpened":
+            disputes[event.parcels[0][0]] = event
+        elif event.type == "DisputeResolved":
+            disputes.pop(event.parcels[0][0], None)
+        elif event.type in ("OrderCompleted", "OrderCancelled"):
+            open_ = [r for return_id, r in returns.items() if not _answered(story, return_id, event)]
+            yield [str(event), *(f"{e} is still open" for e in [*open_, *disputes.values()])] if open_ or disputes else None
+
+
+def _answered(story: Story, return_id: str, end: Event) -> bool:
+    """The money of a return moved before this end, or it came to nothing."""
+    paid = [e for e in story.events["payments"] if isinstance(e.data, Money) and e.data.ref == return_id]
+    worthless = [e for e in story.of("shipping", "ReturnReceived") if e.data.ref == return_id and not e.data.refund]
+    return any(e.time <= end.time for e in [*paid, *worthless, *story.of("payments", "PaymentChargedBack")])
 
 
 @order_rule(25, "databases agree with the events", live=False)
@@ -86,7 +115,7 @@ def _shipping(case: Case) -> Iterator[Verdict]:
         yield None if have == told else [f"parcel {parcel_id}: shipping has {have!r}, the events say {told!r}"]
 
 
-@whole_rule(25, "every booking belongs to an order")
+@whole_rule(25, "every booking has an order, every order its document and persons")
 def no_strangers(whole: Whole) -> Iterator[WholeVerdict]:
     """One verdict in all: what is looked for is what has no order to be counted by."""
     yield from [(order_id, [where]) for where, order_id in whole.strangers] or [None]
@@ -117,6 +146,27 @@ def no_timer_is_overdue(whole: Whole) -> Iterator[WholeVerdict]:
     late = [t for t in whole.timers if whole.newest is not None and t[2] <= whole.newest]
     yield from [(order_id, [f"{service} wanted to wake it at {due}; events go on to {whole.newest}"])
                 for service, order_id, due in late] or [None]
+
+
+# What ends a wait, by the event that begins it; the deadline's name in schemas.lifecycle.
+_WAITS = (
+    ("ParcelsAllocated", "reservation", ("PaymentAuthorised", "PaymentHeld", "PaymentDeclined", "PaymentVoided", "ParcelCancelled")),
+    ("PaymentAuthorised", "authorisation", ("PaymentHeld", "PaymentVoided", "PaymentExpired")),
+    ("CustomsPresented", "customs", ("CustomsReleased", "CustomsRefused", "ParcelReturning", "ParcelLost")),
+    ("ParcelAtPickup", "pickup", ("ParcelDelivered", "ParcelReturning", "ParcelLost")),
+)
+
+
+@order_rule(26, "no deadline was missed", live=False)
+def deadlines_were_kept(case: Case) -> Iterator[Verdict]:
+    """What ended later than its deadline and the grace was not ended by it. What never ended is seen by 24."""
+    for parcel_id, parcel in case.facts.parcels.items():
+        for begin, name, ends in _WAITS:
+            ended = min((parcel.first[end] for end in ends if end in parcel.first), default=None)
+            if begin in parcel.first and ended is not None:
+                late = ended - parcel.first[begin] - timedelta(seconds=deadlines()[name]) - case.grace
+                yield None if late <= timedelta() else [
+                    f"parcel {parcel_id}: {begin} at {parcel.first[begin]}, ended {ended}, {late} after the {name} deadline"]
 
 
 @whole_rule(27, "dead letters are those that were planted")

@@ -93,6 +93,20 @@ def path_of_order(case: Case) -> Iterator[Verdict]:
     yield from _paths(case, across=True)
 
 
+@order_rule(16, "who goes on although the order was cancelled says so", live=False)
+def cancellation_is_answered(case: Case) -> Iterator[Verdict]:
+    """Of a whole order: each parcel that goes on after it was told had said that it is too late."""
+    told = {e.cause: {p for e2 in case.story.events["shipping"] if e2.cause == e.cause for p, _ in e2.parcels}
+            for e in case.story.events["shipping"]}
+    for event in case.story.of("orders", "CancellationRequested"):
+        if event.data:
+            continue
+        answered = told.get(f"orders:{case.order_id}:{event.sequence}", set())
+        wrong = [parcel_id for parcel_id, parcel in case.facts.parcels.items()
+                 if parcel.goods in ("delivered", "lost") and parcel_id not in answered]
+        yield [str(event), *(f"parcel {p} went on and never answered" for p in wrong)] if wrong else None
+
+
 def _paths(case: Case, across: bool) -> Iterator[Verdict]:
     """`across`: machines whose events come from several topics, which are comparable only when all have been read."""
     if any(e.type not in ASIDE for e in case.story.all()):

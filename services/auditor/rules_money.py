@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from schemas.lifecycle import PAYMENT
+from services.auditor.facts import Facts
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
 from services.auditor.story import places
 
@@ -63,6 +64,14 @@ def provider_is_the_events(case: Case) -> Iterator[Verdict]:
         told["authorise"] = sum(e.data.amount for e in authorised)
     for kind, amount in told.items():
         yield None if did[kind] == amount else [f"{kind}: events {amount}, provider {did[kind]}"]
+
+
+@order_rule(7, "what a carrier paid is in the books", live=False)
+def claims_are_booked(case: Case) -> Iterator[Verdict]:
+    for parcel_id, parcel in case.facts.parcels.items():
+        if parcel.claimed or parcel.made_good:
+            yield None if parcel.claimed == parcel.made_good else [
+                f"parcel {parcel_id}", f"the carrier paid {parcel.claimed}, {parcel.made_good} is recovered from it"]
 
 
 @order_rule(8, "debits = credits in every entry")
@@ -160,7 +169,10 @@ def one_currency_and_amount(case: Case) -> Iterator[Verdict]:
     born = story.of("orders", "OrderPlaced")[0]
     asked = next((s for s in places(story) if s.id == born.cause), None)
     if asked:
-        yield None if asked.about[:4] == facts.placed[:4] else [str(asked), str(born), "are not about the same goods and money"]
+        yield None if asked.about[:5] == facts.placed[:5] else [str(asked), str(born), "are not about the same goods and money"]
+        yield None if asked.about.persons == facts.placed.persons else [str(asked), str(born), "are not about the same persons"]
+    sum_ = sum(amount for _, _, amount in facts.placed.lines.values()) + facts.placed.extra
+    yield None if facts.placed.total == sum_ else [str(born), f"lines, freight and tax are {sum_}, not {facts.placed.total}"]
     others = {e.data.currency: str(e) for e in story.events["payments"]}
     others |= {b.currency: f"ledger entry {b.entry}" for b in case.ledger}
     others |= {c.currency: f"provider line {c.line}" for c in case.provider or ()}
@@ -168,11 +180,31 @@ def one_currency_and_amount(case: Case) -> Iterator[Verdict]:
         others[facts.allocated.currency] = str(story.of("shipping", "ParcelsAllocated")[0])
         amounts = sum(p.amount for p in facts.allocated.plans.values())
         yield None if amounts == facts.allocated.total else [f"parcels add up to {amounts}, not {facts.allocated.total}"]
+        for parcel_id, plan in facts.allocated.plans.items():
+            parts = sum(plan.amounts.values()) + plan.freight
+            yield None if parts == plan.amount else [f"parcel {parcel_id}: lines and freight are {parts}, not {plan.amount}"]
+        yield _all_is_charged(facts)
     wrong = [f"{where}: {c}" for c, where in others.items() if c != currency]
     yield [f"ordered in {currency}", *wrong] if wrong else None
     for event in story.of("payments", "PaymentHeld"):
         parts = sum(amount for _, amount in event.parcels)
         yield None if parts == event.data.amount else [str(event), f"amount {event.data.amount}, its parcels {parts}"]
+
+
+def _all_is_charged(facts: Facts) -> Verdict:
+    """Where every unit is allocated, its parcels cost what the order does."""
+    units: Counter[int] = Counter()
+    for plan in facts.allocated.plans.values():
+        units.update({line_no: count for line_no, (_, count) in plan.lines.items()})
+    whole = all(units[line_no] == count for line_no, (_, count, _) in facts.placed.lines.items())
+    return None if not whole or facts.allocated.total == facts.placed.total else [
+        f"all units are allocated, for {facts.allocated.total} of {facts.placed.total}"]
+
+
+@order_rule(12, "refunds and claims are what the goods cost")
+def priced_as_allocated(case: Case) -> Iterator[Verdict]:
+    for event, parcel_id, told, right in case.facts.priced:
+        yield None if told == right else [str(event), f"parcel {parcel_id}: {told} instead of {right}"]
 
 
 @order_rule(12, "the buyer pays for what arrived, to the last cent", live=False)
@@ -192,7 +224,7 @@ def entries_are_complete(case: Case) -> Iterator[Verdict]:
         yield None if entries == list(range(1, len(entries) + 1)) else [f"entries {entries}"]
         for entry in entries:
             accounts = [b.account for b in case.ledger if b.entry == entry]
-            yield None if len(accounts) >= 2 else [f"entry {entry} has one side only: {accounts}"]
+            yield None if len(accounts) == 2 else [f"entry {entry} has not two sides: {accounts}"]
 
 
 @whole_rule(13, "the ledger refuses changes")

@@ -36,21 +36,26 @@ class Raw(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount). `regime` is empty in the command."""
+    """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
+    and hashes of buyer and consignee. `regime` is empty in the command."""
 
     merchant: str
     currency: str
     total: int
     lines: dict[int, tuple[str, int, int]]
+    extra: int
+    persons: tuple[str, str, str, str]
     regime: str = ""
 
 
 class Plan(NamedTuple):
-    """One parcel of ParcelsAllocated; `lines`: line number -> (sku, quantity)."""
+    """One parcel of ParcelsAllocated; `lines`: line number -> (sku, quantity), `amounts`: -> what they cost."""
 
     warehouse: str
     amount: int
     lines: dict[int, tuple[str, int]]
+    amounts: dict[int, int]
+    freight: int
 
 
 class Allocated(NamedTuple):
@@ -60,7 +65,8 @@ class Allocated(NamedTuple):
 
 
 class Money(NamedTuple):
-    """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units."""
+    """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units. `via`: how it
+    went back, or from whom it came."""
 
     payment_id: str
     currency: str
@@ -70,11 +76,13 @@ class Money(NamedTuple):
 
 
 class Goods(NamedTuple):
-    """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units)."""
+    """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units). `claim`: on the carrier, or
+    what it paid."""
 
     refund: int = 0
     lines: tuple[tuple[int, int], ...] = ()
     ref: str = ""
+    claim: int = 0
 
 
 class Event:
@@ -130,12 +138,14 @@ class Story:
 
 def _placed(m: Any) -> tuple[tuple, Placed]:
     lines = {line.line_no: (line.sku, line.quantity, line.amount) for line in m.lines}
-    return (), Placed(m.merchant_id, m.currency, m.total, lines, getattr(m, "regime", ""))
+    persons = (m.buyer_token, m.buyer_hash, m.consignee_token, m.consignee_hash) if hasattr(m, "buyer_token") else (
+        m.buyer.token, m.buyer.hash, m.consignee.token, m.consignee.hash)
+    return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""))
 
 
 def _allocated(m: Any) -> tuple[tuple, Allocated]:
-    plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines})
-             for p in m.parcels}
+    plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines},
+                               {line.line_no: line.amount for line in p.lines}, p.freight) for p in m.parcels}
     return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans)
 
 
@@ -155,14 +165,16 @@ def _parcels_of(model: type) -> Callable[[Any], tuple[tuple[str, int], ...]]:
 
 
 def _money(model: type) -> Callable[[Any], tuple[tuple, Money]]:
-    parcels, amount, ref, via = _parcels_of(model), _get(model, "amount"), _get(model, "ref"), _get(model, "via")
+    parcels, amount, ref = _parcels_of(model), _get(model, "amount"), _get(model, "ref")
+    via = _get(model, "via", "recovered_from")
     return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, ref(m), via(m)))
 
 
 def _goods(model: type) -> Callable[[Any], tuple[tuple, Goods]]:
     parcels, refund, lines = _parcels_of(model), _get(model, "refund"), _get(model, "lines")
-    ref = _get(model, "return_id", "grant_id", "reason")
-    return lambda m: (parcels(m), Goods(refund(m) or 0, tuple((x.line_no, x.quantity) for x in lines(m)), ref(m)))
+    ref, claim = _get(model, "return_id", "grant_id", "reason"), _get(model, "claim", "amount")
+    return lambda m: (parcels(m), Goods(refund(m) or 0, tuple((x.line_no, x.quantity) for x in lines(m)), ref(m),
+                                        claim(m) or 0))
 
 
 def _other(model: type) -> Callable[[Any], tuple[tuple, str]]:
@@ -173,6 +185,8 @@ def _other(model: type) -> Callable[[Any], tuple[tuple, str]]:
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
+    "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
+    "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
     "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity)),
