@@ -1,0 +1,53 @@
+"""The three services and the webhook edge in one process, so that one SIGKILL ends all: `python -m tests.planted_system`.
+
+Run through `python -m tests.planted --run BUG tests.planted_system` it has a bug. It is what its supervisor in
+`tests.planted_runs` kills, stops and starts again; everything else of a run lives outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+
+from aiohttp import web
+
+from services.orders import app as orders
+from services.payments import app as payments
+from services.payments.webhook import Edge
+from services.runtime.clock import Clock
+from services.runtime.service import PartitionService
+from services.runtime.settings import Settings
+from services.shipping import app as shipping
+
+
+async def main() -> None:
+    settings, clock = Settings(), Clock.from_env()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    edge = web.AppRunner(Edge(settings.bootstrap, settings.webhook_secret_text(), clock).app, access_log=None)
+    await edge.setup()
+    await web.TCPSite(edge, "127.0.0.1", settings.webhook_port, reuse_port=True).start()
+    running = []
+    for app in (orders, payments, shipping):
+        spec = app.spec(settings)
+        effects = app.effects(settings, clock) if app is payments else None
+        running.append(PartitionService(
+            spec, settings.dsn(spec.name), settings.bootstrap, settings.partitions, clock, effects, linger_ms=settings.linger_ms,
+            ready_file=str(Path(os.environ["PLANTED_READY"]) / spec.name), member=f"planted-{spec.name}"))
+    for service in running:
+        await service.start()
+    ends = [asyncio.create_task(service.wait_until_stopped()) for service in running]
+    await asyncio.wait([asyncio.create_task(stop.wait()), *ends], return_when=asyncio.FIRST_COMPLETED)
+    for service in running:
+        await service.stop()
+    if crashed := next((service.crash_reason for service in running if service.crash_reason is not None), None):
+        raise crashed
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    asyncio.run(main())
