@@ -18,7 +18,7 @@ from schemas.payments_provider_result import ProviderAnswered
 from schemas.topics import INTAKE, REPORT, SHIPMENT
 from services.runtime.decision import Intent
 from services.simulators.scenario import NO_PAPERS_HS_CODE
-from tests.simulation import KEY, World, order
+from services.explorer.simulation import KEY, World, order
 from tests.test_lifecycle import Outside, ids, nothing
 
 # What nobody can handle, by the reason for it; `source` also for every copy of a forged event, by each of its two readers.

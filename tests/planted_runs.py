@@ -78,7 +78,7 @@ class System:
             env["TRADEWIND_CRASH"], self.crash = self.crash, ""
         for name in SERVICES:
             (self.folder / "ready" / name).unlink(missing_ok=True)
-        self.child = processes.spawn("planted", [sys.executable, "-m", "tests.planted", "--run", self.bug.name,
+        self.child = processes.spawn("planted", [sys.executable, "-m", "tests.planted", "--run", (self.bug if self.bug.changes else CONTROL).name,
                                                  "tests.planted_system"], log=self.folder / "system.log", env=env,
                                      cwd=Path(__file__).parents[1])
 
