@@ -21,6 +21,7 @@ from services.auditor.evidence import letter_of, partition_of
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
 from services.auditor.story import Raw, digest_of
+from services.auditor.watch import watched
 from services.explorer.simulation import World, order
 from services.runtime.settings import SERVICES
 from tests.test_lifecycle import Outside, failing, given, ids, nothing
@@ -134,6 +135,7 @@ class History:
         self.read_to: dict[tuple[str, str, int], int] = {}
         self.client: dict[str, list[Request]] | None = None
         self.handovers: dict[str, dict[str, set[str]]] = {}
+        self.watch: list[dict] | None = None
         for world in made:
             self._take(world)
 
@@ -210,7 +212,15 @@ class History:
             provider = defaultdict(list)
             for order_id, call in self.calls:
                 provider[order_id].append(call)
-        return Journals(self.client, provider, self.handovers)
+        return Journals(self.client, provider, self.handovers, watched=watched(self.watch) if self.watch is not None else None)
+
+    def note_what_a_watcher_saw(self) -> None:
+        """Every order read twice, early and at its end."""
+        self.watch = [{"looked": service, "records": 10} for service in SERVICES]
+        for share in (2, 1):
+            self.watch += [{"read": order_id, "service": service, "status": row["status"], "seq": row["seq"] // share,
+                            "last": {source: n // share for source, n in row["last"].items()}}
+                           for service, rows in self.rows_.items() for order_id, row in rows.items()]
 
     def note_what_clients_sent(self) -> None:
         """The journal of an honest client: what became a dead letter somebody else wrote. The outcome of one order was

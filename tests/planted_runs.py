@@ -35,13 +35,17 @@ from schemas.provider_api import WEBHOOK_TYPE, ProviderVerdict, ProviderWebhook
 from schemas.topics import TOPICS
 from services.auditor.audit import audit
 from services.auditor.report import Report
+from services.auditor.watch import Watch
 from services.cli.rest import left_open, stocked
+from services.orders import app as orders
+from services.payments import app as payments
 from services.runtime import processes
 from services.runtime.clock import Clock
 from services.runtime.local import LocalKafka, LocalPostgres
 from services.runtime.migrate import migrate
 from services.runtime.settings import SERVICES, Settings
 from services.runtime.topics import ensure_topics
+from services.shipping import app as shipping
 from services.simulators import world
 from services.simulators.agenda import Options
 from services.simulators.edge import Publisher, client_journal, demo_orders, inbound_for, place_record
@@ -180,16 +184,19 @@ async def run(bug: Bug, kafka: LocalKafka, make_db: MakeDb, base: Path) -> Caugh
     now = datetime.now(UTC)
     system = System(bug, settings, Clock(now, now, SPEED), folder)
     kind, _, system.crash = bug.run.partition(":")
-    async with _outside(settings, system.clock), Publisher(kafka.bootstrap, client_journal(settings)) as publisher:
+    handled = {app.spec(settings).name: app.spec(settings).handled for app in (orders, payments, shipping)}
+    async with (_outside(settings, system.clock), Publisher(kafka.bootstrap, client_journal(settings)) as publisher,
+                Watch(settings, handled)):
         system.start()
         watch = asyncio.create_task(system.watch())
         try:
             await _load(system, publisher, RUNS.get(kind, steady))
             await _drain(settings)
-            system.found.append(("audit at the end", await audit(settings)))
         finally:
             watch.cancel()
+            await asyncio.sleep(1.2)  # owners note once a second how far they have read
             await system.kill()
+    system.found.append(("audit at the end", await audit(settings)))
     caught = Caught(bug.name, seconds=round(time.monotonic() - began, 1))
     for when, report in system.found:
         if not report.clean:

@@ -25,6 +25,7 @@ from schemas.topics import TOPICS
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
 from services.auditor.story import Raw, digest_of
+from services.auditor.watch import JOURNAL, watched
 from services.runtime.settings import SERVICES, Settings
 
 FETCH = 2_000
@@ -260,6 +261,11 @@ def read_journals(folder: Path) -> Journals:
         for n, line, _ in _lines(path):
             provider[line["order_id"]].append(Call(n, line["intent_id"], line["kind"], line["payment_id"], line["amount"],
                                                    line["currency"], line["outcome"]))
+    seen = None
+    if (path := folder / JOURNAL).exists():
+        seen = watched(line for _, line, _ in _lines(path))
+    else:
+        notes += [f"22 and 30, {JOURNAL}: nobody watched the run"]
     messages: dict[str, dict[int, bytes]] = {}
     handovers: dict[str, dict[str, set[str]]] = {}
     for role in ROLES:
@@ -270,7 +276,7 @@ def read_journals(folder: Path) -> Journals:
                 if line["type"] == "HandedOverReported":
                     parcels = handovers.setdefault(line["order"], {})
                     parcels.setdefault(line["message"]["parcel_id"], set()).add(line["id"])
-    return Journals(_requests(clients) if clients else None, provider, handovers, messages, tuple(notes))
+    return Journals(_requests(clients) if clients else None, provider, handovers, messages, tuple(notes), seen)
 
 
 def _requests(paths: list[Path]) -> dict[str, list[Request]]:

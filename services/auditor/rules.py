@@ -2,7 +2,7 @@
 
 A rule about one order takes a `Case`, one about everything a `Whole`. It is a generator that yields one verdict for each
 thing it looked at: None when that is right, else the evidence. So "0 violations" always comes with how much was checked.
-Numbers are those of the invariants: intake 1-5, money 6-13, goods 14-15, events 16-23, the end 24-27.
+Numbers are those of the invariants: intake 1-5, money 6-13, goods 14-15, events 16-23, the end 24-29, reads 30.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from services.auditor.facts import Facts
 from services.auditor.story import STOCK, Story
+from services.auditor.watch import Watched
 
 Verdict = list[str] | None
 WholeVerdict = tuple[str, list[str]] | None
@@ -95,12 +96,13 @@ class Journals:
     handovers: dict[str, dict[str, set[str]]] = field(default_factory=dict)
     messages: dict[str, dict[int, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    watched: Watched | None = None
 
 
 @dataclass
 class Case:
     """One order, from every side. `rows` has no entry for a service that does not know the order. `grace`: trade time that
-    may pass between a deadline and what it causes."""
+    may pass between a deadline and what it causes. `reads`: what a watcher read of it during the run."""
 
     story: Story
     rows: dict[str, Row]
@@ -110,6 +112,7 @@ class Case:
     dead: set[tuple[str, int, int]]
     requests: list[Request] | None = None
     grace: timedelta = timedelta()
+    reads: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
     def facts(self) -> Facts:
@@ -140,7 +143,8 @@ class Case:
 
 @dataclass
 class Whole:
-    """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset."""
+    """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset;
+    `looked`, `passed`: see watch.Watched."""
 
     stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -154,6 +158,8 @@ class Whole:
     ledger_guarded: bool = True
     dead_letters: list[DeadLetter] = field(default_factory=list)
     expected_dead_letters: int = 0
+    looked: int = 0
+    passed: list[dict[str, Any]] = field(default_factory=list)
     newest: datetime | None = None
 
 

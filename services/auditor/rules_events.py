@@ -178,3 +178,32 @@ def offsets_within(whole: Whole) -> Iterator[WholeVerdict]:
     for (service, topic, partition), offset in whole.offsets.items():
         end = whole.ends.get((topic, partition), 0)
         yield None if 0 <= offset <= end else ("", [f"{service} has read {topic}/{partition} up to {offset}, it ends at {end}"])
+
+
+@whole_rule(22, "what was read was settled, at each look during the run")
+def nothing_passed_by(whole: Whole) -> Iterator[WholeVerdict]:
+    for line in whole.passed:
+        where = f"{line['topic']}/{line['partition']}"
+        yield line["order"], [f"{line['passed']} said that it had read {where} up to {line['stored']}",
+                              f"{where}@{line['offset']} was not applied, not parked and is no dead letter"]
+    yield from (None for _ in range(whole.looked - len(whole.passed)))
+
+
+@order_rule(30, "what was read once is never taken back", stock=True)
+def reads_are_monotone(case: Case) -> Iterator[Verdict]:
+    before: dict[str, dict] = {}
+    for read in case.reads:
+        earlier = before.get(read["service"])
+        if earlier is not None:
+            yield _not_back(read["service"], earlier["seq"], earlier["last"], read["seq"], read["last"], "later")
+        before[read["service"]] = read
+    for service, read in before.items():
+        row = case.rows.get(service)
+        yield _not_back(service, read["seq"], read["last"], row.seq if row else 0, row.last if row else {}, "now")
+
+
+def _not_back(service: str, seq: int, last: dict[str, int], seq_then: int, last_then: dict[str, int], when: str) -> Verdict:
+    back = [f"{service} had sequence {seq}, {when} {seq_then}"] if seq_then < seq else []
+    back += [f"{service} had seen {source} up to {n}, {when} {last_then.get(source, 0)}" for source, n in last.items()
+             if last_then.get(source, 0) < n]
+    return back or None
