@@ -10,10 +10,11 @@ from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.orders_order import OrderPlaced, OrderRejected
 from schemas.parties import Person, seal
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedLine, StatedQuote
+from services.cli.duties import duties_paid
 from services.cli.order_records import Event
 from services.cli.timeline import facts
 from services.orders import machine
-from services.orders.landed_cost import landed_cost
+from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import load
 from services.runtime.decision import Incoming
 from tests.test_quote import OUTSIDE
@@ -160,3 +161,22 @@ def test_the_timeline_tells_charges_rule_and_rate():
     for part in ("duty USD 7.50", "import tax USD 12.83", "landed cost by eu.low-value.ioss.2026, import 2026-11-26",
                  "1 USD = 0.8 EUR (test.rate.USD)"):
         assert part in told, told
+
+
+def test_an_order_is_placed_on_its_quote_and_a_total_that_is_wrong_on_purpose_stays_wrong():
+    _, quote = quoted()
+    plain = order(None, quote, tax=0)
+    paid = duties_paid(plain, RULES)
+    assert paid.quote.import_date == date(2026, 11, 26) and paid.tax == paid.total - plain.total > 0
+    (event,) = placed(paid).events
+    assert isinstance(event, OrderPlaced) and event.quote.amount(*PAID_TO_OTHERS) == paid.tax
+    wrong = duties_paid(plain.model_copy(update={"total": plain.total + 1}), RULES)
+    assert refusal(wrong).reason == "total_mismatch"
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"origin": "FR"}, "quote_not_an_import"), ({"destination": "AU"}, "quote_incomplete"), ({"currency": "SEK"}, "no_customs_rate")])
+def test_where_no_quote_is_to_be_had_the_reason_is_named(change, reason):
+    _, quote = quoted()
+    told = duties_paid(order(None, quote, tax=0, **change), RULES)
+    assert isinstance(told, Refusal) and told.remedy and told.reason == reason

@@ -124,6 +124,7 @@ def test_place_wait_show_timeline_and_a_refusal(tradewind: Run) -> None:
     code, line, error = tradewind("up", "--detach")
     assert code == exits.OK, error
     _place_and_look(tradewind)
+    _duties_paid(tradewind)
     _refusals(tradewind)
     _keys(tradewind)
     _what_waits(tradewind)
@@ -144,6 +145,20 @@ def _place_and_look(tradewind: Run) -> None:
     assert types.index("CustomsHeld") < types.index("CustomsReleased") < types.index("OrderCompleted")
     assert all(e["cause"] < e["n"] for e in line["events"] if e["cause"])
     assert all(e["cause"] for e in line["events"] if e["lane"] != "world")
+
+
+def _duties_paid(tradewind: Run) -> None:
+    goods = ("--sku", "MAPLE-1S:2:6800", "--destination", "GB", "--currency", "GBP", "--freight", "500")
+    code, line, error = tradewind("order", "place", "--stock", *goods, "--ddp", "--id", "ddp", "--wait")
+    assert code == exits.OK and line["status"] == "accepted", error
+    events = tradewind("order", "timeline", "ddp")[1]["events"]
+    placed = next(e for e in events if e["type"] == "OrderPlaced")
+    # A rule without an end, as the trade clock starts today: 20 % of 68.00 + 5.00 = 14.60
+    assert (placed["data"]["tax"], placed["data"]["total"]) == (1460, 6800 + 500 + 1460)
+    assert "import tax GBP 14.60, landed cost by gb.low-value.marketplace" in placed["facts"]
+    code, line, _ = tradewind("order", "place", "--sku", "MAPLE-1S:2:6800", "--destination", "AU", "--currency", "AUD", "--ddp")
+    assert code == exits.REFUSED and line["error"]["what"].startswith("quote_incomplete: ")
+    assert tradewind("order", "place", *goods, "--ddp", "--tax", "5")[0] == exits.USAGE
 
 
 def _refusals(tradewind: Run) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +35,7 @@ class Told:
     timelines: dict[str, list[Any]]
     done: bool
     left: list[str]
+    duties_paid: dict[str, int]  # rule → orders whose landed cost was quoted by it
     account: dict[str, Any]
 
 
@@ -92,7 +95,7 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     from services.simulators.scenario import SCENARIOS, scenario_of
 
     now, key = supervisor.clock.now(), settings.vault_key_bytes()
-    shown = list(demo_orders(settings.seed, len(SCENARIOS) + MORE_ORDERS, vault_key=key, placed_at=now))
+    shown = _duties_paid(settings, demo_orders(settings.seed, len(SCENARIOS) + MORE_ORDERS, vault_key=key, placed_at=now))
     reading = imports.anchored(reading, file, settings.data_folder, now)
     plan = imports.plan(reading, file, key, settings.seed, SHORT_ORDERS if short else None)
     async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
@@ -106,7 +109,18 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     out.progress("audit")
     report = await audit(settings)
     examples = {scenario_of(o.order_id, settings.seed): o.order_id for o in reversed(shown[:len(SCENARIOS)])}
-    return Told(importer, follower, report, await _timelines(settings, examples), done, left, {})
+    quoted = Counter(order.quote.rule_id for order in shown if order.quote)
+    return Told(importer, follower, report, await _timelines(settings, examples), done, left, dict(quoted), {})
+
+
+def _duties_paid(settings: Settings, orders: Iterable[Any]) -> list[Any]:
+    """The orders; duty and taxes are paid with those whose landed cost our rules give."""
+    from services.cli.duties import duties_paid
+    from services.orders.landed_cost import Refusal
+    from services.orders.rulebook import load
+
+    rules = load(settings.rates_file, settings.tax_rounding)
+    return [order if isinstance(paid := duties_paid(order, rules), Refusal) else paid for order in orders]
 
 
 async def _timelines(settings: Settings, examples: dict[str, str]) -> dict[str, list[Any]]:
@@ -157,5 +171,5 @@ def _result(told: Told, seconds: float, seed: int) -> dict[str, Any]:
     return {"orders": report["orders"], "exits": report["exits"], "violations": report["violations"],
             "seconds": round(seconds, 1), "seed": seed, "ended": dict(told.follower.ends), "left": told.left,
             "money": report["money"], "events": report["events"], "stage_times": stage_times(told.follower),
-            "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines),
+            "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines), "duties_paid": told.duties_paid,
             "details": report["details"][:20]}

@@ -54,6 +54,9 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
     out.say(_money_table(line["money"]))
     out.say(_times_table(line["stage_times"]))
     out.say(_exits_table(line["exits"]))
+    if told.duties_paid:
+        out.say("Duty and taxes paid with the order, by rule: "
+                + ", ".join(f"{rule} {count}" for rule, count in sorted(told.duties_paid.items())))
     for name, events in told.timelines.items():
         out.say(_timeline(name, events))
     _verdict(out, told, line)
@@ -113,7 +116,9 @@ def _after(moment: Any, start: Any) -> str:
 
 
 def _amount(event: Any, currency: str) -> str:
-    value = event.data.get("amount") or event.data.get("refund")
+    value, quote = event.data.get("amount") or event.data.get("refund"), event.data.get("quote")
+    if event.type == "OrderPlaced" and quote:
+        return f" with duty and taxes {money(event.data['tax'], currency)} by {quote['rule_id']}"
     return f" {money(value, currency)}" if isinstance(value, int) and value and currency else ""
 
 

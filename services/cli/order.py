@@ -79,6 +79,7 @@ def place(
     destination: Annotated[str, typer.Option(help="ISO 3166 country.")] = Wish.destination,
     freight: Annotated[int, typer.Option(help="Minor units.")] = 0,
     tax: Annotated[int, typer.Option(help="Minor units.")] = 0,
+    ddp: Annotated[bool, typer.Option("--ddp", help="Duty and taxes, as `tradewind quote` gives them, are paid with it.")] = False,
     buyer: Annotated[str, typer.Option(help="The buyer's name; it is sealed before it leaves.")] = Wish.buyer,
     on_shortage: Annotated[str | None, typer.Option(help="ship_available or wait.")] = None,
     scenario: Annotated[str | None, typer.Option(help="What happens in the simulated world; `list` names them all.")] = None,
@@ -94,6 +95,7 @@ def place(
 
     Example:  tradewind order place --stock --scenario customs_held --until completed
     Example:  tradewind order place --sku MAPLE-1S:2:6800 --destination CN --currency CNY --key basket-17 --wait
+    Example:  tradewind order place --stock --sku MAPLE-1S:2:6800 --currency EUR --ddp --wait
     """
     with speaking(as_json) as out:
         if scenario == "list":
@@ -104,8 +106,10 @@ def place(
         wish = Wish(merchant, sku or [], currency, origin, destination, freight, tax, buyer, on_shortage, scenario)
         if from_ is not None and (sku or scenario):
             raise WrongInput("the file says what is ordered", "--from", "Leave out --sku and --scenario.")
+        if ddp and tax:
+            raise WrongInput("the tax follows from the quote", "--tax", "Leave it out, or --ddp.")
         placed, order = _run(_place(settings, out, from_, wish, id, tail, stock, bool(id or key or from_), target,
-                                    timeout or (600 if target == "completed" else 10)))
+                                    timeout or (600 if target == "completed" else 10), ddp))
         note = {"sent": "", "accepted": "accepted"}.get(placed.status, f"{placed.status} {placed.reason}".strip())
         if note or placed.repeated:
             out.say("  " + ", ".join(filter(None, [note, "placed before, nothing was sent" if placed.repeated else ""])))
@@ -123,7 +127,7 @@ def _scenarios(out: Output) -> None:
 
 
 async def _place(settings: Settings, out: Output, path: Path | None, wish: Wish, given: str | None, tail: str, stock: bool,
-                 given_id: bool, until: str, timeout_s: float) -> tuple[Any, Any]:
+                 given_id: bool, until: str, timeout_s: float, ddp: bool) -> tuple[Any, Any]:
     from services.cli import order_ask
     from services.cli.order_records import not_running
     from services.cli.order_state import running_clock
@@ -136,6 +140,7 @@ async def _place(settings: Settings, out: Output, path: Path | None, wish: Wish,
         order = order_from(path, given, tail, vault_key, now)
     else:
         order = order_of(wish, order_id_for(tail, wish.scenario, given), vault_key, now)
+    order = _with_duties(order, settings) if ddp else order
     out.say(order.order_id)  # before anything can go wrong: whoever has the id can look at the order
     seen: list[timeline.Event] = []
 
@@ -145,6 +150,18 @@ async def _place(settings: Settings, out: Output, path: Path | None, wish: Wish,
 
     placed = await order_ask.place(settings, order, stock=stock, given_id=given_id, until=until, timeout_s=timeout_s, tell=tell)
     return placed, order
+
+
+def _with_duties(order: Any, settings: Settings) -> Any:
+    from services.cli.duties import duties_paid
+    from services.cli.output import Refused
+    from services.orders.landed_cost import Refusal
+    from services.orders.rulebook import load
+
+    paid = duties_paid(order, load(settings.rates_file, settings.tax_rounding))
+    if isinstance(paid, Refusal):
+        raise Refused(f"{paid.reason}: {paid.what}", paid.where, paid.remedy)
+    return paid
 
 
 @app.command()

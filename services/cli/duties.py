@@ -1,0 +1,36 @@
+"""Duty and taxes paid with an order (DDP): its landed cost quoted, and the order as it is placed on that quote."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from schemas.orders_intake import PlaceOrder
+from schemas.quotes import PAID_TO_OTHERS, QuoteLine, QuoteRequest, StatedQuote
+from services.orders.landed_cost import Refusal, landed_cost
+from services.orders.rulebook import Rules
+
+# The promise from door to door is 72 hours; customs sees a parcel within them.
+PREDICTED_IMPORT = timedelta(days=3)
+
+
+def duties_paid(order: PlaceOrder, rules: Rules) -> PlaceOrder | Refusal:
+    """`order` with the quote it is placed on, and with what goes to others as its tax. Goods count as made where they are
+    sent from."""
+    if rules.territory(order.origin) == rules.territory(order.destination):
+        return Refusal("quote_not_an_import", f"from {order.origin} to {order.destination} no border of customs is crossed",
+                       "destination", "Place the order without duties.")
+    if missing := [line.line_no for line in order.lines if line.hs_code is None]:
+        return Refusal("quote_lines", "a line has no hs_code", f"line {missing[0]}", "Give the code of its goods.")
+    lines = [QuoteLine(line_no=line.line_no, hs_code=line.hs_code, origin=order.origin, quantity=line.quantity,
+                       amount=line.amount) for line in order.lines]
+    request = QuoteRequest(destination=order.destination, import_date=(order.placed_at + PREDICTED_IMPORT).date(),
+                           currency=order.currency, lines=lines, freight=order.freight)
+    quote = landed_cost(request, rules)
+    if isinstance(quote, Refusal):
+        return quote
+    if not quote.complete:
+        return Refusal("quote_incomplete", f"by {quote.rule_id} duty and tax are paid on arrival", order.destination,
+                       "Place the order without duties, or give the destination's rates (TRADEWIND_RATES_FILE).")
+    tax = quote.amount(*PAID_TO_OTHERS)
+    # Kept by difference: a total that was wrong on purpose stays wrong.
+    return order.model_copy(update={"tax": tax, "total": order.total - order.tax + tax, "quote": StatedQuote.of(quote, request)})
