@@ -74,7 +74,8 @@ class Local:
 
 
 class Effect(NamedTuple):
-    """What a step did. `out`: numbers of published messages; `intents`: new calls; `said`: the answer, in a word or two."""
+    """What a step did. `out`: numbers of published messages; `intents`: new calls; `said`: the answer, in a word or two;
+    `idle`: a repetition, or what no coming state allows: it would be the same at any later moment."""
 
     local: int
     out: tuple[int, ...]
@@ -82,6 +83,7 @@ class Effect(NamedTuple):
     moves: tuple
     said: str
     broken: str = ""
+    idle: bool = False
 
 
 class _Watched(Stock):
@@ -226,7 +228,9 @@ class Machines:
         left = {k: v for k, v in (local.intents | {i.intent_id: i for i in intents}).items() if k not in done}
         numbers = tuple(self._published(event) for event in out if event.headers is None)
         after = self._intern(local.service, order_id, _timeless(entry) if entry else None, left, sums)
-        return Effect(after, numbers, tuple(intents), tuple(moves), ", ".join(said)), entries
+        idle = not (numbers or intents or moves or dead) and all(
+            word == "duplicate" or word.startswith("stale: ") and " for a parcel that is " in word for word in said) and said != []
+        return Effect(after, numbers, tuple(intents), tuple(moves), ", ".join(said), idle=idle), entries
 
     def _batch(self, spec, entries, record, free: Free, moves: list, now, looked: set[str]) -> Batch:
         """One record in one transaction, with the rows locked that the service names beforehand."""

@@ -16,9 +16,14 @@ from services.explorer.system import Setting
 ONE = (("CHERRY", 2, 5000),)
 TWO = (("CHERRY", 2, 5000), ("TOY", 1, 1999))
 DESTINATIONS = {"abroad": "DE", "china": "CN", "domestic": "US"}
-DELIVERED = {"completed"}
-EARLY = {"cancelled: reservation_expired"}
-BY_TIME = {"cancelled: lost", "cancelled: customs_refused"}
+# On its way a parcel may always be lost or stay with customs, and the provider's answer may come too late.
+LATE = {"cancelled: reservation_expired"}
+UNPAID = LATE | {"cancelled: authorisation_expired"}
+LOST = {"cancelled: lost", "cancelled: no_scan"}
+DOMESTIC = UNPAID | LOST | {"completed"}
+ABROAD = DOMESTIC | {"cancelled: customs_refused"}
+NO_TIMERS: frozenset[str] = frozenset()
+CHINA = LATE | LOST | {"completed", "cancelled: customs_refused"}
 
 
 @dataclass(frozen=True)
@@ -47,42 +52,98 @@ def _path(name: str, about: str, words: str, ends: set[str] | frozenset[str], **
     return Path(name, about, frozenset(filter(None, words.split(", "))), frozenset(ends), **more)
 
 
+def _without_papers() -> PlaceOrder:
+    lines = [OrderLine(line_no=1, sku="CHERRY", quantity=2, amount=5000, hs_code="000000")]
+    return order().model_copy(update={"lines": lines})
+
+
 PATHS: tuple[Path, ...] = (
-    _path("abroad", "", "confirm", set()),
-    _path("china", "", "confirm", set(), regime="china"),
-    _path("domestic", "", "confirm", set(), regime="domestic"),
-    _path("cancel", "", "confirm, cancel, stops", set()),
-    _path("cancel-china", "", "confirm, cancel, stops", set(), regime="china"),
-    _path("cancel-line", "", "confirm, cancel line, stops", set()),
-    _path("cancel-line-china", "", "confirm, cancel line, stops", set(), regime="china"),
-    _path("cancel-line-domestic", "", "confirm, cancel line, cancel", set(), regime="domestic"),
-    _path("short", "", "confirm, short, rejects", set()),
-    _path("customs", "", "confirm, holds, refuses", set()),
-    _path("customs-china", "", "confirm, holds, refuses", set(), regime="china"),
-    _path("deliveries", "", "confirm, fails, loses", set(), regime="domestic"),
-    _path("deliveries-abroad", "", "confirm, fails, loses", set()),
-    _path("return", "", "confirm, return", set(), regime="domestic"),
-    _path("return-line", "", "confirm, return line, return late", set(), regime="domestic"),
-    _path("return-china", "", "confirm, return line", set(), regime="china"),
-    _path("grant", "", "confirm, grant", set(), regime="domestic"),
-    _path("grant-amount", "", "confirm, grant amount, grant line", set(), regime="domestic"),
-    _path("dispute", "", "confirm, dispute", set(), regime="domestic"),
-    _path("dispute-return", "", "confirm, dispute, return", set(), regime="domestic"),
-    _path("dispute-cancel", "", "dispute, cancel, stops", set(), regime="domestic"),
-    _path("dispute-customs", "", "dispute, refuses", set()),
-    _path("dispute-grant", "", "dispute, grant amount", set(), regime="domestic"),
-    _path("return-grant", "", "return, grant", set(), regime="domestic"),
-    _path("return-twice", "", "return, return line", set(), regime="domestic"),
-    _path("provider", "", "confirm, decline, capture fails, void fails, release fails", set()),
-    _path("provider-china", "", "confirm, decline, capture fails, void fails, release fails", set(), regime="china"),
-    _path("refund-fails", "", "confirm, refund fails, cancel", set(), regime="domestic"),
-    _path("twice", "", "answers twice, cancel, confirm", set(), regime="domestic"),
-    _path("contradicts", "", "contradicts, cancel, confirm", set(), regime="domestic"),
-    _path("wrong", "", "wrong amount, confirm", set(), regime="domestic"),
-    _path("swaps", "", "swaps, confirm", set()),
-    _path("resend", "", "resend, confirm", set(), regime="domestic"),
-    _path("two", "", "confirm", set(), parcels=2, regime="domestic"),
-    _path("two-still", "", "confirm, express", set(), parcels=2, regime="domestic", timers=frozenset({"confirm"})),
-    _path("two-abroad-still", "", "confirm, express", set(), parcels=2, timers=frozenset({"confirm"})),
-    _path("two-china-still", "", "confirm, express", set(), parcels=2, regime="china", timers=frozenset({"confirm"})),
+    # The normal way.
+    _path("abroad", "the normal way to another country", "confirm", ABROAD),
+    _path("china", "the normal way into China", "confirm", CHINA, regime="china"),
+    _path("domestic", "the normal way within a country", "confirm", DOMESTIC, regime="domestic"),
+    _path("abroad-scans", "scans in the wrong order", "swaps, confirm", ABROAD),
+    _path("domestic-resent", "each service publishes a batch twice", "resend, confirm", DOMESTIC, regime="domestic"),
+    _path("china-resent", "the same into China", "resend, express", CHINA, regime="china"),
+    # Before anything is paid.
+    _path("rejected", "refused at intake", "cancel, return", {"rejected: total_mismatch"}, order=order(total=1)),
+    _path("no-stock", "no stock", "cancel", {"cancelled: no_stock"}, stock=0),
+    _path("part", "part of the stock is there and is sent", "confirm, cancel line", DOMESTIC | {"cancelled: cancelled"},
+          regime="domestic", stock=1),
+    _path("waits", "part of the stock is there, the rest may come", "confirm, cancel", DOMESTIC | {
+        "cancelled: no_stock", "cancelled: cancelled"}, order=order(destination="US", on_shortage="wait"), stock=1,
+        inbound=(("SEA1", "CHERRY", 5),)),
+    _path("waits-line", "one unit is cancelled while stock is missing", "confirm, cancel line", DOMESTIC | {
+        "cancelled: no_stock", "cancelled: cancelled"}, order=order(destination="US", on_shortage="wait"), stock=1,
+        inbound=(("SEA1", "CHERRY", 5),)),
+    _path("no-papers", "the papers are missing", "cancel", UNPAID | {"cancelled: cancelled"}, order=_without_papers()),
+    _path("provider", "the provider refuses what it can", "confirm, decline, capture fails, void fails, release fails",
+          ABROAD | {"cancelled: payment_declined"}),
+    _path("provider-china", "the same into China", "confirm, decline, capture fails, void fails, release fails",
+          CHINA | {"cancelled: payment_declined"}, regime="china"),
+    _path("provider-cancel", "it refuses while the buyer cancels", "cancel, decline, capture fails, void fails", DOMESTIC | {
+        "cancelled: payment_declined", "cancelled: cancelled"}, regime="domestic"),
+    _path("answers-twice", "the provider's answers come again, by caller and webhook", "answers twice, cancel", DOMESTIC | {
+        "cancelled: cancelled"}, regime="domestic", timers=frozenset({"reservation", "confirm"})),
+    _path("contradicts", "the provider says the opposite afterwards", "contradicts, cancel, decline", DOMESTIC | {
+        "cancelled: cancelled", "cancelled: payment_declined"}, regime="domestic"),
+    _path("wrong-amount", "the provider names another amount", "wrong amount, confirm", DOMESTIC, regime="domestic"),
+    _path("wrong-amount-china", "the same into China", "wrong amount, cancel, express", CHINA | {"cancelled: cancelled"},
+          regime="china"),
+    # Cancelled.
+    _path("cancel", "cancelled at any moment", "cancel, stops", ABROAD | {"cancelled: cancelled"}),
+    _path("cancel-china", "the same into China", "cancel, stops", CHINA | {"cancelled: cancelled"}, regime="china"),
+    _path("cancel-line", "one unit cancelled at any moment", "confirm, cancel line", ABROAD),
+    _path("cancel-line-china", "the same into China", "confirm, cancel line", CHINA, regime="china"),
+    _path("cancel-both", "one unit cancelled, then all", "cancel line, cancel", DOMESTIC | {"cancelled: cancelled"},
+          regime="domestic"),
+    # On the way.
+    _path("warehouse", "too few on the shelf, or rejected", "confirm, short, rejects", ABROAD | {
+        "cancelled: packing_rejected"}),
+    _path("warehouse-last", "nothing on the shelf", "short, rejects, cancel", DOMESTIC | {
+        "cancelled: packing_rejected", "cancelled: cancelled", "cancelled: short_pick"}, regime="domestic", stock=1),
+    _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),
+    _path("customs-china", "the same into China", "confirm, holds, refuses", CHINA, regime="china"),
+    _path("deliveries", "nobody at home three times, or lost", "fails, loses", DOMESTIC | {
+        "cancelled: not_collected", "cancelled: reported_lost"}, regime="domestic"),
+    _path("deliveries-cancel", "the same, and cancelled", "fails, cancel, stops", DOMESTIC | {
+        "cancelled: not_collected", "cancelled: cancelled"}, regime="domestic"),
+    _path("lost", "lost on any leg", "loses, refuses, express", ABROAD | {"cancelled: reported_lost"}),
+    # After delivery.
+    _path("return", "all sent back, or not", "confirm, return", DOMESTIC | {"cancelled: returned"}, regime="domestic"),
+    _path("return-line", "one unit sent back", "confirm, return line", DOMESTIC, regime="domestic"),
+    _path("return-late", "asked weeks later", "confirm, return late", DOMESTIC, regime="domestic"),
+    _path("return-china", "one unit sent back from China", "confirm, return line, express", CHINA, regime="china"),
+    _path("return-twice", "one unit, then the rest", "return, return line", DOMESTIC | {"cancelled: returned"},
+          regime="domestic"),
+    _path("return-cancel", "sent back and cancelled", "return, cancel", DOMESTIC | {"cancelled: returned",
+                                                                                    "cancelled: cancelled"}, regime="domestic"),
+    _path("grant", "the merchant gives everything back", "confirm, grant", DOMESTIC | {"cancelled: granted"},
+          regime="domestic"),
+    _path("grant-amount", "the merchant gives an amount, and a unit's price", "grant amount, grant line", DOMESTIC,
+          regime="domestic"),
+    _path("grant-return", "a grant and a return", "return, grant", DOMESTIC | {"cancelled: returned", "cancelled: granted"},
+          regime="domestic"),
+    _path("dispute", "disputed, won or lost", "confirm, dispute", DOMESTIC | {"cancelled: dispute_lost"}, regime="domestic"),
+    _path("dispute-customs", "disputed and refused by customs", "dispute, refuses, express", ABROAD | {
+        "cancelled: dispute_lost"}),
+    _path("dispute-cancel", "disputed and cancelled", "dispute, cancel, stops", DOMESTIC | {
+        "cancelled: dispute_lost", "cancelled: cancelled"}, regime="domestic"),
+    _path("dispute-return", "disputed and sent back", "dispute, return", DOMESTIC | {
+        "cancelled: dispute_lost", "cancelled: returned"}, regime="domestic"),
+    _path("dispute-grant", "disputed and granted", "dispute, grant amount", DOMESTIC | {"cancelled: dispute_lost"},
+          regime="domestic"),
+    _path("refund-fails", "refunds that the provider refuses are paid by hand", "refund fails, cancel", DOMESTIC | {
+        "cancelled: cancelled"}, regime="domestic"),
+    # Two parcels, with fewer timers.
+    _path("two", "two parcels", "confirm, express", {"completed"}, parcels=2, timers=frozenset({"confirm"})),
+    _path("two-china", "two parcels into China", "confirm, express", {"completed"}, parcels=2, regime="china", timers=NO_TIMERS),
+    _path("two-provider", "", "decline, capture fails", {"completed"}, parcels=2, regime="china", timers=NO_TIMERS),
+    _path("two-cancel", "", "cancel", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
+    _path("two-cancel-line", "", "cancel line", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
+    _path("two-warehouse", "", "short, rejects", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
+    _path("two-customs", "", "refuses, express", {"completed"}, parcels=2, timers=NO_TIMERS),
+    _path("two-lost", "", "loses", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
+    _path("two-return", "", "return", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
+    _path("two-dispute", "", "dispute", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
 )

@@ -104,8 +104,10 @@ class _Search:
 
     def look_backwards(self) -> None:
         """From every state an end must be reachable, even when nobody does what he need not do."""
-        for what, only_sure in (("no end can be reached any more", False),
-                                ("no end can be reached unless somebody does what he need not do", True)):
+        ways = [("no end can be reached any more", False)]
+        if self.system.setting.timers is None:  # with every timer there, nobody outside needs to be kind
+            ways.append(("no end can be reached unless somebody does what he need not do", True))
+        for what, only_sure in ways:
             good = self._reaching(only_sure)
             bad = good.find(0)
             if bad >= 0:

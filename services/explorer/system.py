@@ -10,6 +10,12 @@ What is left out of the state, and why that loses nothing:
 - A record read twice in a row changes nothing: that is checked at every step (`machines.py`), so a repetition needs no state
   of its own. What comes again later is an action (`resend`, "answers twice").
 - Orders on other partitions meet this one only in stock, which is one value for all.
+
+`reduced` leaves out two things more:
+- A record at the head of a queue that is a repetition, or that no coming state of its parcel allows, is read at once, before
+  anything else is tried: what has been seen stays seen, and `Machine.answer` says "stale" only of what stays stale, so reading
+  it now or later gives the same, and it enables and disables nothing.
+- A report that no coming state of its parcel allows is not sent: the reader would drop it, by the same argument.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from schemas.orders_intake import PlaceOrder
+from schemas.topics import REPORT
 from services.explorer import rules
 from services.explorer.machines import Effect, Machines
 from services.explorer.outside import Offer, Outside, Send, Way
@@ -68,6 +75,7 @@ class System:
 
     setting: Setting
     machines: Machines = field(default_factory=Machines)
+    reduced: bool = True
 
     def __post_init__(self) -> None:
         m = self.machines
@@ -91,6 +99,7 @@ class System:
         self._upon: dict[int, tuple[int, ...]] = {}
         self._asked: dict[tuple[str, str], int] = {}
         self._shared: dict[Any, Any] = {}
+        self._futile: dict[tuple[int, int], bool] = {}
 
     # -- the beginning ----------------------------------------------------------------------------------------------
 
@@ -116,6 +125,13 @@ class System:
     def actions(self, state: State) -> list[tuple[Action, bool]]:
         """Each with MUST (a service's own step, or what the world owes) or MAY (what nobody can count on)."""
         found: list[tuple[Action, bool]] = [(("read", n), MUST) for n, queue in enumerate(state.queues) if queue]
+        if self.reduced:
+            for action in found:
+                n = action[0][1]
+                message = state.queues[n][0]
+                slot = self._slot_numbers[self.queues[n][0], self.machines.messages[message].order_id]
+                if self.machines.step(state.locals[slot], message, self._frees[state.stock]).idle:
+                    return [action]
         locals_, allowed = self.machines.locals, self.setting.timers
         for slot, local in enumerate(state.locals):
             timers = locals_[local].timers
@@ -192,7 +208,26 @@ class System:
         locals_ = state.locals
         if effect.local != locals_[slot]:
             locals_ = locals_[:slot] + (effect.local,) + locals_[slot + 1:]
+        if self.reduced and offers and (offers is not state.offers or self.slots[slot][0] == "shipping"):
+            offers = tuple([number for number in offers if not self._is_futile(number, locals_, self._frees[stock])])
         return Step(State(locals_, stock, self._tuple(queues), offers, last), effect, cue)
+
+    def _is_futile(self, number: int, locals_: tuple[int, ...], free: dict) -> bool:
+        """All that this offer could send are reports that no coming state of their parcel allows."""
+        ways = self._ways[number]
+        if not ways or not ways[0][0]:
+            return False
+        first = self.machines.messages[ways[0][0][0]]
+        slot = self._slot_numbers.get(("shipping", first.order_id))
+        if first.topic != REPORT.name or slot is None:
+            return False
+        key = (number, locals_[slot])
+        known = self._futile.get(key)
+        if known is None:
+            known = self._futile[key] = all(
+                self.machines.step(locals_[slot], message, free).idle for sends, _, _ in ways for message in sends) and all(
+                self._is_futile(opened, locals_, free) for _, opens, _ in ways for opened in opens)
+        return known
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
