@@ -36,6 +36,7 @@ COMMANDS = (
     Command("audit", "services.cli.audit:audit", "Check every order's whole story against the rules."),
     Command("bench", "services.cli.bench:bench", "Measure complete lifecycles a second."),
     Command("chaos", "services.cli.chaos:chaos", "Kill services at random under load, then audit."),
+    Command("explore", "services.cli.explore:explore", "Try every order of delivery in memory, exhaustively and at random."),
 )
 EXITS = (
     "Exit codes: 0 ok · 1 the audit found violations · 2 wrong usage or settings · 3 something needed is missing, "

@@ -32,6 +32,10 @@ class Refused(StartError):
     """The system refused what was asked; `what` is the named reason."""
 
 
+class BadUsage(StartError):
+    """An argument names something that does not exist."""
+
+
 class Output:
     """The one way to print and to end. Under `--json` stdout holds the JSON line alone."""
 
@@ -79,7 +83,7 @@ class Output:
         """Turn an expected error into words and a code; any other is a bug and keeps its trace."""
         codes = {
             AlreadyRunning: exits.ALREADY_RUNNING, NotRunning: exits.NOT_RUNNING, Refused: exits.REFUSED,
-            UnknownProgram: exits.USAGE,
+            UnknownProgram: exits.USAGE, BadUsage: exits.USAGE,
         }  # fmt: skip
         if isinstance(error, StartError):
             self._code = codes.get(type(error), exits.ENVIRONMENT)

@@ -122,19 +122,19 @@ class Outside:
     def _answered(self, what: str, order_id: str, intent: Intent, first: Send, opposite: Send, answer: Callable,
                   needs: tuple[str, ...] = ()) -> Way:
         """An answer, and what the provider may say of it afterwards."""
-        opens = []
+        opens, both = [], self.words >= {"answers twice", "contradicts"}  # then one id may come with two contents
         name = f"{intent.kind} {intent.intent_id}"
         if "answers twice" in self.words:
             opens.append(Offer(f"again {name}", (
                 Way("the answer comes again", (first,), needs=(f"token answers twice {order_id}",)),
-                Way("the answer comes by webhook too", (first._replace(source="payments-webhook"),),
+                Way("the answer comes by webhook too", (first._replace(source="payments-webhook", planted=both),),
                     needs=(f"token answers twice {order_id}",)))))
         if "contradicts" in self.words:
             token = (f"token contradicts {order_id}",)
             opens.append(Offer(f"contradict {name}", (
                 Way("the provider's caller says the opposite", (opposite,), needs=token),
                 Way("the provider's webhook says the opposite",
-                    (opposite._replace(source="payments-webhook", planted=False),), needs=token))))
+                    (opposite._replace(source="payments-webhook", planted=both),), needs=token))))
         return Way(f"answers {what} to {intent.kind}", (first,), tuple(opens), needs)
 
 

@@ -259,6 +259,14 @@ class System:
     def offer(self, number: int) -> Offer:
         return self._offers[number]
 
+    def ways(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """(messages, offers it opens, tokens it takes) of each way to take an offer."""
+        return self._ways[number]
+
+    def free(self, state: State) -> dict[str, dict[str, int]]:
+        """SKU -> warehouse -> units that nobody has reserved."""
+        return self._frees[state.stock]
+
     def _tuple(self, queues: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
         found = tuple(queues)
         return self._shared.setdefault(found, found)

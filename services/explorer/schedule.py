@@ -1,0 +1,280 @@
+"""Random schedules: many orders that share stock, one complete run after another, each made from a seed and its number.
+
+A schedule is a world (which orders, how much stock, who may do what) and a list of actions taken until everything has
+ended. Unlike `search`, nothing is left out here: late reports are sent and dropped, batches are published again at any moment,
+and now and then several records are decided in one batch, which must give what they give one by one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from services.explorer.machines import Machines, digest, timeless
+from services.explorer.outside import WORDS
+from services.explorer.simulation import START, order, settle
+from services.explorer.system import Action, Setting, State, Step, System
+from services.runtime.batch import Batch, read, shared_keys_of
+from services.runtime.decision import SharedMissing
+from services.shipping.storage import Stock
+
+WORLDS = 64
+STEPS_MAX = 4_000          # a schedule that has not ended by then never will: each takes some hundreds
+BATCH_OF_EACH = 40         # one read in so many is held against a batch of several records
+THOROUGH = 8               # the paths hold every step against the rules of steps; here one in so many is
+LOCALS_MAX = 300_000       # then what is remembered is forgotten, or memory would grow for ever
+GOODS = ((("CHERRY", 2, 5000),), (("CHERRY", 2, 5000), ("TOY", 1, 1999)), (("TOY", 3, 3000),), (("CHERRY", 1, 2500), ("TOY", 2, 2001)))
+# Each order id has one shape, so that what was learned in one world serves in the next.
+SHAPES = (("A1", "DE", 0, "ship_available"), ("A2", "CN", 1, "ship_available"), ("A3", "US", 2, "wait"),
+          ("A4", "US", 1, "ship_available"), ("A5", "CN", 3, "wait"), ("A6", "US", 0, "ship_available"))
+ALWAYS = frozenset({"confirm", "stops", "short", "fails", "refuses"})
+SOMETIMES = sorted(set(WORDS) - ALWAYS - {"inbound", "express", "swaps", "resend"})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A schedule that broke a rule: world, the actions that show it (shrunk), and what is wrong."""
+
+    world: int
+    names: tuple[str, ...]
+    what: str
+
+    @property
+    def replay(self) -> str:
+        packed = zlib.compress(json.dumps([self.world, *self.names]).encode(), 9)
+        return "schedule:" + base64.urlsafe_b64encode(packed).decode()
+
+
+def unpack(text: str) -> tuple[int, tuple[str, ...]]:
+    """What `Failure.replay` packed: world and names of actions. Raises ValueError."""
+    try:
+        world, *names = json.loads(zlib.decompress(base64.urlsafe_b64decode(text)))
+        return int(world), tuple(map(str, names))
+    except (ValueError, zlib.error) as why:
+        raise ValueError(f"not a schedule: {why}") from why
+
+
+@lru_cache(maxsize=WORLDS)
+def setting(world: int) -> Setting:
+    """The same number is the same world, on every machine."""
+    dice = random.Random(world)
+    shapes = sorted(dice.sample(SHAPES, dice.randint(3, 6)))
+    orders = tuple(order(order_id, destination, GOODS[goods], on_shortage=shortage) for order_id, destination, goods, shortage in shapes)
+    words = [ALWAYS | frozenset(dice.sample(SOMETIMES, dice.randint(1, 4))) for _ in shapes]
+    words[0] |= {"resend"}
+    stock = {("SEA1", "CHERRY"): dice.randint(0, 5), ("PVD1", "CHERRY"): dice.randint(0, 2), ("PVD1", "TOY"): dice.randint(0, 6)}
+    return Setting(orders, tuple(words), {row: units for row, units in stock.items() if units},
+                   (("SEA1", "CHERRY", 3), ("PVD1", "TOY", 2)), placed=False)
+
+
+class Schedules:
+    """Runs schedules in this process; what one learns of the machines the next one knows."""
+
+    def __init__(self) -> None:
+        self._machines = Machines(THOROUGH)
+        self._systems: dict[int, System] = {}
+        self.steps = 0
+
+    def system(self, world: int) -> System:
+        if len(self._machines.locals) > LOCALS_MAX:
+            self._machines = Machines(THOROUGH)
+            self._systems.clear()
+        found = self._systems.get(world)
+        if found is None:
+            found = self._systems[world] = System(setting(world), self._machines, reduced=False)
+        return found
+
+    def run(self, seed: int, number: int) -> Failure | None:
+        """One complete schedule; a failure comes back shrunk."""
+        dice = random.Random(f"{seed}:{number}")
+        world = dice.randrange(WORLDS)
+        system = self.system(world)
+        taken: list[str] = []
+        what = _walk(system, dice, taken)
+        self.steps += len(taken)
+        return self._shrunk(Failure(world, tuple(taken), what)) if what else None
+
+    def replay(self, world: int, names: tuple[str, ...]) -> tuple[list[tuple[Action, Step]], str]:
+        """The actions of these names, as far as they are possible, then whatever brings the rest to its end."""
+        system = self.system(world)
+        told, state = [], system.start()
+        for action in _named(system, state, names):
+            step = system.apply(action[0], action[1])
+            told.append((action[1], step))
+            if step.broken:
+                return told, step.broken
+            state = step.state
+        return _to_the_end(system, state, told)
+
+    def _shrunk(self, failure: Failure) -> Failure:
+        """Leave out what can be left out: halves first, then smaller pieces, until every action is needed."""
+        names, what, size = list(failure.names), failure.what, max(1, len(failure.names) // 2)
+        while size:
+            n = 0
+            while n < len(names):
+                fewer = names[:n] + names[n + size:]
+                _, wrong = self.replay(failure.world, tuple(fewer))
+                if wrong and kind_of(wrong) == kind_of(what):
+                    names, what = fewer, wrong
+                else:
+                    n += size
+            size //= 2
+        return replace(failure, names=tuple(names), what=what)
+
+
+def kind_of(what: str) -> str:
+    """The part of a finding that does not depend on amounts and ids: shrinking must not slide into another fault."""
+    return " ".join(word for word in what.split(":")[0].split() if word.isalpha())[:60]
+
+
+# -- a walk ---------------------------------------------------------------------------------------------------------------
+
+
+def _walk(system: System, dice: random.Random, taken: list[str]) -> str:
+    """Random actions until all has ended and nobody wants more; returns what is wrong, or nothing."""
+    state, want_more = system.start(), dice.random() < 0.5
+    for _ in range(STEPS_MAX):
+        if system.is_end(state) and _all_placed(system, state):
+            if faults := system.faults_of_end(state):
+                return "at rest, but " + "; ".join(faults)
+            if not want_more or not (action := _outside(system, state, dice)):
+                return ""
+            want_more = dice.random() < 0.8
+        else:
+            action = _pick(system, state, dice)
+            if action is None:
+                return "nothing can happen any more, and not everything has ended"
+        if action[0] == "read" and dice.random() < 1 / BATCH_OF_EACH and (wrong := _together(system, state, action[1])):
+            return wrong
+        taken.append(name_of(system, action))
+        step = system.apply(state, action)
+        if step.broken:
+            return step.broken
+        state = step.state
+    return f"has not come to rest after {STEPS_MAX} actions"
+
+
+def _all_placed(system: System, state: State) -> bool:
+    return all(trio[0].entry is not None for trio in system.trios(state).values())
+
+
+def _pick(system: System, state: State, dice: random.Random) -> Action | None:
+    """Mostly reading; often something from outside; seldom a timer or a crash."""
+    chance = dice.random()
+    if chance < 0.66:
+        waiting = [n for n, queue in enumerate(state.queues) if queue]
+        if waiting:
+            return ("read", dice.choice(waiting))
+    if chance < 0.96 and (action := _outside(system, state, dice)):
+        return action
+    if chance > 0.98 and (batches := [n for n, batch in enumerate(state.last) if batch]):
+        return ("resend", dice.choice(batches))
+    if chance > 0.9 and (action := _timer(system, state, dice)):
+        return action
+    possible = system.actions(state)
+    return dice.choice(possible)[0] if possible else None
+
+
+def _outside(system: System, state: State, dice: random.Random) -> Action | None:
+    for _ in range(3):
+        if not state.offers:
+            return None
+        number = dice.choice(state.offers)
+        ways = system.ways(number)
+        if ways:
+            way = dice.randrange(len(ways))
+            if all(token in state.offers for token in ways[way][2]):
+                return ("outside", number, way)
+    return None
+
+
+def _timer(system: System, state: State, dice: random.Random) -> Action | None:
+    slot = dice.randrange(len(state.locals))
+    timers = system.machines.locals[state.locals[slot]].timers
+    return ("timer", slot, dice.choice(timers)) if timers else None
+
+
+def _to_the_end(system: System, state: State, told: list) -> tuple[list[tuple[Action, Step]], str]:
+    """Only what must happen, in a fixed order: reading first, then answers, then timers."""
+    for _ in range(STEPS_MAX):
+        if system.is_end(state) and _all_placed(system, state):
+            faults = system.faults_of_end(state)
+            return told, "at rest, but " + "; ".join(faults) if faults else ""
+        sure = [action for action, must in system.actions(state) if must]
+        if not sure:
+            return told, "nothing can happen any more, and not everything has ended"
+        action = min(sure, key=lambda a: (("read", "outside", "timer").index(a[0]), len(told) % 7 if a[0] == "timer" else 0))
+        if action[0] == "timer":
+            action = [a for a in sure if a[0] == "timer"][len(told) % sum(a[0] == "timer" for a in sure)]
+        step = system.apply(state, action)
+        told.append((action, step))
+        if step.broken:
+            return told, step.broken
+        state = step.state
+    return told, f"has not come to rest after {STEPS_MAX} actions"
+
+
+# -- names of actions -----------------------------------------------------------------------------------------------------
+
+
+def name_of(system: System, action: Action) -> str:
+    """A name that means the same in another process: offers are numbered by who was first."""
+    if action[0] == "outside":
+        return f"o{action[2]}{system.offer(action[1]).key}"
+    return {"read": "r", "timer": "t", "resend": "x"}[action[0]] + " ".join(map(str, action[1:]))
+
+
+def _named(system: System, state: State, names: tuple[str, ...]) -> Iterator[tuple[State, Action]]:
+    """(state, action) of each name that is possible where it stands; the others are passed over."""
+    for name in names:
+        action = next((action for action, _ in system.actions(state) if name_of(system, action) == name), None)
+        if action is not None:
+            yield state, action
+            state = system.apply(state, action).state
+
+
+# -- several records in one batch -------------------------------------------------------------------------------------------
+
+
+def _together(system: System, state: State, queue: int, most: int = 4) -> str:
+    """The first records of a queue in one real batch: the same states and events as one after the other."""
+    service, _ = system.queues[queue]
+    spec, machines = system.machines.specs[service], system.machines
+    messages = [machines.messages[number] for number in state.queues[queue][:most]]
+    if any(message.late or message.planted for message in messages):
+        return ""
+    locals_ = {machines.locals[n].order_id: machines.locals[n] for slot, n in zip(system.slots, state.locals) if slot[0] == service}
+    entries = {order_id: local.entry for order_id, local in locals_.items() if local.entry is not None}
+    records = [read(spec, message.topic, message.number, *message.record) for message in messages]
+    keys, free = shared_keys_of(spec, entries, records), system.free(state)
+    stock = Stock(keys, [(w, sku, units) for sku in keys for w, units in free.get(sku, {}).items()]) if spec.shared else None
+    batch, done = Batch(spec, 0, 1, entries, stock, START), 0
+    for record in records:
+        try:
+            batch.handle(record)
+        except SharedMissing:
+            break  # the owner ends the batch before this one
+        done += 1
+    if batch.again:
+        return ""  # what waited is tried in a later batch, and may then stand elsewhere in the order of things
+    events = [(out.type, out.value) for out in batch.out if out.headers is None]
+    after, single = entries | settle(batch), []
+    for _ in range(done):
+        step = system.apply(state, ("read", queue))
+        if step.broken:
+            return step.broken
+        state = step.state
+        single += [(machines.messages[n].type, machines.messages[n].record[1]) for n in step.effect.out]
+    if single != events:
+        return f"{done} records in one batch publish {[e[0] for e in events]}, one by one {[e[0] for e in single]}"
+    for slot, n in zip(system.slots, state.locals):
+        if slot[0] == service and slot[1] in after:
+            if digest(spec, timeless(after[slot[1]])) != digest(spec, machines.locals[n].entry):
+                return f"{done} records in one batch leave {slot[1]} at {service} otherwise than one by one"
+    return ""
+

@@ -1,0 +1,55 @@
+"""A list of actions as a story that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from services.explorer.system import SERVICES, Action, Step, System
+
+WHO = {"/storefront": "the buyer", "/warehouse": "the warehouse", "/carrier": "the carrier", "/customs": "customs",
+       "/finance": "finance", "payments-caller": "the provider", "payments-webhook": "the provider"}
+
+
+def tell(system: System, told: Iterable[tuple[Action, Step]], what: str) -> list[str]:
+    """One line an action, numbered; the last says what is wrong."""
+    lines = [f"{n:3}. {_line(system, action, step)}" for n, (action, step) in enumerate(told, 1)]
+    return [*lines, f"  => {what}"]
+
+
+def _line(system: System, action: Action, step: Step) -> str:
+    kind = action[0]
+    if kind == "resend":
+        return f"{SERVICES[action[1]]} crashes before the broker's acknowledgement counts: its last batch is published again"
+    if kind == "outside":
+        offer = system.offer(action[1])
+        way = offer.ways[action[2]]
+        who = WHO.get(way.sends[0].source, way.sends[0].source) if way.sends else "somebody"
+        sent = ", ".join(type(send.model).__name__ for send in way.sends)
+        return f"{who} ({offer.key}): {way.label} [{sent}]"
+    if kind == "read":
+        service, topic = system.queues[action[1]]
+        message = system.machines.messages[step.cue]
+        begin = f"{service} reads {message.type} ({message.order_id}, {message.id})"
+    else:
+        service, order_id = system.slots[action[1]]
+        begin = f"{service}: " + ("all timers fire" if action[2] == "*" else f"the timer {action[2]} fires") + f" ({order_id})"
+    return begin + _effect(system, step)
+
+
+def _effect(system: System, step: Step) -> str:
+    effect, parts = step.effect, []
+    if effect is None:
+        return ""
+    if effect.said:
+        parts.append({"parked": "too early: puts it aside"}.get(effect.said, effect.said))
+    parts += [f"publishes {_event(system, number)}" for number in effect.out]
+    parts += [f"asks the provider to {intent.kind} {intent.body['amount']} {intent.body['currency']}" for intent in effect.intents]
+    parts += [f"stock: {move.kind} {move.units} {move.sku} in {move.warehouse}" for move in effect.moves]
+    return "".join(f"\n       {part}" for part in parts)
+
+
+def _event(system: System, number: int) -> str:
+    message = system.machines.messages[number]
+    model = message.model
+    told = [f"{name} {getattr(model, name)}" for name in ("amount", "refund", "reason") if getattr(model, name, None)]
+    return message.type + (f" ({', '.join(told)})" if told else "")
