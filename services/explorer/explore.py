@@ -11,7 +11,7 @@ from typing import Any
 from services.explorer import schedule, story
 from services.explorer.paths import PATHS, Path
 from services.explorer.schedule import Schedules
-from services.explorer.search import close, replay
+from services.explorer.search import close
 from services.explorer.system import System
 
 CHUNK = 50  # schedules a process runs between two looks at the clock
@@ -92,8 +92,8 @@ def close_path(name: str, seconds: float) -> Closed:
     path = next(path for path in PATHS if path.name == name)
     system = System(path.setting())
     result = close(system, name, seconds)
-    found = [Violation(name, f.what, tuple(story.tell(system, replay(system, f.choices), f.what)),
-                       f"{name}:{'.'.join(map(str, f.choices))}") for f in result.findings]
+    found = [Violation(name, f.what, tuple(story.tell(system, system.named(f.names), f.what)),
+                       f"{name}:{schedule.pack(*f.names)}") for f in result.findings]
     if result.complete and not found and set(result.ends) != path.ends:
         missing, more = sorted(path.ends - set(result.ends)), sorted(set(result.ends) - path.ends)
         found.append(Violation(name, f"the path ends otherwise than it should: never {missing or '-'}, but {more or '-'}", (), name))
@@ -174,23 +174,19 @@ class _pool:
 def replayed(text: str) -> tuple[list[str], str]:
     """(the story, what is wrong or "") of a violation's `replay`. Raises BadReplay, UnknownPath."""
     kind, _, rest = text.strip().partition(":")
-    if kind == "schedule":
-        try:
-            world, names = schedule.unpack(rest)
-        except ValueError as why:
-            raise BadReplay(f"{why}; give the whole text after --replay, or a file that has it") from why
-        schedules = Schedules()
-        told, what = schedules.replay(world, names)
-        return story.tell(schedules.system(world), told, what or "everything is as it should be"), what
-    system = System(chosen([kind])[0].setting())
     try:
-        choices = tuple(int(choice) for choice in rest.split(".") if choice)
-        told = list(replay(system, choices))
-    except (ValueError, IndexError) as why:
-        raise BadReplay(f"{kind} has no such choices ({why}); it reads like {kind}:0.2.1") from why
+        values = schedule.unpack(rest) if rest else []
+        if kind == "schedule":
+            schedules = Schedules()
+            told, what = schedules.replay(int(values[0]), tuple(map(str, values[1:])))
+            return story.tell(schedules.system(int(values[0])), told, what or "no rule is broken"), what
+    except (ValueError, IndexError, TypeError) as why:
+        raise BadReplay(f"{text[:40]!r} is no replay ({why}); give the whole word that was printed, or a file that has it") from why
+    system = System(chosen([kind])[0].setting())
+    told = list(system.named(map(str, values)))
     what = next((step.broken for _, step in told if step.broken), "")
     if not what and told and system.is_end(told[-1][1].state):
         faults = system.faults_of_end(told[-1][1].state)
         what = "at rest, but " + "; ".join(faults) if faults else ""
-    return story.tell(system, told, what or "no rule is broken up to here; an end that cannot be reached shows only in the "
-                                            f"whole path: tradewind explore --path {kind}"), what
+    return story.tell(system, told, what or "no rule is broken up to here; that an end is out of reach shows only on the whole "
+                                            f"path: tradewind explore --path {kind}"), what

@@ -52,6 +52,10 @@ def _path(name: str, about: str, words: str, ends: set[str] | frozenset[str], **
     return Path(name, about, frozenset(filter(None, words.split(", "))), frozenset(ends), **more)
 
 
+def _two(name: str, about: str, words: str, ends: set[str], regime: str = "domestic", timers: frozenset[str] = NO_TIMERS) -> Path:
+    return _path(name, about, words, ends | {"completed"}, parcels=2, regime=regime, timers=timers)
+
+
 def _without_papers() -> PlaceOrder:
     lines = [OrderLine(line_no=1, sku="CHERRY", quantity=2, amount=5000, hs_code="000000")]
     return order().model_copy(update={"lines": lines})
@@ -74,7 +78,7 @@ PATHS: tuple[Path, ...] = (
         "cancelled: no_stock", "cancelled: cancelled"}, order=order(destination="US", on_shortage="wait"), stock=1,
         inbound=(("SEA1", "CHERRY", 5),)),
     _path("waits-line", "one unit is cancelled while stock is missing", "confirm, cancel line", DOMESTIC | {
-        "cancelled: no_stock", "cancelled: cancelled"}, order=order(destination="US", on_shortage="wait"), stock=1,
+        "cancelled: no_stock"}, order=order(destination="US", on_shortage="wait"), stock=1,
         inbound=(("SEA1", "CHERRY", 5),)),
     _path("no-papers", "the papers are missing", "cancel", UNPAID | {"cancelled: cancelled"}, order=_without_papers()),
     _path("provider", "the provider refuses what it can", "confirm, decline, capture fails, void fails, release fails",
@@ -83,8 +87,8 @@ PATHS: tuple[Path, ...] = (
           CHINA | {"cancelled: payment_declined"}, regime="china"),
     _path("provider-cancel", "it refuses while the buyer cancels", "cancel, decline, capture fails, void fails", DOMESTIC | {
         "cancelled: payment_declined", "cancelled: cancelled"}, regime="domestic"),
-    _path("answers-twice", "the provider's answers come again, by caller and webhook", "answers twice, cancel", DOMESTIC | {
-        "cancelled: cancelled"}, regime="domestic", timers=frozenset({"reservation", "confirm"})),
+    _path("answers-twice", "the provider's answers come again, by caller and webhook", "answers twice, cancel", LATE | {
+        "completed", "cancelled: cancelled"}, regime="domestic", timers=frozenset({"reservation", "confirm"})),
     _path("contradicts", "the provider says the opposite afterwards", "contradicts, cancel, decline", DOMESTIC | {
         "cancelled: cancelled", "cancelled: payment_declined"}, regime="domestic"),
     _path("wrong-amount", "the provider names another amount", "wrong amount, confirm", DOMESTIC, regime="domestic"),
@@ -135,15 +139,17 @@ PATHS: tuple[Path, ...] = (
           regime="domestic"),
     _path("refund-fails", "refunds that the provider refuses are paid by hand", "refund fails, cancel", DOMESTIC | {
         "cancelled: cancelled"}, regime="domestic"),
-    # Two parcels, with fewer timers.
-    _path("two", "two parcels", "confirm, express", {"completed"}, parcels=2, timers=frozenset({"confirm"})),
-    _path("two-china", "two parcels into China", "confirm, express", {"completed"}, parcels=2, regime="china", timers=NO_TIMERS),
-    _path("two-provider", "", "decline, capture fails", {"completed"}, parcels=2, regime="china", timers=NO_TIMERS),
-    _path("two-cancel", "", "cancel", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
-    _path("two-cancel-line", "", "cancel line", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
-    _path("two-warehouse", "", "short, rejects", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
-    _path("two-customs", "", "refuses, express", {"completed"}, parcels=2, timers=NO_TIMERS),
-    _path("two-lost", "", "loses", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
-    _path("two-return", "", "return", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
-    _path("two-dispute", "", "dispute", {"completed"}, parcels=2, regime="domestic", timers=NO_TIMERS),
+    # Two parcels; of the timers only the one that two parcels may have at once, or none: what fires when is closed above.
+    _two("two", "the normal way", "confirm, express", set(), timers=frozenset({"confirm"})),
+    _two("two-china", "the normal way into China, a payment each", "confirm, express", set(), regime="china"),
+    _two("two-provider", "one payment is declined or refused, the other is not", "confirm, decline, capture fails, express",
+         {"cancelled: payment_declined"}, regime="china"),
+    _two("two-cancel", "all cancelled at any moment", "confirm, cancel", {"cancelled: cancelled"}),
+    _two("two-cancel-line", "one unit cancelled at any moment", "confirm, cancel line", set()),
+    _two("two-warehouse", "each may be packed, short or rejected", "confirm, short, rejects", {"cancelled: packing_rejected"}),
+    _two("two-customs", "each may be released or refused", "confirm, refuses, express", {"cancelled: customs_refused"},
+         regime="abroad"),
+    _two("two-lost", "each may be lost", "confirm, loses", {"cancelled: reported_lost", "cancelled: lost"}),
+    _two("two-return", "all sent back", "confirm, return", {"cancelled: returned"}),
+    _two("two-dispute", "each may be disputed", "confirm, dispute", set()),
 )

@@ -11,9 +11,9 @@ import base64
 import json
 import random
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from services.explorer.machines import Machines, digest, timeless
 from services.explorer.outside import WORDS
@@ -46,17 +46,20 @@ class Failure:
 
     @property
     def replay(self) -> str:
-        packed = zlib.compress(json.dumps([self.world, *self.names]).encode(), 9)
-        return "schedule:" + base64.urlsafe_b64encode(packed).decode()
+        return f"schedule:{pack(self.world, *self.names)}"
 
 
-def unpack(text: str) -> tuple[int, tuple[str, ...]]:
-    """What `Failure.replay` packed: world and names of actions. Raises ValueError."""
+def pack(*what: Any) -> str:
+    """A list of plain values as one word."""
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(what).encode(), 9)).decode()
+
+
+def unpack(text: str) -> list[Any]:
+    """What `pack` was given. Raises ValueError."""
     try:
-        world, *names = json.loads(zlib.decompress(base64.urlsafe_b64decode(text)))
-        return int(world), tuple(map(str, names))
+        return json.loads(zlib.decompress(base64.urlsafe_b64decode(text)))
     except (ValueError, zlib.error) as why:
-        raise ValueError(f"not a schedule: {why}") from why
+        raise ValueError(f"it cannot be read: {why}") from why
 
 
 @lru_cache(maxsize=WORLDS)
@@ -102,14 +105,10 @@ class Schedules:
     def replay(self, world: int, names: tuple[str, ...]) -> tuple[list[tuple[Action, Step]], str]:
         """The actions of these names, as far as they are possible, then whatever brings the rest to its end."""
         system = self.system(world)
-        told, state = [], system.start()
-        for action in _named(system, state, names):
-            step = system.apply(action[0], action[1])
-            told.append((action[1], step))
-            if step.broken:
-                return told, step.broken
-            state = step.state
-        return _to_the_end(system, state, told)
+        told = list(system.named(names))
+        if told and told[-1][1].broken:
+            return told, told[-1][1].broken
+        return _to_the_end(system, told[-1][1].state if told else system.start(), told)
 
     def _shrunk(self, failure: Failure) -> Failure:
         """Leave out what can be left out: halves first, then smaller pieces, until every action is needed."""
@@ -151,7 +150,7 @@ def _walk(system: System, dice: random.Random, taken: list[str]) -> str:
                 return "nothing can happen any more, and not everything has ended"
         if action[0] == "read" and dice.random() < 1 / BATCH_OF_EACH and (wrong := _together(system, state, action[1])):
             return wrong
-        taken.append(name_of(system, action))
+        taken.append(system.name(action))
         step = system.apply(state, action)
         if step.broken:
             return step.broken
@@ -217,25 +216,6 @@ def _to_the_end(system: System, state: State, told: list) -> tuple[list[tuple[Ac
             return told, step.broken
         state = step.state
     return told, f"has not come to rest after {STEPS_MAX} actions"
-
-
-# -- names of actions -----------------------------------------------------------------------------------------------------
-
-
-def name_of(system: System, action: Action) -> str:
-    """A name that means the same in another process: offers are numbered by who was first."""
-    if action[0] == "outside":
-        return f"o{action[2]}{system.offer(action[1]).key}"
-    return {"read": "r", "timer": "t", "resend": "x"}[action[0]] + " ".join(map(str, action[1:]))
-
-
-def _named(system: System, state: State, names: tuple[str, ...]) -> Iterator[tuple[State, Action]]:
-    """(state, action) of each name that is possible where it stands; the others are passed over."""
-    for name in names:
-        action = next((action for action, _ in system.actions(state) if name_of(system, action) == name), None)
-        if action is not None:
-            yield state, action
-            state = system.apply(state, action).state
 
 
 # -- several records in one batch -------------------------------------------------------------------------------------------

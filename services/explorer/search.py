@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from services.explorer.system import Action, System
+from services.explorer.system import System
 
 TOLD_EVERY = 20_000
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One violation: what is wrong, and the shortest list of actions (as choices, see `replay`) that shows it."""
+    """One violation: what is wrong, and the names of the shortest list of actions that shows it."""
 
     path: str
     what: str
-    choices: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 @dataclass
@@ -111,8 +111,16 @@ class _Search:
             good = self._reaching(only_sure)
             bad = good.find(0)
             if bad >= 0:
-                self._found(what, bad)
+                self._found(what, self._stuck(good, bad, only_sure))
                 return
+
+    def _stuck(self, good: bytearray, first_bad: int, only_sure: bool) -> int:
+        """Where nothing moves any more, which tells most; else (it goes round in circles) the first point of no return."""
+        moving = bytearray(len(self.states))
+        for edge, source in enumerate(self.sources):
+            if source != self.targets[edge] and (self.sure[edge] or not only_sure):
+                moving[source] = 1
+        return next((n for n in range(first_bad, len(self.states)) if not good[n] and not moving[n]), first_bad)
 
     def _reaching(self, only_sure: bool) -> bytearray:
         """1 for each state from which an end can be reached."""
@@ -146,14 +154,12 @@ class _Search:
             choices.append(self.choices[n])
             n = self.parents[n]
         if len(self.result.findings) < self.findings_max:
-            self.result.findings.append(Finding(self.result.name, what, tuple(reversed(choices))))
+            self.result.findings.append(Finding(self.result.name, what, self._names(reversed(choices))))
 
-
-def replay(system: System, choices: tuple[int, ...]) -> Iterator[tuple[Action, object]]:
-    """(action, step) of each choice: the place of an action in `system.actions`. Raises IndexError when there is none."""
-    state = system.start()
-    for choice in choices:
-        action = system.actions(state)[choice][0]
-        step = system.apply(state, action)
-        yield action, step
-        state = step.state
+    def _names(self, choices: Iterable[int]) -> tuple[str, ...]:
+        names, state = [], self.states[0]
+        for choice in choices:
+            action, _ = self.system.actions(state)[choice]
+            names.append(self.system.name(action))
+            state = self.system.apply(state, action).state
+        return tuple(names)

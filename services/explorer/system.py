@@ -20,6 +20,7 @@ What is left out of the state, and why that loses nothing:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -258,6 +259,25 @@ class System:
 
     def offer(self, number: int) -> Offer:
         return self._offers[number]
+
+    def name(self, action: Action) -> str:
+        """A name that means the same in another process: there, other offers may have been first to get their numbers."""
+        if action[0] == "outside":
+            return f"o{action[2]}{self._offers[action[1]].key}"
+        return {"read": "r", "timer": "t", "resend": "x"}[action[0]] + " ".join(map(str, action[1:]))
+
+    def named(self, names: Iterable[str]) -> Iterator[tuple[Action, Step]]:
+        """(action, step) of each name that is possible where it stands, up to the first that breaks a rule; the others are
+        passed over."""
+        state = self.start()
+        for name in names:
+            action = next((action for action, _ in self.actions(state) if self.name(action) == name), None)
+            if action is not None:
+                step = self.apply(state, action)
+                yield action, step
+                if step.broken:
+                    return
+                state = step.state
 
     def ways(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
         """(messages, offers it opens, tokens it takes) of each way to take an offer."""
