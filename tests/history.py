@@ -22,7 +22,10 @@ from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import watched
+from services.cli.duties import duties_paid
 from services.explorer.simulation import World, order
+from services.orders.landed_cost import Refusal
+from services.orders.rulebook import load
 from services.runtime.settings import SERVICES
 from tests.test_lifecycle import Outside, failing, given, ids, nothing
 
@@ -80,6 +83,15 @@ def _dispute(outcome: str, name: str) -> World:
     return world
 
 
+def _duties() -> World:
+    """Duty and taxes paid with the order, as quoted."""
+    args = _args("duties", destination="GB", currency="GBP")
+    coded = [line.model_copy(update={"hs_code": "950300"}) for line in args["placed"].lines]
+    paid = duties_paid(args["placed"].model_copy(update={"lines": coded}), load())
+    assert not isinstance(paid, Refusal), paid
+    return given(**args | {"placed": paid})[0]
+
+
 def worlds() -> list[World]:
     def lost(e, w):
         w.send(report.LossReported(**ids(e)), "/carrier")
@@ -105,7 +117,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(),
     ]
 
 

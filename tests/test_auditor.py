@@ -52,12 +52,12 @@ def numbers(found: Report) -> set[int]:
 async def test_a_clean_history_has_no_violation(history):
     found = await examine(history)
     assert found.clean, "\n".join(found.lines())
-    assert found.orders == 18 and found.events > 250
+    assert found.orders == 19 and found.events > 250
     assert found.exits["cancelled: no_stock"] == 1 and found.exits["rejected: total_mismatch"] == 1
     assert found.exits["completed: delivered/charged_back"] == 1 and found.examples["completed: short pick"] == "short"
     money = found.money["USD"]
     assert money["captured"] + money["recovered"] == sum(money[name] for name in rules_money.ACCOUNTS[2:]) and money["held"] == 0
-    assert found.funnel["placed"] == 17 and found.funnel["delivered"] >= found.funnel["completed"] > 0
+    assert found.funnel["placed"] == 18 and found.funnel["delivered"] >= found.funnel["completed"] > 0
 
 
 async def test_every_rule_says_how_much_it_looked_at(history):
@@ -68,7 +68,7 @@ async def test_every_rule_says_how_much_it_looked_at(history):
     idle = {rule.label for rule in (*ORDER_RULES, *WHOLE_RULES) if not found.checked[rule.label]}
     assert not idle and all(line.startswith("4 ") for line in found.not_checked)
     line = found.as_json()
-    assert (line["orders"], line["violations"], line["details"]) == (18, 0, [])
+    assert (line["orders"], line["violations"], line["details"]) == (19, 0, [])
     assert json.loads(json.dumps(line, default=str)) and found.rich().plain.endswith("no violation\n")
 
 
@@ -345,6 +345,18 @@ def another_buyer(h):
     h.change(ORDER.name, "OrderPlaced", "normal", buyer_token="Mei Lin")
 
 
+def another_duty_than_agreed(h):
+    records, at = h.find(ORDER.name, "OrderPlaced", "duties")
+    placed = json.loads(records[at].value)
+    tax = next(charge for charge in placed["quote"]["charges"] if charge["kind"] == "import_tax")
+    tax["amount"] += 1
+    h.change(ORDER.name, "OrderPlaced", "duties", quote=placed["quote"])
+
+
+def a_quote_nobody_froze(h):
+    h.change(ORDER.name, "OrderPlaced", "duties", quote=None)
+
+
 def one_cent_too_much_for_what_is_missing(h):
     h.change(SHIPMENT.name, "ParcelShortPicked", "short", refund=2501)
 
@@ -394,7 +406,7 @@ def read_and_never_committed(h):
 
 PLANTED = [
     (passed_by, {22}), (read_and_taken_back, {30}), (read_and_never_committed, {30}),
-    (claim_paid_to_nobody, {7}), (another_buyer, {12}), (one_cent_too_much_for_what_is_missing, {12}),
+    (another_duty_than_agreed, {12}), (a_quote_nobody_froze, {12}), (claim_paid_to_nobody, {7}), (another_buyer, {12}), (one_cent_too_much_for_what_is_missing, {12}),
     (third_side_of_an_entry, {13}), (ended_before_its_return_was_paid, {24}), (cancelled_without_an_answer, {16, 20}),
     (customs_took_too_long, {26}),
     (duplicate_dispatch, {14}), (dispatched_twice_in_the_carriers_journal, {14}),

@@ -191,6 +191,22 @@ def one_currency_and_amount(case: Case) -> Iterator[Verdict]:
         yield None if parts == event.data.amount else [str(event), f"amount {event.data.amount}, its parcels {parts}"]
 
 
+@order_rule(12, "duty and taxes are those the buyer agreed to")
+def duties_as_agreed(case: Case) -> Iterator[Verdict]:
+    placed = case.facts.placed
+    if placed is None:
+        return
+    born = case.story.of("orders", "OrderPlaced")[0]
+    asked = next((s for s in places(case.story) if s.id == born.cause), None)
+    if asked and (asked.about.landed or placed.landed):
+        yield None if asked.about.landed == placed.landed else [
+            str(asked), str(born), f"agreed to {asked.about.landed}, frozen {placed.landed}"]
+    if placed.landed:
+        _, to_others, tax, total = placed.landed
+        yield None if sum(to_others) == tax and total == placed.total else [
+            str(born), f"duty, taxes and fee are {sum(to_others)}, not {tax}; landed cost {total}, order {placed.total}"]
+
+
 def _all_is_charged(facts: Facts) -> Verdict:
     """Where every unit is allocated, its parcels cost what the order does."""
     units: Counter[int] = Counter()

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from schemas.envelope import BadEnvelope, envelope_of, event_id
 from schemas.payments_payment import ParcelPaymentEvent
+from schemas.quotes import PAID_TO_OTHERS, Quote
 from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TOPICS
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
@@ -35,9 +36,18 @@ class Raw(NamedTuple):
     headers: tuple[tuple[str, bytes], ...]
 
 
+class Landed(NamedTuple):
+    """The landed cost an order was placed on. `to_others`: duty, consumption tax, import tax, clearance fee; `tax`: the order's."""
+
+    rule: str
+    to_others: tuple[int, ...]
+    tax: int
+    total: int
+
+
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
-    and hashes of buyer and consignee. `regime` is empty in the command."""
+    and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted."""
 
     merchant: str
     currency: str
@@ -46,6 +56,7 @@ class Placed(NamedTuple):
     extra: int
     persons: tuple[str, str, str, str]
     regime: str = ""
+    landed: Landed | None = None
 
 
 class Plan(NamedTuple):
@@ -140,7 +151,15 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
     lines = {line.line_no: (line.sku, line.quantity, line.amount) for line in m.lines}
     persons = (m.buyer_token, m.buyer_hash, m.consignee_token, m.consignee_hash) if hasattr(m, "buyer_token") else (
         m.buyer.token, m.buyer.hash, m.consignee.token, m.consignee.hash)
-    return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""))
+    return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""),
+                      _landed(m) if m.quote else None)
+
+
+def _landed(m: Any) -> Landed:
+    if isinstance(m.quote, Quote):
+        charges = tuple(m.quote.amount(kind) for kind in PAID_TO_OTHERS)
+        return Landed(m.quote.rule_id, charges, m.tax, sum(charge.amount for charge in m.quote.charges))
+    return Landed(m.quote.rule_id, tuple(getattr(m.quote, kind) for kind in PAID_TO_OTHERS), m.tax, m.total)
 
 
 def _allocated(m: Any) -> tuple[tuple, Allocated]:
