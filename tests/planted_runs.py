@@ -56,7 +56,7 @@ from tests.planted import CONTROL, Caught
 from tests.planted_bugs import BUGS, Bug
 
 PARTITIONS, SEED, SPEED, ORDERS = 2, 7, 12_000.0, 48
-DRAIN_S, READY_S, KILLS = 20.0, 30.0, 3
+DRAIN_S, STILL_S, READY_S, KILLS = 20.0, 5.0, 60.0, 3
 # With what trade time does in such a run, these would end by their deadlines alone, or need the provider to misbehave.
 LEFT_OUT = {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "payment_abandoned", "provider_timeout"}
 
@@ -191,7 +191,7 @@ async def run(bug: Bug, kafka: LocalKafka, make_db: MakeDb, base: Path) -> Caugh
         watch = asyncio.create_task(system.watch())
         try:
             await _load(system, publisher, RUNS.get(kind, steady))
-            await _drain(settings)
+            await _drain(settings, 1 if bug.changes else 4)
         finally:
             watch.cancel()
             await asyncio.sleep(1.2)  # owners note once a second how far they have read
@@ -263,9 +263,9 @@ async def _load(system: System, publisher: Publisher, fault: Callable[[System], 
             await asyncio.sleep(0.15)
 
 
-async def _drain(settings: Settings) -> None:
-    """Until nothing is open, or nothing has moved for a while: then it never will."""
-    end, before, since = time.monotonic() + DRAIN_S, None, time.monotonic()
+async def _drain(settings: Settings, patience: float) -> None:
+    """Until nothing is open, or nothing has moved for a while: then it never will. `patience`: for a slow machine."""
+    end, before, since = time.monotonic() + DRAIN_S * patience, None, time.monotonic()
     while time.monotonic() < end:
         conn = await asyncpg.connect(settings.dsn("orders"))
         known = await conn.fetchval("SELECT count(*) FROM orders")
@@ -275,12 +275,9 @@ async def _drain(settings: Settings) -> None:
             return
         if (left, known) != before:
             before, since = (left, known), time.monotonic()
-        elif time.monotonic() - since > STILL_S:
+        elif time.monotonic() - since > STILL_S * patience:
             return
         await asyncio.sleep(0.2)
-
-
-STILL_S = 6.0
 
 
 @asynccontextmanager
@@ -302,6 +299,13 @@ async def servers(folder: Path) -> AsyncIterator[tuple[LocalKafka, MakeDb]]:
         await asyncio.gather(kafka.stop(), postgres.stop())
 
 
+def is_right(bug: Bug, caught: Caught) -> bool:
+    """Whether who must notice has noticed; without a bug nobody may."""
+    if not bug.changes:
+        return not caught.by
+    return bool(caught.rules) and (not bug.rules or bool(set(caught.rules) & bug.rules))
+
+
 def controls() -> list[Bug]:
     """The product without a bug, once in each kind of run."""
     kinds = dict.fromkeys(bug.run for bug in BUGS if bug.run != "memory")
@@ -314,7 +318,7 @@ async def main(names: list[str]) -> int:
     async with servers(folder) as (kafka, make_db):
         for bug in [known[name] for name in names] or known.values():
             caught = await run(bug, kafka, make_db, folder / "runs")
-            right = set(caught.rules) >= bug.rules and bool(caught.rules) == bool(bug.changes)
+            right = is_right(bug, caught)
             wrong += not right
             print(f"{'ok' if right else 'WRONG':5} {bug.name:34} {bug.run:18} {caught.seconds:5.1f} s  "
                   f"{','.join(map(str, caught.rules)) or '-':24} {caught.by.get('auditor', 'nobody')[:110]}", flush=True)

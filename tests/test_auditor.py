@@ -16,13 +16,14 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.topics import INTAKE, ORDER, PAYMENT as PAYMENTS, REPORT, SHIPMENT
-from services.auditor import rules_money
+from services.auditor import invariants, rules_money
 from services.auditor.audit import audit, examine
 from services.auditor.evidence import CannotRead, letter_of, partition_of, read_journals
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.report import Report
-from services.auditor.rules import ORDER_RULES, WHOLE_RULES, Call, DeadLetter, Request
+from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES, Call, DeadLetter, Request
 from services.auditor.story import Raw, digest_of
+from services.console.funnel import OUTCOMES, SOURCES, STAGES, Totals, fact_of
 from services.payments.machine import LEDGER
 from services.runtime.local import LocalKafka
 from services.runtime.migrate import migrate
@@ -46,6 +47,18 @@ def numbers(found: Report) -> set[int]:
     return {violation.rule for violation in found.violations}
 
 
+def views_of(history: History) -> dict:
+    """The funnel that the operators' views would answer: their own fold of the same topics."""
+    totals, rows = Totals(), {}
+    for (topic, partition), records in history.topics.items():
+        for raw in records if topic in SOURCES else ():
+            if totals.is_new(topic, partition, raw.offset) and (fact := fact_of(topic, raw.headers, raw.value)):
+                rows[raw.key], _ = totals.apply(rows.get(raw.key), fact)
+    return {"stages": [{"stage": stage, "reached": totals.reached[stage]} for stage in STAGES], "exits": dict(totals.exits),
+            "ended": {outcome: totals.now[outcome] for outcome in OUTCOMES[1:]}, "held": dict(totals.held), "behind": 0,
+            "exact": totals.exact}
+
+
 # -- clean ----------------------------------------------------------------------------------------------------------------
 
 
@@ -63,7 +76,7 @@ async def test_a_clean_history_has_no_violation(history):
 async def test_every_rule_says_how_much_it_looked_at(history):
     history.note_what_clients_sent()
     history.note_what_a_watcher_saw()
-    found = await examine(history)
+    found = await examine(history, views=views_of(history))
     assert found.clean, "\n".join(found.lines())
     idle = {rule.label for rule in (*ORDER_RULES, *WHOLE_RULES) if not found.checked[rule.label]}
     assert not idle and all(line.startswith("4 ") for line in found.not_checked)
@@ -404,7 +417,24 @@ def read_and_never_committed(h):
     h.watch.append({"read": "normal", "service": "shipping", "status": "open", "seq": seen["seq"] + 1, "last": seen["last"]})
 
 
+def placed_twice(h):
+    """By a client that never learnt of the first time."""
+    h.note_what_clients_sent()
+    records, at = h.find(ORDER.name, "OrderPlaced", "normal")
+    n = h.rows_["orders"]["normal"]["seq"] + 1
+    h.append(ORDER.name, records[at], "normal", {"ce_id": f"orders:normal:{n}", "ce_sequence": str(n)})
+    h.rows_["orders"]["normal"]["seq"] = n
+
+
+def more_allocated_than_ordered(h):
+    records, at = h.find(SHIPMENT.name, "ParcelsAllocated", "domestic")
+    parcels = json.loads(records[at].value)["parcels"]
+    parcels[0]["lines"][0]["quantity"] += 1
+    h.change(SHIPMENT.name, "ParcelsAllocated", "domestic", parcels=parcels)
+
+
 PLANTED = [
+    (placed_twice, {1, 3, 16}), (more_allocated_than_ordered, {15}),
     (passed_by, {22}), (read_and_taken_back, {30}), (read_and_never_committed, {30}),
     (another_duty_than_agreed, {12}), (a_quote_nobody_froze, {12}), (claim_paid_to_nobody, {7}), (another_buyer, {12}), (one_cent_too_much_for_what_is_missing, {12}),
     (third_side_of_an_entry, {13}), (ended_before_its_return_was_paid, {24}), (cancelled_without_an_answer, {16, 20}),
@@ -429,12 +459,38 @@ PLANTED = [
 ]
 
 
+CAUGHT: set[str] = set()
+
+
 @pytest.mark.parametrize("plant, rules", PLANTED, ids=lambda value: value.__name__ if callable(value) else "")
 async def test_a_planted_corruption_is_caught(history, plant, rules):
     plant(history)
     found = await examine(history)
     assert numbers(found) == rules, "\n".join(found.lines())
     assert all(violation.evidence for violation in found.violations)
+    CAUGHT.update(f"{violation.rule} {violation.name}" for violation in found.violations)
+
+
+def test_each_rule_has_caught_something():
+    """A rule that no corruption ever broke may be one that nothing can break."""
+    if len(CAUGHT) < 10:
+        pytest.skip("needs the corruptions before it")
+    labels = {rule.label for rule in (*ORDER_RULES, *WHOLE_RULES)} | {f"{n} {name}" for n, name in RECORD_RULES.items()}
+    assert labels - CAUGHT == {"29 the operators' views = the fold of the events"}, "that one has a test of its own"
+
+
+def test_each_invariant_has_a_rule_or_says_where_it_is_checked():
+    assert list(invariants.INVARIANTS) == list(range(1, 32))
+    for number in invariants.INVARIANTS:
+        assert invariants.rules_of(number) or number in invariants.ELSEWHERE
+
+
+async def test_views_that_count_otherwise_are_caught(history):
+    views = views_of(history)
+    views["stages"][3]["reached"] += 1
+    views["held"]["USD"] += 1
+    assert {v.evidence[0] for v in (await examine(history, views=views)).violations if v.rule == 29} == {"reached", "held"}
+    assert (await examine(history, views=views | {"exact": False})).clean, "they say themselves that they are not exact"
 
 
 async def test_a_dead_letter_that_was_planted_is_no_violation(history):

@@ -8,10 +8,11 @@ much as reading, so the garbage collector rests meanwhile: nothing here makes cy
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -21,8 +22,8 @@ from aiokafka.errors import KafkaError
 from services.auditor import rules_end, rules_events, rules_goods, rules_money  # noqa: F401  (they register themselves)
 from services.auditor.evidence import CannotRead, Evidence, partition_of, row_of
 from services.auditor.report import Report, Violation
-from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Journals,
-                                    Request, Rule, Whole)
+from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
+                                    Journals, Request, Rule, Whole)
 from services.auditor.rules_money import ACCOUNTS
 from services.auditor.story import STOCK, Fold, Raw, Story
 from services.auditor.watch import Watched
@@ -32,6 +33,13 @@ SETTLE_S = 5.0
 STAGES = (("placed", "OrderPlaced"), ("allocated", "ParcelsAllocated"), ("paid", "PaymentHeld"), ("packed", "ParcelPacked"),
           ("handed over", "ParcelHandedOver"), ("delivered", "ParcelDelivered"), ("settled", "PaymentSettled"),
           ("completed", "OrderCompleted"))
+
+# The operators' funnel: an order is at a stage as soon as one of its parcels is.
+VIEWED = {"placed": "OrderPlaced", "allocated": "ParcelsAllocated", "held": "PaymentHeld", "requested": "FulfilmentRequested",
+          "packed": "ParcelPacked", "handed_over": "ParcelHandedOver", "customs_released": "CustomsReleased",
+          "delivered": "ParcelDelivered", "settled": "PaymentSettled", "completed": "OrderCompleted"}
+_ENDED = {"OrderCompleted": "completed", "OrderCancelled": "cancelled", "OrderRejected": "rejected"}
+AskViews = Callable[[], dict[str, Any] | None]
 
 BEYOND = ("4 same key, same body, same answer: orders come in through a topic; no HTTP client keeps a journal yet",)
 
@@ -51,35 +59,48 @@ class Source(Protocol):
     def journals(self) -> Journals: ...
 
 
-async def audit(settings: Settings, *, live: bool = False, expected_dead_letters: int = 0) -> Report:
-    """Audit the system at these settings. `live`: while it runs, so that only what holds at any moment is judged.
+async def audit(settings: Settings, *, live: bool = False, expected_dead_letters: int = 0, views: AskViews | None = None
+                ) -> Report:
+    """Audit the system at these settings. `live`: while it runs, so that only what holds at any moment is judged. `views`
+    asks this system's operators' views for their funnel; None when they do not answer.
     Raises evidence.CannotRead. Waits up to SETTLE_S for what is under way, unless live."""
     began = time.monotonic()
     try:
         async with Evidence(settings) as evidence:
             if not live:
                 await evidence.settle(SETTLE_S)
-            report = await examine(evidence, live=live, expected_dead_letters=expected_dead_letters)
+            funnel = await _settled(views) if views and not live else None
+            report = await examine(evidence, live=live, expected_dead_letters=expected_dead_letters, views=funnel)
             report.seconds = time.monotonic() - began
             return report
     except (KafkaError, asyncpg.PostgresConnectionError) as lost:
         raise CannotRead(f"the connection was lost while reading: {lost!r}", settings.bootstrap, "Audit again.") from lost
 
 
-async def examine(source: Source, *, live: bool = False, expected_dead_letters: int = 0) -> Report:
-    """Judge what `source` has."""
+async def _settled(views: AskViews) -> dict[str, Any] | None:
+    """Their answer once they have counted everything, or the last one."""
+    end = time.monotonic() + SETTLE_S
+    while (funnel := await asyncio.to_thread(views)) and funnel["behind"] != 0 and time.monotonic() < end:
+        await asyncio.sleep(0.25)
+    return funnel
+
+
+async def examine(source: Source, *, live: bool = False, expected_dead_letters: int = 0, views: dict[str, Any] | None = None
+                  ) -> Report:
+    """Judge what `source` has; `views`: the funnel of the operators' views."""
     began, collecting = time.monotonic(), gc.isenabled()
     gc.disable()
     try:
-        return await _Audit(source, live, expected_dead_letters).run(began)
+        return await _Audit(source, live, expected_dead_letters, views).run(began)
     finally:
         if collecting:
             gc.enable()
 
 
 class _Audit:
-    def __init__(self, source: Source, live: bool, expected_dead_letters: int):
-        self.source, self.live, self.expected = source, live, expected_dead_letters
+    def __init__(self, source: Source, live: bool, expected_dead_letters: int, views: dict[str, Any] | None):
+        self.source, self.live, self.expected, self.views = source, live, expected_dead_letters, views
+        self.funnel = Funnel()
         self.report = Report(live=live)
         self.stock: Counter[tuple[str, str, str]] = Counter()
         self.newest: Any = None
@@ -98,7 +119,7 @@ class _Audit:
         whole = await source.whole()
         whole.dead_letters, whole.expected_dead_letters = letters, self.expected
         whole.stock_of_events, whole.newest = self.stock, self.newest
-        whole.looked = seen.looked
+        whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
         for rule in self._applicable(WHOLE_RULES):
             for verdict in rule.check(whole):
@@ -174,6 +195,7 @@ class _Audit:
             return
         report.orders += 1
         types = {e.type for e in story.all()}
+        self._fold_views(case, types)
         for stage, event in STAGES:
             report.funnel[stage] += event in types
         for exit_ in _exits(case):
@@ -183,6 +205,18 @@ class _Audit:
             sums = report.money.setdefault(facts.placed.currency, Counter(dict.fromkeys(ACCOUNTS, 0)))
             for parcel in facts.parcels.values():
                 sums.update(parcel.totals)
+
+
+    def _fold_views(self, case: Case, types: set[str]) -> None:
+        funnel = self.funnel
+        funnel.reached.update(stage for stage, event in VIEWED.items() if event in types)
+        ends = case.story.of("orders", *_ENDED)
+        funnel.exits.update(f"{_ENDED[e.type]}: {e.data if e.type == 'OrderRejected' else e.data[0]}" for e in ends
+                            if e.type != "OrderCompleted")
+        if ends:
+            funnel.ended[_ENDED[ends[-1].type]] += 1
+        if case.facts.placed:
+            funnel.held[case.facts.placed.currency] += sum(parcel.held for parcel in case.facts.parcels.values())
 
 
 def _exits(case: Case) -> set[str]:

@@ -142,9 +142,19 @@ class Case:
 
 
 @dataclass
+class Funnel:
+    """What the operators' views count, folded from the events: orders by stage, by end and by exit; minor units held."""
+
+    reached: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
+    held: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
 class Whole:
     """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset;
-    `looked`, `passed`: see watch.Watched."""
+    `looked`, `passed`: see watch.Watched; `views`: the answer of the operators' views, None: there was none."""
 
     stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -160,6 +170,8 @@ class Whole:
     expected_dead_letters: int = 0
     looked: int = 0
     passed: list[dict[str, Any]] = field(default_factory=list)
+    funnel: Funnel = field(default_factory=Funnel)
+    views: dict[str, Any] | None = None
     newest: datetime | None = None
 
 

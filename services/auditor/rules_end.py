@@ -180,3 +180,18 @@ def dead_letters_expected(whole: Whole) -> Iterator[WholeVerdict]:
         yield letter.order_id, [str(letter), f"{len(found)} dead letters {dict(reasons)}, {whole.expected_dead_letters} expected"]
     if not found:
         yield "", [f"no dead letter, {whole.expected_dead_letters} expected"]
+
+
+@whole_rule(29, "the operators' views = the fold of the events", live=False)
+def views_are_the_events(whole: Whole) -> Iterator[WholeVerdict]:
+    """Of views that say themselves that they are exact; after a restart they do not, until they are rebuilt."""
+    views, right = whole.views, whole.funnel
+    if views is None or not views["exact"] or views["behind"] != 0:
+        return
+    told = {"reached": {s["stage"]: s["reached"] for s in views["stages"]}, "ended": views["ended"], "exits": views["exits"],
+            "held": views["held"]}
+    for name, sums in told.items():
+        folded = getattr(right, name)
+        wrong = [f"{key}: views {sums.get(key, 0)}, events {folded[key]}" for key in sorted(sums.keys() | folded.keys())
+                 if sums.get(key, 0) != folded[key]]
+        yield ("", [name, *wrong]) if wrong else None

@@ -16,7 +16,8 @@ import typer
 
 from services.cli import exits
 from services.cli.output import Output, Refused
-from services.cli.rest import at_rest, stocked
+from services.cli.rest import at_rest, stocked, watching
+from services.cli.watch import Views
 from services.runtime.settings import Settings
 
 SPEED = 24_000.0
@@ -98,16 +99,17 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     shown = _duties_paid(settings, demo_orders(settings.seed, len(SCENARIOS) + MORE_ORDERS, vault_key=key, placed_at=now))
     reading = imports.anchored(reading, file, settings.data_folder, now)
     plan = imports.plan(reading, file, key, settings.seed, SHORT_ORDERS if short else None)
-    async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
-        deliveries = await publisher.send(inbound_for(shown, batch="demo", time=now))
-        await stocked(settings, deliveries)
-        await publisher.send(place_record(order) for order in shown)
-    with _live(out, len(plan.orders) + len(shown)) as show:
-        work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now)
-        importer, follower, done = await work.run(show, timeout_s=timeout, extra={o.order_id for o in shown})
-        left = await at_rest(settings)
+    async with watching(settings):
+        async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
+            deliveries = await publisher.send(inbound_for(shown, batch="demo", time=now))
+            await stocked(settings, deliveries)
+            await publisher.send(place_record(order) for order in shown)
+        with _live(out, len(plan.orders) + len(shown)) as show:
+            work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now)
+            importer, follower, done = await work.run(show, timeout_s=timeout, extra={o.order_id for o in shown})
+            left = await at_rest(settings)
     out.progress("audit")
-    report = await audit(settings)
+    report = await audit(settings, views=lambda: Views(settings).ask().funnel)
     examples = {scenario_of(o.order_id, settings.seed): o.order_id for o in reversed(shown[:len(SCENARIOS)])}
     quoted = Counter(order.quote.rule_id for order in shown if order.quote)
     return Told(importer, follower, report, await _timelines(settings, examples), done, left, dict(quoted), {})

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from services.runtime.settings import SERVICES, Settings
+
+if TYPE_CHECKING:
+    from services.auditor.watch import Watch
 
 
 async def stocked(settings: Settings, count: int) -> None:
@@ -18,6 +22,16 @@ async def stocked(settings: Settings, count: int) -> None:
             await asyncio.sleep(0.05)
     finally:
         await conn.close()
+
+
+def watching(settings: Settings) -> Watch:
+    """The auditor beside a run, as an async context manager; it notes what the audit after the run could not see any more."""
+    from services.auditor.watch import Watch
+    from services.orders.app import spec as orders
+    from services.payments.app import spec as payments
+    from services.shipping.app import spec as shipping
+
+    return Watch(settings, {spec.name: spec.handled for spec in (make(settings) for make in (orders, payments, shipping))})
 
 
 OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed", "parked records": "SELECT count(*) FROM parked",

@@ -1,0 +1,62 @@
+"""The 31 invariants of a Tradewind, and where each is checked: by the auditor's rules of the same number, or elsewhere."""
+
+from __future__ import annotations
+
+from services.auditor import rules_end, rules_events, rules_goods, rules_money  # noqa: F401  (they register themselves)
+from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
+
+INVARIANTS = {
+    1: "Every accepted order exists exactly once.",
+    2: "Every rejected order is nowhere.",
+    3: "An unknown outcome is 0 or 1 orders.",
+    4: "The same key with the same body gets the same answer, with another body a refusal.",
+    5: "Nothing exists that no client sent.",
+    6: "At most one successful authorisation and capture a payment at the provider.",
+    7: "Totals of the provider = of the ledger = of the events.",
+    8: "Debits = credits.",
+    9: "captured + recovered = held + released + refunded + disputes lost, all >= 0, per order and currency.",
+    10: "refunded <= captured <= authorised <= order total.",
+    11: "Shipped: captured first. Released: delivered. Cancelled unshipped: nothing held, voided or refunded.",
+    12: "Currency, amount and persons are the same in all services, and each refund is what its goods cost.",
+    13: "The ledger is append-only, in whole entries.",
+    14: "At most one dispatch a parcel at the carrier.",
+    15: "Shipped <= ordered; stock is never negative; reserved = consumed + released + open.",
+    16: "Per topic and order: a path of the state machines.",
+    17: "Sequence 1..n after repetitions are taken out: no gap, no decrease.",
+    18: "One event id is one content everywhere.",
+    19: "One order is in one partition, that of its key's hash.",
+    20: "Every event has a cause; causation is acyclic.",
+    21: "Last sequences in the databases = on the topics; nothing on a topic that its service did not commit.",
+    22: "A stored offset is at most the lowest unapplied one, at every moment of a run.",
+    23: "Events are as their schema says, of a merchant, from their owner.",
+    24: "All orders end, and nothing is open in an order that has ended.",
+    25: "The three services and the fold of the events agree.",
+    26: "Outbox empty, nothing unread, nothing parked, no deadline missed.",
+    27: "Dead letters are exactly the bad records.",
+    28: "Offsets set back to 0 over full databases change nothing; the fold of each topic is its database.",
+    29: "The operators' views, live and rebuilt, are the fold of the events.",
+    30: "What was read of an order once is never taken back.",
+    31: "The auditor notices planted bugs.",
+}
+ELSEWHERE = {
+    4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",
+    28: "25 compares the fold with the databases; the offsets are set back by a test of their own",
+    29: "after a rebuild: tests/test_views.py",
+    31: "tests/planted_bugs.py and tests/test_planted.py, corruptions in tests/test_auditor.py",
+}
+
+
+def rules_of(number: int) -> list[str]:
+    """The names of the rules that check an invariant."""
+    own = [rule.name for rule in (*ORDER_RULES, *WHOLE_RULES) if rule.number == number]
+    return own + ([RECORD_RULES[number]] if number in RECORD_RULES else [])
+
+
+def lines() -> list[str]:
+    """All of it as text."""
+    told = []
+    for number, text in INVARIANTS.items():
+        told.append(f"{number:2}  {text}")
+        told += [f"      - {name}" for name in rules_of(number)]
+        told += [f"      ({ELSEWHERE[number]})"] if number in ELSEWHERE else []
+    return told
