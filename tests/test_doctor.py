@@ -33,6 +33,13 @@ async def test_a_fresh_machine_is_well(settings: Settings) -> None:
     assert await wrong(settings) == []
 
 
+async def test_rules_from_outside_that_cannot_be_used(settings: Settings) -> None:
+    path = settings.data_folder / "rates.toml"
+    path.write_text("[[fee]]\nid = 'my.fee'\n")
+    [finding] = await wrong(settings.model_copy(update={"rates_file": path}))
+    assert "my.fee" in finding.found and str(path) in finding.found and finding.fix
+
+
 async def test_a_taken_port(settings: Settings) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", settings.kafka_port))

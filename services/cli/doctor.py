@@ -63,7 +63,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The last line o
 async def examine(settings: Settings) -> list[Finding]:
     """All checks that these settings call for."""
     running = supervisor_of(read_state(Folder(settings.data_folder))) is not None
-    findings = [_disk(settings.data_folder), _memory(running)]
+    findings = [_disk(settings.data_folder), _memory(running), _rules(settings)]
     if settings.bootstrap_servers is None:
         findings += [_java(), _downloads(settings.cache_folder), _folder("Kafka's folder", kafka(settings).check_folder)]
     else:
@@ -92,6 +92,16 @@ def _memory(running: bool) -> Finding:
     ok = running or free >= _MEMORY_GIB
     return Finding("memory", ok, f"{free:.1f} GiB available",
                    *_unless(ok, f"less than {_MEMORY_GIB} GiB: the kernel may kill the broker", "Close other programs."))  # fmt: skip
+
+
+def _rules(settings: Settings) -> Finding:
+    from services.orders.rulebook import RulesError, load
+
+    try:
+        rows = sum(1 for _ in load(settings.rates_file, settings.tax_rounding).rows())
+    except RulesError as wrong:
+        return Finding("the trade's rules", False, f"{wrong.what} ({wrong.where})", "orders would not start with them", wrong.remedy)
+    return Finding("the trade's rules", True, f"{rows} rows" + (f", with {settings.rates_file}" if settings.rates_file else ""))
 
 
 def _java() -> Finding:

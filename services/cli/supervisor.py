@@ -22,6 +22,7 @@ from typing import TypeVar
 from services.cli import prepare
 from services.cli.state import Folder, FolderRemoved, Lock, child_of, read_state, write_state
 from services.cli.table import Program, programs, waves
+from services.orders import rulebook
 from services.runtime import clock as clocks
 from services.runtime import crash, processes
 from services.runtime.clock import Clock
@@ -83,6 +84,7 @@ class Supervisor:
     async def start(self) -> None:
         """Everything up and ready. Raises StartError; `stop` clears up whatever was started by then."""
         self._lock.take()
+        rulebook.load(self.settings.rates_file, self.settings.tax_rounding)  # refuses here what orders could not start with
         await self._clear_leftovers()
         self.clock = clocks.resume(self.folder.clock, self.settings.speed)
         self._save()

@@ -32,6 +32,8 @@ MARKETS = {
     "CN": (30, "CNY", 7.1, 9), "DE": (16, "EUR", 0.92, 19), "GB": (14, "GBP", 0.79, 20), "JP": (12, "JPY", 1.5, 10),
     "KR": (8, "KRW", 13.4, 10), "CA": (8, "CAD", 1.36, 5), "AU": (6, "AUD", 1.5, 10), ORIGIN: (6, "USD", 1.0, 0),
 }
+# Chinese customs asks for its own ten digits.
+CHINESE_CODES = {"950300": "9503008900", "611120": "6111200090", "190110": "1901109000", "330499": "3304990029"}
 _CITIES = {"CN": "Shanghai", "DE": "Hamburg", "GB": "Leeds", "JP": "Osaka", "KR": "Busan", "CA": "Calgary", "AU": "Perth",
            "US": "Boise"}
 
@@ -83,7 +85,7 @@ def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exi
 def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str, key: bytes,
            placed_at: datetime) -> PlaceOrder:
     _, currency, rate, tax_percent = MARKETS[destination]
-    lines = _lines(rng, order_id, scenario, merchant, rate)
+    lines = _lines(rng, order_id, scenario, merchant, destination)
     goods = sum(line.amount for line in lines)
     freight, tax = round((900 + 300 * len(lines)) * rate), goods * tax_percent // 100
     consignee = buyer = rng.randrange(PERSONS)
@@ -96,8 +98,9 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
         consignee=_party(consignee, destination, key), placed_at=placed_at)
 
 
-def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, rate: float) -> list[OrderLine]:
+def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str) -> list[OrderLine]:
     """One to four lines, all from one warehouse or, in a fifth of the orders, from both."""
+    rate, codes = MARKETS[destination][2], CHINESE_CODES if destination == "CN" else {}
     first_sku = sku_of(scenario, order_id, "")
     home = warehouse_of(first_sku) if first_sku else rng.choice(WAREHOUSES)
     chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" else rng.randint(1, 3))
@@ -109,6 +112,7 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, rate
         quantity = rng.randint(2, 4)  # so that one unit can be cancelled, missing or sent back, and something remains
         if line_no == 1:
             sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
+        hs_code = codes.get(hs_code, hs_code)
         lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity,
                                amount=round(cents * rate) * quantity, hs_code=hs_code))
     return lines
