@@ -207,10 +207,10 @@ def apportion(total: int, weights: Sequence[Fraction | int]) -> list[int]:
     whole = sum(weights)
     if whole == 0:
         weights, whole = [1] * len(weights), len(weights)
-    exact = [Fraction(total) * weight / whole for weight in weights]
-    parts = [floor(part) for part in exact]
+    shares = [total * weight for weight in weights]
+    parts = [int(share // whole) for share in shares]
     left = total - sum(parts)
-    for n in sorted(range(len(parts)), key=lambda n: (parts[n] - exact[n], n))[:left]:
+    for n in sorted(range(len(parts)), key=lambda n: (-(shares[n] % whole), n))[:left]:
         parts[n] += 1
     return parts
 
@@ -275,7 +275,7 @@ def _assess(request: QuoteRequest, rule: Rule, rules: Rules, lines: list[_Line],
         for line in lines:
             groups.setdefault(line.asked.hs_code[:6], []).append(line)
         for group in groups.values():
-            parts = apportion(_round(rule.duty.amount, currency, "half_up"), [line.goods for line in group])
+            parts = apportion(_round(rule.duty.amount, currency, "half_up"), [line.asked.amount for line in group])
             for line, part in zip(group, parts, strict=True):
                 line.assessed["duty"] = part
     elif rule.duty.kind == "percent":
@@ -324,16 +324,16 @@ def _settle(lines: list[_Line], kind: str, currency: str, rounding: Rounding) ->
 def _charges(request: QuoteRequest, rule: Rule, rules: Rules, lines: list[_Line], currency: str, exchange: _Exchange
              ) -> list[Charge]:
     """Every kind of charge once, also when it is nothing, in the order in which people add them up."""
-    mode = rule.rounding.mode
+    mode, here = rule.rounding.mode, currency == request.currency
     back = 1 / exchange.of(request.currency, currency)
 
     def plain(kind: str, minor: int, who: str) -> Charge:
-        assessed = _round(exchange.whole(minor, currency), currency, mode)
+        assessed = minor if here else _round(exchange.whole(minor, currency), currency, mode)
         return Charge(kind=kind, amount=minor, assessed=assessed, levied_by=who, collected_by="platform", collect_at="checkout")
 
     def levied(kind: str, who: str) -> Charge:
         assessed = sum(line.assessed.get(kind, 0) for line in lines)
-        amount = _round(Fraction(assessed, 10 ** exponent(currency)) * back, request.currency, mode)
+        amount = assessed if here else _round(Fraction(assessed, 10 ** exponent(currency)) * back, request.currency, mode)
         rows = [rule, *(line.rates[rate] for line in lines if (rate := RATE_OF[kind]) in line.rates)]
         return Charge(kind=kind, amount=amount, assessed=assessed, levied_by=f"{request.destination} {who}",
                       collected_by=rule.collected_by, collect_at=rule.collect_at,

@@ -203,9 +203,12 @@ class _File(_Data):
     requirement: tuple[Requirement, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Rules:
-    """Every row, in the order of the files: of two rules that both fit, the earlier is the usual one."""
+    """Every row, in the order of the files: of two rules that both fit, the earlier is the usual one.
+
+    Compared by identity, so that what is looked up for each line of each order can be remembered.
+    """
 
     groups: dict[str, tuple[str, ...]]
     rules: tuple[Rule, ...]
@@ -219,18 +222,21 @@ class Rules:
         for rows in (self.rules, self.duties, self.taxes, self.rates, self.fees, self.requirements):
             yield from rows
 
+    @lru_cache(maxsize=512)  # noqa: B019  rules live as long as the process
     def territory(self, country: str) -> str:
         """EU for its member states, else the country itself."""
         return next((name for name, members in self.groups.items() if country in members), country)
 
-    def rules_for(self, country: str) -> list[Rule]:
+    @lru_cache(maxsize=512)  # noqa: B019
+    def rules_for(self, country: str) -> tuple[Rule, ...]:
         """Of the country's own territory, else those for everywhere else."""
-        own = [rule for rule in self.rules if self.territory(country) in rule.destinations]
-        return own or [rule for rule in self.rules if EVERYWHERE in rule.destinations]
+        own = tuple(rule for rule in self.rules if self.territory(country) in rule.destinations)
+        return own or tuple(rule for rule in self.rules if EVERYWHERE in rule.destinations)
 
     def covers(self, row: Fee | Requirement, country: str) -> bool:
         return not {EVERYWHERE, country, self.territory(country)}.isdisjoint(row.destinations)
 
+    @lru_cache(maxsize=4096)  # noqa: B019
     def duty_of(self, country: str, hs: str, origin: str, day: date) -> DutyRate | None:
         """The longest prefix; of equals the one that names the origin."""
         fit = [(len(prefix), bool(row.made_in), row) for row in self.duties
@@ -238,6 +244,7 @@ class Rules:
                and (not row.made_in or origin in row.made_in) for prefix in row.hs if hs.startswith(prefix)]
         return max(fit, key=lambda f: f[:2])[2] if fit else None
 
+    @lru_cache(maxsize=4096)  # noqa: B019
     def tax_of(self, country: str, kind: str, hs: str, day: date) -> TaxRate | None:
         """The longest prefix."""
         fit = [(len(prefix), row) for row in self.taxes if row.enabled and row.holds(day) and row.country == country
