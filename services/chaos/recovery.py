@@ -37,10 +37,12 @@ class Observer:
     def __init__(self, settings: Settings):
         self.settings = settings
         self._consumer: AIOKafkaConsumer | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     async def close(self) -> None:
-        if self._consumer is not None:
-            await asyncio.gather(self._consumer.stop(), return_exceptions=True)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await asyncio.gather(consumer.stop(), return_exceptions=True)
 
     async def marks(self, service: str, within_s: float) -> Marks:
         """Where the topics of `service` end now. Waits for a broker that is away; raises NotReady."""
@@ -48,20 +50,24 @@ class Observer:
         end = time.monotonic() + within_s
         while True:
             try:
-                if self._consumer is None:
-                    consumer = AIOKafkaConsumer(bootstrap_servers=self.settings.bootstrap, enable_auto_commit=False,
-                                                request_timeout_ms=5_000)
-                    await consumer.start()
-                    self._consumer = consumer
-                return await self._consumer.end_offsets(places)
+                async with self._one_at_a_time:
+                    return await self._ends(places)
             except AWAY as why:
-                consumer, self._consumer = self._consumer, None
-                if consumer is not None:
-                    await asyncio.gather(consumer.stop(), return_exceptions=True)
                 if time.monotonic() > end:
                     raise NotReady(f"Kafka does not answer within {within_s:g} s: {why!r}", self.settings.bootstrap,
                                    "See its log.") from why
                 await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _ends(self, places: list[TopicPartition]) -> Marks:
+        try:
+            if self._consumer is None:
+                self._consumer = AIOKafkaConsumer(bootstrap_servers=self.settings.bootstrap, enable_auto_commit=False,
+                                                  request_timeout_ms=5_000)
+                await self._consumer.start()
+            return await self._consumer.end_offsets(places)
+        except BaseException:  # also a cancellation: half a consumer is of no use to the next who asks
+            await asyncio.shield(self.close())
+            raise
 
     async def applied(self, service: str, marks: Marks) -> bool:
         """Whether `service` has moved past the marks; False while its database is away."""
@@ -70,7 +76,7 @@ class Observer:
             try:
                 rows = await conn.fetch("SELECT partition, offsets::text FROM partitions", timeout=5)
             finally:
-                conn.terminate()
+                await conn.close(timeout=5)
         except AWAY:
             return False
         offsets = {(topic, p): at for p, text in rows for topic, at in json.loads(text).items()}

@@ -1,0 +1,61 @@
+"""A few campaigns, some seconds each: every one ends with a clean audit. The full set is `tradewind chaos --campaign all`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from services.chaos.faults import FAULTS
+from services.chaos.series import plans
+from services.runtime.processes import free_port
+
+PORTS = ("KAFKA_PORT", "POSTGRES_PORT", "ORDERS_PORT", "CONSOLE_PORT", "PROVIDER_PORT", "WEBHOOK_PORT")
+
+
+@pytest.fixture
+def chaos(tmp_path, cache_folder):
+    first = free_port(36)
+    ports = {f"TRADEWIND_{name}": str(first + 6 * n) for n, name in enumerate(PORTS)}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("TRADEWIND_")} | ports | {
+        "TRADEWIND_DATA_FOLDER": str(tmp_path), "TRADEWIND_CACHE_FOLDER": str(cache_folder)}
+
+    def run(*arguments: str) -> tuple[int, dict]:
+        command = [sys.executable, "-m", "services.cli.main", "chaos", "--json", *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+    return run
+
+
+@pytest.mark.parametrize("name, n, hits", [
+    ("service-kill", 4, {"orders", "payments", "shipping"}),
+    ("cut-answers", 9, {"commit", "produce", "provider"}),
+    ("postgres-kill", 1, {"postgres"}),
+])
+def test_a_campaign_ends_clean(chaos, tmp_path, name, n, hits):
+    code, line = chaos("--campaign", name, "--n", str(n), "--rate", "15", "--seed", "2")
+    assert code == 0 and line["violations"] == 0 and not line["left"], line
+    assert line["n"] == n and set(line["hits"]) <= hits and sum(line["hits"].values()) == n
+    assert line["orders"] > 40 and line["recoveries"] >= 1 and line["recovery_s_max"] > 0
+    assert not (tmp_path / "chaos").exists(), "a clean run leaves nothing"
+
+
+def test_what_there_is_not_is_refused(chaos):
+    code, line = chaos("--campaign", "meteor")
+    assert code == 6 and "meteor" in line["error"]["what"] and "service-kill" in line["error"]["remedy"]
+
+
+def test_every_fault_of_the_table_is_listed(chaos):
+    code, line = chaos("--list")
+    assert code == 0 and [c["name"] for c in line["campaigns"]] == list(FAULTS)
+
+
+def test_a_set_of_an_hour_is_as_large_as_promised():
+    wanted = {plan.fault.name: plan.n for plan in plans(60, 1)}
+    assert wanted["service-kill"] >= 300 and wanted["cut-answers"] >= 200
+    assert wanted["broker-kill-1"] + wanted["broker-kill-3"] >= 50 and wanted["postgres-kill"] >= 50
+    assert all(plan.n >= 1 for plan in plans(3, 1))
