@@ -73,6 +73,8 @@ def _one(out: Output, base: Settings, folder: Path, plan: Any, keep: bool) -> No
     from services.chaos.campaign import torment
 
     line = torment(base, plan, folder, out.progress)
+    if plan.fault.name == "service-kill":
+        line |= {"kills": line["n"], "killed": line["hits"]}
     _say(out, line)
     if line["violations"]:
         out.say(f"The folder stays: {folder}. Again: {line['repeat']}")
