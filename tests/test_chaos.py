@@ -12,8 +12,8 @@ from services.runtime.processes import free_port
 
 def test_twenty_kills_leave_a_clean_audit(tmp_path, cache_folder):
     names = ("KAFKA_PORT", "POSTGRES_PORT", "ORDERS_PORT", "CONSOLE_PORT", "PROVIDER_PORT", "WEBHOOK_PORT")
-    first = free_port(12)
-    ports = {f"TRADEWIND_{name}": str(first + 2 * n) for n, name in enumerate(names)}
+    first = free_port(36)
+    ports = {f"TRADEWIND_{name}": str(first + 6 * n) for n, name in enumerate(names)}
     env = {k: v for k, v in os.environ.items() if not k.startswith("TRADEWIND_")} | ports | {
         "TRADEWIND_DATA_FOLDER": str(tmp_path), "TRADEWIND_CACHE_FOLDER": str(cache_folder)}
     command = [sys.executable, "-m", "services.cli.main", "chaos", "--kills", "20", "--seed", "11", "--json"]
