@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.chaos.proxy import Link
 from services.chaos.wire import Frames, HttpWire, KafkaWire, PostgresWire
+from services.runtime import storage
 from services.runtime.local import LocalKafka
 from services.runtime.processes import free_port
 
@@ -127,15 +128,35 @@ def test_frames_are_found_however_they_are_cut():
 
 
 def test_only_an_armed_request_is_doomed():
-    commit = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+    commit, done, failed = b"Q\x00\x00\x00\x0cCOMMIT;\x00", b"C...Z\x00\x00\x00\x05I", b"E...Z\x00\x00\x00\x05I"
     wire = PostgresWire()
-    assert not wire.to_server(commit, False) and wire.to_client(b"C\x00\x00\x00\x0bCOMMIT\x00Z\x00\x00\x00\x05I") is None
-    assert not wire.to_server(b"Q\x00\x00\x00\x0eROLLBACK;\x00", True)
-    assert wire.to_server(commit, True)
-    assert wire.to_client(b"N...") is None and wire.to_client(b"S...C\x00\x00\x00\x0bCOMMIT\x00Z\x00\x00\x00\x05I") == 4
-    http = HttpWire()
-    assert not http.to_server(b"GET / HTTP/1.1\r\n", True) and http.to_server(b"POST / HTTP/1.1\r\n", True)
-    assert http.to_client(b"HTTP/1.1 200 OK") == 0
+    for request, wanted in ((commit, False), (b"Q\x00\x00\x00\x0eROLLBACK;\x00", True)):
+        wire.to_server(request, wanted)
+        assert not wire.doomed and wire.to_client(done) == (done, False)
+    wire.to_server(commit, True)
+    assert wire.to_client(failed) == (failed, False) and not wire.doomed, "what was not committed is not lost"
+    wire.to_server(commit, True)
+    assert wire.doomed and wire.to_client(done[:4]) == (b"", False) and wire.to_client(done[4:]) == (b"", True)
+
+
+def test_a_batch_of_one_statement_is_doomed_when_it_committed():
+    wire, bind = PostgresWire(), b"B\x00\x00\x00\x20\x00write\x00..."
+    inside, outside = b"2...Z\x00\x00\x00\x05T", b"2...Z\x00\x00\x00\x05I"
+    wire.to_server(bind, True)
+    assert not wire.doomed, "it may be any statement"
+    wire.to_server(b"P\x00\x00\x00\x40write\x00" + storage._statement(()).encode() + b"\x00...", True)
+    wire.to_server(bind, True)
+    assert wire.doomed and wire.to_client(inside) == (inside, False) and not wire.doomed, "its transaction goes on"
+    wire.to_server(bind, True)
+    assert wire.to_client(outside) == (b"", True)
+
+
+def test_a_post_is_doomed_and_a_get_is_not():
+    http, answer = HttpWire(), b"HTTP/1.1 200 OK"
+    http.to_server(b"GET / HTTP/1.1\r\n", True)
+    assert http.to_client(answer) == (answer, False)
+    http.to_server(b"POST / HTTP/1.1\r\n", True)
+    assert http.to_client(answer) == (b"", True)
 
 
 async def test_a_commit_whose_answer_is_lost_was_committed(postgres):

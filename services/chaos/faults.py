@@ -83,9 +83,9 @@ async def zombie(c: Campaign) -> None:
     try:
         if c.number % 2:
             stopped = [child for child in stopped if not child.name.startswith("shipping")]
-            caught = await _stop_in_copy(c)
+            caught = await _stop_with_stock(c)
             stopped += caught
-            c.hit("in a COPY that holds stock rows", len(caught))
+            c.hit("with stock rows locked", len(caught))
         for child in stopped:
             child.signal(signal.SIGSTOP)
             c.hit(child.name)
@@ -97,9 +97,9 @@ async def zombie(c: Campaign) -> None:
             child.signal(signal.SIGCONT)
 
 
-async def _stop_in_copy(c: Campaign, within_s: float = 30.0) -> list[processes.Child]:
-    """An instance of shipping, stopped between the first and the last byte of a COPY while it holds locks on stock; none
-    if there was no such moment. The line is slowed meanwhile, so that the moment lasts."""
+async def _stop_with_stock(c: Campaign, within_s: float = 30.0) -> list[processes.Child]:
+    """An instance of shipping, stopped in the middle of a transaction that holds locks on stock; none if there was no
+    such moment. The line is slowed meanwhile, so that the moment lasts."""
     link = c.links.postgres["shipping"]
     conn = await asyncpg.connect(c.settings.dsn("shipping"))
     children = {w.child.pid: w.child for name, w in c.supervisor.watched.items() if name in ("shipping", "shipping-2")}
@@ -107,13 +107,13 @@ async def _stop_in_copy(c: Campaign, within_s: float = 30.0) -> list[processes.C
     try:
         end = asyncio.get_running_loop().time() + within_s
         while asyncio.get_running_loop().time() < end:
-            for backend, name in await conn.fetch(_IN_COPY):
+            for backend, name in await conn.fetch(_HOLDS_STOCK):
                 child = children.get(int(name.split()[1].rpartition("-")[2]))
                 if child is None:
                     continue
                 child.signal(signal.SIGSTOP)
                 await asyncio.sleep(0.4)  # what was on its way has arrived
-                if backend in [row[0] for row in await conn.fetch(_IN_COPY)]:
+                if backend in [row[0] for row in await conn.fetch(_HOLDS_STOCK)]:
                     return [child]
                 child.signal(signal.SIGCONT)
             await asyncio.sleep(0.002)
@@ -123,9 +123,9 @@ async def _stop_in_copy(c: Campaign, within_s: float = 30.0) -> list[processes.C
         await conn.close()
 
 
-_IN_COPY = """
+_HOLDS_STOCK = """
     SELECT a.pid, a.application_name FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
-     WHERE a.datname = current_database() AND a.state = 'active' AND a.query LIKE 'COPY %' AND a.wait_event = 'ClientRead'
+     WHERE a.datname = current_database() AND a.xact_start IS NOT NULL AND a.wait_event = 'ClientRead'
        AND a.application_name LIKE 'tradewind shipping-%' AND l.relation = 'stock'::regclass AND l.granted"""
 
 
@@ -260,8 +260,8 @@ FAULTS = {fault.name: fault for fault in (
           service_kill, n=100, hour=300, seconds=2.2),
     Fault("rolling-term", "SIGTERM of one service after the other", "each ends by itself within 10 s, recovers within 15 s",
           rolling_term, n=30, hour=45, seconds=3.0),
-    Fault("zombie", "an instance of each service stopped for two session timeouts, then woken; every second time in a COPY "
-          "that holds stock rows", "its partitions go to the other instance; the zombie changes nothing",
+    Fault("zombie", "an instance of each service stopped for two session timeouts, then woken; every second time "
+          "in a transaction that holds stock rows", "its partitions go to the other instance; the zombie changes nothing",
           zombie, n=6, hour=6, seconds=25.0, gap_s=(2.0, 4.0), limit_s=25.0, instances=2),
     Fault("broker-kill-1", "the only broker killed, down for 10 s", "nothing half-accepted; goes on where it was",
           broker_kill_1, n=10, hour=25, seconds=17.0, gap_s=(1.0, 3.0), speed=1_000.0),

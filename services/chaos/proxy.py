@@ -100,8 +100,6 @@ class Link:
         that has happened; cancelled by `disarm`."""
         assert self._wire is not None and (self._armed is None or self._armed.done()), self.name
         self._armed = asyncio.get_running_loop().create_future()
-        for connection in self._connections:
-            connection.doomed = False
         return self._armed
 
     def disarm(self) -> None:
@@ -112,7 +110,7 @@ class Link:
     # -- for connections ----------------------------------------------------------------------------------------------
 
     def _wants_request(self) -> bool:
-        return self._armed is not None and not self._armed.done() and not any(c.doomed for c in self._connections)
+        return self._armed is not None and not self._armed.done() and not any(c.wire.doomed for c in self._connections)
 
     def _answer_lost(self) -> None:
         if self._armed is not None and not self._armed.done():
@@ -125,7 +123,6 @@ class _Connection:
     def __init__(self, link: Link):
         self.link = link
         self.wire = link._wire() if link._wire else None
-        self.doomed = False
         self.client, self.server = _End(self), _End(self)
         self.client.other, self.server.other = self.server, self.client
         self.client.line, self.server.line = link.up, link.down
@@ -159,14 +156,16 @@ class _Connection:
     def received(self, end: _End, data: bytes) -> None:
         if self.wire is not None:
             if end is self.client:
-                if self.wire.to_server(data, self.link._wants_request()):
-                    self.doomed = True
-            elif (before := self.wire.to_client(data)) is not None and self.doomed:
-                end.pass_on(data[:before])
-                self.reset()
-                self.link._answer_lost()
-                return
-        end.pass_on(data)
+                self.wire.to_server(data, self.link._wants_request())
+            else:
+                data, lost = self.wire.to_client(data)
+                if lost:
+                    end.pass_on(data)
+                    self.reset()
+                    self.link._answer_lost()
+                    return
+        if data:
+            end.pass_on(data)
 
     def lost(self, end: _End) -> None:
         """One end closed: so does the other, after what was sent before has arrived."""
