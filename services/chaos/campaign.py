@@ -23,12 +23,14 @@ from services.chaos.system import Links, TormentedSupervisor, table
 from services.cli.output import Refused
 from services.cli.rest import left_open
 from services.cli.supervisor import Watched, run
+from services.runtime import processes
 from services.runtime.processes import NotReady
 from services.runtime.settings import SERVICES, Settings
 
 RATE_S = 45.0  # orders a second
 RECOVERY_MAX_S = 60.0
 DRAIN_MAX_S = 60.0
+OUTSIDE = ("world", "provider", "payments-webhook")
 TUNED = {"partitions": 3, "linger_ms": 20}
 
 
@@ -133,11 +135,12 @@ class Campaign:
             self.load.stopping = True
             await loading
             told.load_s = time.monotonic() - began
+            told.orders, told.unknown = self.load.placed, self.load.unknown
+            await self._drain()
+            await self._silence()
         finally:
             await self.load.close()
             await self.observer.close()
-        told.orders, told.unknown = self.load.placed, self.load.unknown
-        await self._drain()
         self.progress("audit")
         told.report = await audit(self.settings)
         return told
@@ -247,6 +250,20 @@ class Campaign:
             if not self.told.left or self.told.drain_s > self.plan.drain_s:
                 return
             await asyncio.sleep(0.25)
+
+    async def _silence(self) -> None:
+        """The outside world falls silent: an answer that comes late and twice must not arrive in the middle of the audit."""
+        outside = [w for name, w in self.supervisor.watched.items() if name in OUTSIDE]
+        for watched in outside:
+            watched.held = True
+        await asyncio.gather(*(processes.stop(watched.child) for watched in outside))
+        try:
+            for service in SERVICES:
+                marks = await self.observer.marks(service, RECOVERY_MAX_S)
+                await until(lambda: self.observer.applied(service, marks), RECOVERY_MAX_S, f"{service} does not catch up",
+                            self.settings)
+        except NotReady as why:
+            self.breaks(str(why))
 
     async def _left(self) -> list[str]:
         left = await left_open(self.settings)
