@@ -61,11 +61,13 @@ def unseal(party: SealedParty, key: bytes) -> Person:
     return Person.model_validate_json(_open(party, key))
 
 
-def check(party: SealedParty, key: bytes) -> None:
-    """Raise SealBroken unless the party opens and its hash and token are those of the person inside."""
-    digest = hmac.digest(key, _open(party, key), hashlib.sha256).hex()
+def check(party: SealedParty, key: bytes) -> bytes:
+    """Raise SealBroken unless the party opens and its hash and token are those of the person inside; the person, as JSON."""
+    plain = _open(party, key)
+    digest = hmac.digest(key, plain, hashlib.sha256).hex()
     if party.hash != digest[:32] or party.token != f"per_{digest[32:56]}":
         raise SealBroken("token or hash do not belong to the sealed person")
+    return plain
 
 
 def _open(party: SealedParty, key: bytes) -> bytes:

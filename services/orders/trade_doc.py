@@ -49,7 +49,7 @@ MISSING = """\
 Northern Ireland and the special territories of the EU; postal articles into China; the positive list and the limits per
 person and code of CBEC; formal entry into the US (above USD 2,500); preferential origin, anti-dumping and excise duty;
 compound and specific duties (an amount a kilogram); reduced VAT rates beyond those listed, for which the standard rate is
-quoted. The yearly limit of a buyer is checked when the request says how much of it is used.
+quoted. An order is quoted as one consignment, also when it is packed in several parcels later. The yearly limit of a buyer is checked when the request says how much of it is used.
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 
+from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
 from services.simulators.scenario import (EXITS_PERMILLE, SCENARIOS, WAREHOUSES, forced_id, hs_code_of, on_shortage_of,
@@ -58,7 +59,13 @@ SHELVES = _shelves()
 def _party(number: int, country: str, key: bytes) -> SealedParty:
     city = _CITIES[country]
     return seal(Person(name=f"Buyer {number} of {city}", phone=f"+0{number:09d}", address=f"{number} Harbour Road, {city}",
-                       identity_no=f"TEST{number:014d}" if country == "CN" else ""), key)
+                       identity_no=_identity_no(number) if country == "CN" else ""), key)
+
+
+def _identity_no(number: int) -> str:
+    """Well written, and nobody's: there is no region 990000."""
+    first = f"99000019500101{number:03d}"
+    return first + resident_check(first)
 
 
 def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exits_permille: int = EXITS_PERMILLE,
