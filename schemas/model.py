@@ -7,7 +7,8 @@ Times are aware and in UTC. Ids are short, printable ASCII, so that they can sta
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -26,21 +27,46 @@ Time = AwareDatetime
 Regime = Literal["abroad", "china", "domestic"]
 
 
-class Event(BaseModel):
+class Message(BaseModel):
+    """What all messages and their parts have in common: a quick way to make one from values that are right already."""
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """As pydantic's, which spends three quarters of its time on aliases, extra fields and private attributes: our
+        messages have none of them. Nothing is validated."""
+        made = cls.__new__(cls)
+        defaults = _defaults(cls)
+        _set(made, "__dict__", {**defaults, **values} if defaults else values)
+        _set(made, "__pydantic_fields_set__", set(values) if _fields_set is None else _fields_set)
+        _set(made, "__pydantic_extra__", None)
+        _set(made, "__pydantic_private__", None)
+        return made
+
+
+_set = object.__setattr__  # the messages themselves are frozen
+
+
+@lru_cache(maxsize=None)  # as many as there are models
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()
+            if not field.is_required()}
+
+
+class Event(Message):
     """A fact one of our services published. Unknown fields are ignored: a newer writer may know more than we do."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     order_id: Id
 
 
-class Command(BaseModel):
+class Command(Message):
     """A wish or report from outside. Unknown fields and loose types are refused: a typing error must not be guessed away."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     order_id: Id
 
 
-class Part(BaseModel):
+class Part(Message):
     """A value inside an event, as tolerant as the event."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)

@@ -233,7 +233,7 @@ def test_an_outsiders_dead_letter_that_waited_can_be_replayed():
 def test_a_timer_that_can_never_fire_is_a_dead_letter_of_no_queue():
     book = opened()
     poison(book, timer())
-    assert not book.entries["A"].parked and not book.entries["A"].track.seen[1:]
+    assert not book.entries["A"].parked and len(book.entries["A"].track.seen) < 2
 
 
 # -- whatever comes, in whatever order ----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from services.runtime.settings import SERVICES, Settings
 from services.simulators.edge import Publisher
 
 WARM_UP = 0.1
-IN_FLIGHT = 3_000
+IN_FLIGHT = 6_000
 TUNED = {"partitions": 2, "linger_ms": 40}
 HALF_SECONDS, HALF_ORDERS_MAX = 10.0, 20_000
 DISK_BYTES, DISK_BYTES_PER_ORDER = 6_000_000_000, 50_000

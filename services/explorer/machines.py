@@ -308,5 +308,5 @@ def digest(spec, entry: Entry | None) -> tuple | None:
     track = entry.track
     state = json.dumps(from_json(spec.state_type.dump_json(entry.state)), sort_keys=True)
     document = spec.document_type.dump_json(entry.document) if entry.document is not None else b""
-    return (state, document, entry.seq, tuple(sorted(track.last.items())), tuple(sorted(track.seen)),
+    return (state, document, entry.seq, tuple(sorted(track.last.items())), tuple(sorted(track.seen.items())),
             tuple(sorted(track.waiting.items())), tuple((r.incoming.type, r.incoming.source, r.incoming.id, r.value, r.dead) for r in entry.parked))

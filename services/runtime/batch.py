@@ -26,7 +26,7 @@ from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, 
 from schemas.model import ID_PATTERN
 from schemas.topics import Topic
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale
-from services.runtime.track import DEAD, SEEN_MAX, Entry, Record, Track, fingerprint
+from services.runtime.track import DEAD, SEEN_MAX, Entry, Mark, Record, Track, fingerprint
 
 VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
 CUT_KEY_BYTES, CUT_VALUE_BYTES = 1_000, 100_000  # what a dead letter keeps of a record that would not fit with its reasons
@@ -146,11 +146,12 @@ def shared_keys_of(spec: Spec, entries: dict[str, Entry], records: list[Record])
     if spec.shared_keys is None:
         return keys
     for record in records:
-        if record.incoming is None or record.fault is not None:
+        incoming = record.incoming
+        if incoming is None or record.fault is not None:
             continue
         entry = entries.get(record.order_id)
         state, document = (entry.state, entry.document) if entry else (None, None)
-        keys.update(spec.shared_keys(state, document, record.incoming))
+        keys.update(spec.shared_keys(state, document, incoming))
         for parked in entry.parked if entry else ():
             if not parked.dead:
                 keys.update(spec.shared_keys(state, document, parked.incoming))
@@ -213,7 +214,7 @@ class Batch:
         elif not draft.stored and draft.seq == 0 and not draft.track.last and not draft.track.seen and self._misplaced(record):
             self._dead_letter(record, Reason.PARTITION, f"key belongs to another partition than {self.partition}")
             return
-        mark = fingerprint(incoming, record.value) if not incoming.sequence and incoming.type != TIMER else ""
+        mark = fingerprint(incoming, record.value) if not incoming.sequence and incoming.type != TIMER else None
         if incoming.type != TIMER and self._repeated(draft, record, mark):
             return
         if incoming.sequence and draft.track.waiting.get(incoming.source):
@@ -251,7 +252,7 @@ class Batch:
             self.drafts[order_id] = draft
         return draft
 
-    def _repeated(self, draft: Entry, record: Record, mark: str) -> bool:
+    def _repeated(self, draft: Entry, record: Record, mark: Mark | None) -> bool:
         """Whether it came before. The replay of a dead letter did, and is taken all the same, once."""
         incoming = record.incoming
         if incoming.sequence:
@@ -267,31 +268,33 @@ class Batch:
             else:
                 self.counts["duplicate"] += 1
             return True
-        for seen in draft.track.seen:
-            if seen[:10] == mark[:10]:
-                if seen[16:] == DEAD and record.replayed:
-                    draft.track.seen.remove(seen)
-                    return False
-                if seen[:16] == mark:
-                    self.counts["duplicate"] += 1
-                else:
-                    self._dead_letter(record, Reason.ID_REUSED, f"id {incoming.id!r} came before with other content")
-                return True
-        return False
+        identity, content = mark
+        seen = draft.track.seen.get(identity)
+        if seen is None:
+            return False
+        if seen.endswith(DEAD) and record.replayed:
+            del draft.track.seen[identity]
+            return False
+        if seen.removesuffix(DEAD) == content:
+            self.counts["duplicate"] += 1
+        else:
+            self._dead_letter(record, Reason.ID_REUSED, f"id {incoming.id!r} came before with other content")
+        return True
 
     def _misplaced(self, record: Record) -> bool:
         return (murmur2(record.key) & 0x7FFFFFFF) % self.partitions != self.partition
 
-    def _settle(self, draft: Entry, record: Record, mark: str = "") -> None:
+    def _settle(self, draft: Entry, record: Record, mark: Mark | None = None) -> None:
         """The record has its answer: remember it, so that a repetition of it changes nothing. `mark`: its fingerprint,
         where it is known already."""
         incoming, track = record.incoming, draft.track
         if incoming.sequence:
             track.last[incoming.source] = max(incoming.sequence, track.last.get(incoming.source, 0))
-        elif incoming.type != TIMER and (mark := mark or fingerprint(incoming, record.value)) not in track.seen:
-            track.seen.append(mark)
+        elif incoming.type != TIMER:
+            identity, content = mark or fingerprint(incoming, record.value)
+            track.seen.setdefault(identity, content)
             if len(track.seen) > SEEN_MAX:
-                del track.seen[0]
+                del track.seen[next(iter(track.seen))]
 
     def _decide(self, draft: Entry, incoming: Incoming) -> Decision | NotYet | Stale:
         return self.spec.decide(draft.state, draft.document, incoming, self.shared, self.now)
@@ -299,19 +302,19 @@ class Batch:
     def _apply(self, draft: Entry, incoming: Incoming, decision: Decision) -> None:
         order_id = incoming.data.order_id if incoming.data is not None else draft.state.order_id
         draft.state = decision.state
-        key, merchant = order_id.encode(), decision.state.merchant_id
-        for event in decision.events:
-            value = event.__pydantic_serializer__.to_json(event)
-            draft.seq += 1
-            self.out.append(Out(self.spec.output.name, key, value, type(event).__name__, draft.seq, self.now,
-                                incoming.correlation, incoming.id, merchant))
+        if decision.events:
+            key, merchant, topic = order_id.encode(), decision.state.merchant_id, self.spec.output.name
+            for event in decision.events:
+                draft.seq += 1
+                self.out.append(Out(topic, key, event.__pydantic_serializer__.to_json(event), type(event).__name__, draft.seq,
+                                    self.now, incoming.correlation, incoming.id, merchant))
         for move in decision.moves:
             self.shared.apply(move)
         for table, row in decision.rows:
             self.rows[table].append(row)
         for intent in decision.intents:
             self.intents.append((order_id, intent))
-        self.done_intents.extend(decision.done_intents)
+        self.done_intents += decision.done_intents
         if decision.document is not None:
             draft.document = decision.document
             self.documents.append((order_id, decision.document))
@@ -455,8 +458,8 @@ class Batch:
             self._unpark(draft, record)
         if incoming.type != TIMER:
             self._settle(draft, record)
-            mark = fingerprint(incoming, record.value)
-            draft.track.seen[draft.track.seen.index(mark)] = mark + DEAD
+            identity, content = fingerprint(incoming, record.value)
+            draft.track.seen[identity] = content + DEAD
         self._dead_letter(record, reason, detail)
 
     def _dead_letter(self, record: Record, reason: Reason, detail: str, holds: str = "") -> None:

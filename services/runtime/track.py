@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
+from binascii import b2a_base64
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
@@ -14,10 +15,12 @@ from schemas.dead_letters import REPLAY, Reason
 from services.runtime import storage
 from services.runtime.decision import Incoming
 
+
 class Unreadable(storage.Unfit):
     """A row of our own database is not as we wrote it. Never the fault of the record in hand: the service stops."""
 
 
+Mark = tuple[str, str]  # identity and content of an outsider's message
 SEEN_MAX = 256  # outsiders' ids that an order remembers
 
 
@@ -35,7 +38,6 @@ class Record(NamedTuple):
     fault: tuple[Reason, str] | None = None
     dead: str = ""
 
-
     @property
     def replayed(self) -> bool:
         """Whether a person sent this dead letter again."""
@@ -47,10 +49,11 @@ DEAD = "!"  # behind a fingerprint: this one is a dead letter, and may come agai
 
 @dataclass(slots=True)
 class Track:
-    """What was seen of whom, so that nothing counts twice. `waiting`: how many records of a source are held back."""
+    """What was seen of whom, so that nothing counts twice. `seen`: identity -> content (see `fingerprint`), the oldest
+    first. `waiting`: how many records of a source are held back."""
 
     last: dict[str, int] = field(default_factory=dict)
-    seen: list[str] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> str:
@@ -62,7 +65,7 @@ class Track:
         try:
             found = from_json(text)
             last, seen, waiting = found["last"], found["seen"], found["waiting"]
-            if not (isinstance(last, dict) and isinstance(seen, list) and isinstance(waiting, dict)):
+            if not (isinstance(last, dict) and isinstance(seen, dict) and isinstance(waiting, dict)):
                 raise TypeError(f"last {last!r}, seen {seen!r}, waiting {waiting!r}"[:200])
         except (ValueError, TypeError, KeyError) as why:
             raise Unreadable(f"column track of table orders: {why!r}; restore the row from a backup") from why
@@ -82,12 +85,11 @@ class Entry:
     stored: bool = False
 
     def draft(self) -> Entry:
-        track = Track(dict(self.track.last), list(self.track.seen), dict(self.track.waiting))
-        return Entry(self.state, self.document, self.seq, track, list(self.parked), self.armed, self.stored)
+        track = Track(self.track.last.copy(), self.track.seen.copy(), self.track.waiting.copy())
+        return Entry(self.state, self.document, self.seq, track, self.parked.copy(), self.armed, self.stored)
 
 
-def fingerprint(incoming: Incoming, value: bytes) -> str:
-    """64 bits of source and id, then 30 bits of the content: enough never to take a stranger for a repetition."""
-    identity = hashlib.blake2b(f"{incoming.source}\0{incoming.id}".encode(), digest_size=8).digest()
-    content = hashlib.blake2b(value, digest_size=4).digest()
-    return base64.b64encode(identity + content)[:16].decode()
+def fingerprint(incoming: Incoming, value: bytes) -> Mark:
+    """72 bits of source and id, and 32 bits of the content: enough never to take a stranger for a repetition."""
+    identity = hashlib.blake2b(f"{incoming.source}\0{incoming.id}".encode(), digest_size=9).digest()
+    return b2a_base64(identity, newline=False).decode(), f"{crc32(value):x}"
