@@ -58,7 +58,7 @@ def test_whatever_comes_in_whatever_order_and_however_often_is_applied_once(deli
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.text(), st.integers(0, 2**31)), st.lists(st.text(max_size=16)),
+@given(st.dictionaries(st.text(), st.integers(0, 2**31)), st.dictionaries(st.text(max_size=16), st.text(max_size=8)),
        st.dictionaries(st.text(), st.integers(1, 99)), st.lists(st.text()), st.integers(0, 10**6))
 def test_what_is_stored_comes_back_the_same(last, seen, waiting, texts, seconds):
     track = Track(last, seen, waiting)
