@@ -214,7 +214,7 @@ def test_headers_are_those_of_the_envelope_and_copy_what_belongs_to_the_order():
     envelope = envelope_of(tuple(headers))
     assert headers == headers_of(envelope, dataschema_of(REPORT.name, "PackedReported"))
     assert envelope == Envelope(f"packed:{P}", "PackedReported", "/warehouse/SEA1", NOW, O, 0, f"place:{O}",
-                                f"shipping:{O}:5", "merchant-1")
+                                f"shipping:{O}:5", "merchant-1", dataschema_of(REPORT.name, "PackedReported"))
 
 
 def test_a_pending_answer_holds_the_offset_back_until_it_is_said():
