@@ -28,6 +28,12 @@ def chaos(
     keep: Annotated[Path | None, typer.Option(help="Use this folder, and keep what the run leaves there.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that orders have to come to their end after the last fault.")] = None,
     show: Annotated[bool, typer.Option("--list", help="The campaigns, and what each must hold.")] = False,
+    crash: Annotated[bool, typer.Option("--crash-points", help="End processes at their crash points instead.")] = False,
+    point: Annotated[list[str] | None, typer.Option("--point", help="Only this crash point; may be repeated.")] = None,
+    times: Annotated[int, typer.Option("--times", min=1, help="How often at each crash point.")] = 20,
+    some: Annotated[int | None, typer.Option("--some", min=1, help="Only so many crash points, others with each seed.")] = None,
+    within: Annotated[float | None, typer.Option(help="End nothing at a crash point after so many seconds; for --notes.")] = None,
+    notes: Annotated[Path | None, typer.Option(help="Note there which crash points were done; go on from what is noted.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
     """Do faults to a system under load, let it recover for at most a minute, then audit everything.
@@ -39,8 +45,14 @@ def chaos(
     Example:  tradewind chaos --kills 100 --seed 7 --json
               tradewind chaos --campaign cut-answers --n 90 --seed 7 --json
               tradewind chaos --campaign all --minutes 60 --seed 7 --json
+              tradewind chaos --crash-points --times 20 --seed 7 --json
     """
     with Output(as_json) as out:
+        if crash:
+            from services.chaos.crash_points import crash_points
+
+            crash_points(out, only=point, times=times, some=some, seed=seed, within=within, notes=notes, keep=keep)
+            return
         base = Settings()
         folder = base.data_folder / "chaos" if keep is None else keep.expanduser().absolute()
         seed = base.seed if seed is None else seed

@@ -33,7 +33,7 @@ async def _serve(settings: Settings, make_spec: Callable, make_effects: Callable
         spec, settings.dsn(spec.name), settings.bootstrap, settings.partitions, clock,
         make_effects(settings, clock) if make_effects else None,
         linger_ms=settings.linger_ms, ready_file=os.environ.get("TRADEWIND_READY_FILE"), member=os.environ.get("TRADEWIND_MEMBER"),
-        dead_letters_max=settings.dead_letters_max)
+        dead_letters_max=settings.dead_letters_max, parked_grace_s=settings.parked_grace_s)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

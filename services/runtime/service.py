@@ -35,13 +35,13 @@ class PartitionService(mode.Service):
 
     def __init__(self, spec: Spec, dsn: str, bootstrap: str, partitions: int, clock: Clock, effects=None,
                  linger_ms: int = 0, ready_file: str | None = None, member: str | None = None,
-                 dead_letters_max: int = DEAD_LETTERS_MAX, **kwargs):
+                 dead_letters_max: int = DEAD_LETTERS_MAX, parked_grace_s: float | None = None, **kwargs):
         """`member`: a name that this instance keeps across restarts and shares with no other living one. With it, a
         killed instance that comes back has its partitions at once; without, they wait for the session to run out."""
         super().__init__(**kwargs)
         self.spec, self.dsn, self.bootstrap, self.partitions, self.clock = spec, dsn, bootstrap, partitions, clock
         self.effects, self.linger_ms, self.ready_file = effects, linger_ms, ready_file
-        self.member, self.dead_letters_max = member, dead_letters_max
+        self.member, self.dead_letters_max, self.parked_grace_s = member, dead_letters_max, parked_grace_s
         self.instance = f"{spec.name}-{socket.gethostname()[:12]}-{os.getpid()}"
         self.owners: dict[int, Owner] = {}
         self.counts: Counter[str] = Counter()
@@ -145,7 +145,8 @@ class _Session(ConsumerRebalanceListener):
     def _start_owner(self, partition: int) -> None:
         s = self.service
         owner = Owner(s.spec, s.dsn, partition, s.partitions, s.instance, self.consumer, self.producer, s.clock,
-                      self.submit, cache_max=max(1000, 60_000 // s.partitions), dead_letters_max=s.dead_letters_max)
+                      self.submit, cache_max=max(1000, 60_000 // s.partitions), dead_letters_max=s.dead_letters_max,
+                      parked_grace_s=s.parked_grace_s)
         s.owners[partition] = owner
         task = asyncio.create_task(owner.run(), name=f"{s.spec.name}-{partition}")
         task.add_done_callback(lambda t: None if t.cancelled() else self._fail(t.exception() or RuntimeError("owner ended")))

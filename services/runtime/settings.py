@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     dead_letters_max: int = Field(
         100, ge=1, description="a reader stops before a topic's dead letters, less one for ten good records, pass this"
     )
+    parked_grace_s: float | None = Field(
+        None, ge=0, description="until a start gives up what waited too long; None: 300"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("vault_key")
