@@ -15,8 +15,9 @@ _WORLD = ("warehouse", "carrier", "customs")
 _WHERE = {"session": SERVICES, "owner": SERVICES, "batch": SERVICES, "relay": SERVICES, "effects": ("payments",),
           "webhook": ("payments-webhook",), "provider": ("provider",), "world": _WORLD, "topics": (PREPARE,),
           "migrate": (PREPARE,), "edge": (IMPORT,), "importer": (IMPORT,)}
-# Only orders refuses what is planted, only shipping's deadlines pass within a run, only payments calls anybody.
-_ONLY = {"relay.between_topics": ("orders",), "owner.timers_read": ("shipping",), "batch.submitted": ("payments",)}
+# Only orders refuses what is planted, only shipping has shared rows and deadlines of a day, only payments calls anybody.
+_ONLY = {"batch.fenced": ("shipping",), "batch.shared_locked": ("shipping",),
+         "relay.between_topics": ("orders",), "owner.timers_read": ("shipping",), "batch.submitted": ("payments",)}
 # How often a process passes a point within a few seconds: one of these passings is drawn.
 _PASSINGS = {"session": 1, "owner": 3, "batch": 8, "relay": 8, "effects": 5, "webhook": 3, "provider": 6, "world": 6,
              "topics": 1, "migrate": 3, "edge": 3, "importer": 1}

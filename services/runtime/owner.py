@@ -268,7 +268,8 @@ class Owner:
                 await storage.fence(conn, self.partition, self.epoch, self.stored)
                 point("batch.fenced")
             shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
-            point("batch.shared_locked")
+            if transaction:
+                point("batch.shared_locked")
             batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious)
             done = self._decide(batch, records, poison)
             for key in expire:
@@ -277,6 +278,10 @@ class Owner:
             if batch.dead or levels:
                 levels = levels_after(levels, records[:done], batch.dead, self.dead_letters_max, self.partition)
             point("batch.decided")
+            if levels != self.levels and not transaction:  # they are a second statement
+                opened = conn.transaction()
+                await opened.start()
+                transaction = opened
             number = await self._write(batch, end)
             if levels != self.levels:
                 await storage.set_levels(conn, self.partition, levels)
