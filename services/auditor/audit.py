@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import rules_end, rules_events, rules_goods, rules_money  # noqa: F401  (they register themselves)
+from services.auditor import rules_end, rules_events, rules_fold, rules_goods, rules_money  # noqa: F401  (they register themselves)
 from services.auditor.evidence import CannotRead, Evidence, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,

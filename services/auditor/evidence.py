@@ -104,7 +104,7 @@ class Evidence:
         self.partitions = next(iter(ours.values()))
         self._letters = [TopicPartition(t.dlq, p) for t in TOPICS for p in range(counts.get(t.dlq, 0))]
         self.notes += [f"27 {t.dlq}: there is no such topic" for t in TOPICS if t.dlq not in counts]
-        self.ends = await self._ends()
+        self.ends = await self.ends_now()
         starts = await self._consumer.beginning_offsets([TopicPartition(*place) for place in self.ends])
         self.notes += [f"{tp.topic}/{tp.partition} before offset {start}: its records are deleted"
                        for tp, start in starts.items() if start]
@@ -119,7 +119,8 @@ class Evidence:
         finally:
             await admin.close()
 
-    async def _ends(self) -> dict[tuple[str, int], int]:
+    async def ends_now(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> offset of the next record."""
         places = [TopicPartition(t.name, p) for t in TOPICS for p in range(self.partitions)]
         return {(tp.topic, tp.partition): end for tp, end in (await self._consumer.end_offsets(places)).items()}
 
@@ -140,6 +141,10 @@ class Evidence:
                     letter = letter_of(raw)
                     found.setdefault(letter[:4], letter)
         return list(found.values())
+
+    async def dead_letters_told(self) -> int:
+        """Records on the topics of dead letters, repetitions too."""
+        return sum((await self._consumer.end_offsets(self._letters)).values())
 
     async def _read(self, ends: dict[TopicPartition, int]) -> AsyncIterator[list[Raw]]:
         wanted = {tp: end for tp, end in ends.items() if end}
@@ -211,7 +216,7 @@ class Evidence:
         whole.ledger_guarded = await payments.fetchval(
             "SELECT coalesce(bit_or(tgtype), 0) & 24 = 24 FROM pg_trigger"
             " WHERE tgrelid = 'ledger'::regclass AND tgenabled <> 'D'")
-        whole.ends = await self._ends()
+        whole.ends = await self.ends_now()
         return whole
 
     async def settle(self, seconds: float) -> None:

@@ -1,0 +1,82 @@
+"""Rule 28: a service's own topic, folded alone, gives what stands in its database: status and end of each order, ledger.
+
+Rule 25 asks whether all three services tell the same; this one asks of each by itself, so that a database could be made
+again from its topic. The stock's part of it is rule 15, "stock table = sum of events". That reading every topic again from
+its beginning changes nothing is the other half of 28: see `services.auditor.reread`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from schemas.lifecycle import PARCEL, PAYMENT
+from services.auditor.rules import Case, Verdict, order_rule
+from services.auditor.story import Event
+
+_ENDS = {"OrderCompleted": "completed", "OrderCancelled": "cancelled", "OrderRejected": "rejected"}
+_OPENS_AGAIN = {"ReturnRequested", "DisputeOpened", "RefundGranted"}
+# Event -> the account that goes down, the one that goes up.
+_BOOKS = {"PaymentHeld": ("buyer", "held"), "PaymentPartiallyRefunded": ("held", "refunded"),
+          "PaymentRefunded": ("held", "refunded"), "PaymentSettled": ("held", "released"),
+          "PaymentChargedBack": ("held", "charged_back"), "FundsRecovered": ("recovered", "held")}
+
+
+@order_rule(28, "the ledger is payments' topic, folded", live=False)
+def ledger_from_topic(case: Case) -> Iterator[Verdict]:
+    """Every account of every parcel, also such as no event knows."""
+    folded = ledger_of(case.story.events["payments"])
+    for key in folded.keys() | case.balances.keys():
+        have, told = case.balances[key], folded[key]
+        yield None if have == told else [f"parcel {key[0]}, account {key[1]}: ledger {have}, events {told}"]
+
+
+@order_rule(28, "an order's status is that of its service's topic, folded", live=False)
+def rows_from_topics(case: Case) -> Iterator[Verdict]:
+    for service, row in case.rows.items():
+        end = _END_OF[service](case)
+        status, closed = end or ("", False)
+        right = row.closed == closed and (not status or row.status == status)
+        yield None if right else [f"{service} has it {row.status!r}, {'closed' if row.closed else 'open'}",
+                                  f"its topic alone says {status or 'closed' if closed else 'open'}",
+                                  *(f"last: {e}" for e in case.story.events[service][-1:])]
+
+
+def ledger_of(events: list[Event]) -> Counter[tuple[str, str]]:
+    """(parcel, account) -> minor units."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        if event.type in _BOOKS:
+            down, up = _BOOKS[event.type]
+            for parcel_id, amount in event.parcels:
+                sums[parcel_id, down] -= amount
+                sums[parcel_id, up] += amount
+    return sums
+
+
+def _orders(case: Case) -> tuple[str, bool] | None:
+    """The end that orders told last, unless it opened the order again since. None: open."""
+    end = None
+    for event in case.story.events["orders"]:
+        if event.type in _ENDS:
+            end = _ENDS[event.type], True
+        elif event.type in _OPENS_AGAIN:
+            end = None
+    return end
+
+
+def _payments(case: Case) -> tuple[str, bool] | None:
+    """Closed once the money of every parcel it ever spoke of is at its end; of what it never spoke, no money moved."""
+    told = {parcel_id for event in case.story.events["payments"] for parcel_id, _ in event.parcels}
+    over = all(case.facts.parcels[parcel_id].money in PAYMENT.terminal for parcel_id in told)
+    return ("", True) if over else None
+
+
+def _shipping(case: Case) -> tuple[str, bool] | None:
+    facts = case.facts
+    machine = PARCEL.get(facts.regime)
+    over = machine is None or all(parcel.goods in machine.terminal for parcel in facts.parcels.values())
+    return ("", True) if over else None
+
+
+_END_OF = {"orders": _orders, "payments": _payments, "shipping": _shipping}
