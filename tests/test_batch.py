@@ -9,7 +9,7 @@ from schemas.dead_letters import REPLAY, DiscardDeadLetter, Reason
 from services.runtime.batch import CUT_VALUE_BYTES, RETRY, VALUE_BYTES_MAX, Batch, read
 from services.runtime.decision import TIMER, Impossible, Incoming, SharedMissing
 from services.runtime.relay import pack, unpack
-from services.runtime.track import Entry, Record, Track
+from services.runtime.track import SEEN_MAX, Entry, Record, Track
 from tests.tally import NOW, STATE, Add, Fact, Ignored, Open, Raw, record, spec
 
 SPEC = spec("pure")
@@ -104,6 +104,20 @@ def test_an_id_with_other_content_is_a_dead_letter():
     book = opened()
     book.do(add("a", id="x"), add("b", id="x"))
     assert book.texts() == ["a"] and book.reasons() == ["id_reused"]
+
+
+def test_all_of_it_read_again_changes_nothing_however_many_ids_an_order_had_to_forget():
+    book = opened()
+    many = [add("waits", needs=SEEN_MAX + 5), *(add(f"t{n}") for n in range(SEEN_MAX + 20)), add("last")]
+    book.do(*many)
+    stored = book.entries["A"].track
+    assert len(stored.seen) == SEEN_MAX and len(book.texts()) == len(many)
+    book.offset, told = 0, len(book.out)
+    again = book.do(record(SPEC, Open(order_id="A")), *many)
+    assert (again.counts["duplicate"], len(book.out)) == (len(many) + 1, told)
+    assert book.entries["A"].track == stored and not again.rows["applied"]
+    book.do(add("a new one"))
+    assert book.texts()[-1] == "a new one"
 
 
 def test_what_had_no_effect_was_seen_all_the_same():

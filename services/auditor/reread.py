@@ -56,7 +56,8 @@ async def snapshot(settings: Settings) -> Snapshot:
     for service in SERVICES:
         conn = await asyncpg.connect(settings.dsn(service))
         try:
-            names = await conn.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL($1)", _ASIDE)
+            names = await conn.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL($1)",
+                                     _ASIDE)
             for (name,) in names:
                 rows = await conn.fetch(f'SELECT to_jsonb(t)::text FROM "{name}" t')
                 taken.tables[service, name] = Counter(row[0] for row in rows)
@@ -71,7 +72,8 @@ async def forget(settings: Settings) -> int:
     for service in SERVICES:
         conn = await asyncpg.connect(settings.dsn(service))
         try:
-            count += await conn.fetchval("SELECT coalesce(sum(o.value::bigint), 0)::bigint FROM partitions, jsonb_each_text(offsets) o")
+            count += await conn.fetchval("SELECT coalesce(sum(value::bigint), 0)::bigint"
+                                         " FROM partitions, jsonb_each_text(offsets)")
             await conn.execute("UPDATE partitions SET offsets = coalesce((SELECT jsonb_object_agg(key, 0)"
                                " FROM jsonb_object_keys(offsets) key), '{}')")
         finally:
@@ -111,5 +113,6 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
         if was != is_:
             gone, come = list((was - is_).elements()), list((is_ - was).elements())
             found.append(f"table {table[1]} of {table[0]}: {len(gone)} rows gone, {len(come)} new")
-            found += [f"  was {text[:400]}" for text in sorted(gone)[:SHOWN]] + [f"  is  {text[:400]}" for text in sorted(come)[:SHOWN]]
+            found += [f"  was {text[:400]}" for text in sorted(gone)[:SHOWN]]
+            found += [f"  is  {text[:400]}" for text in sorted(come)[:SHOWN]]
     return found

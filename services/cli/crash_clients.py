@@ -39,7 +39,8 @@ class Clients:
     async def prepare(self, trial: Trial) -> tuple[bool, str]:
         """On databases that are new, and a broker that lacks a topic."""
         settings = self.settings
-        names = {service: f"crash_{trial.point.replace('.', '_')}_{trial.number}_{trial.nth}_{service}" for service in SERVICES}
+        prefix = f"crash_{trial.point.replace('.', '_')}_{trial.number}_{trial.nth}"
+        names = {service: f"{prefix}_{service}" for service in SERVICES}
         dsns = {service: settings.dsn(service).rpartition("/")[0] + f"/{name}" for service, name in names.items()}
         for name in names.values():
             await self.supervisor.postgres.create_database(name)
@@ -69,8 +70,9 @@ class Clients:
         """Exit codes of the armed call, and of the one after it."""
         command = [sys.executable, "-m", "services.cli.main", *arguments]
         log = self.supervisor.folder.log(trial.program)
-        first = await processes.run(trial.program, command, log=log, timeout_s=ENDS_WITHIN_S, env=env | {VARIABLE: str(trial)})
-        return first, await processes.run(trial.program, command, log=log, timeout_s=ENDS_WITHIN_S, env=env)
+        given = {"log": log, "timeout_s": ENDS_WITHIN_S}
+        first = await processes.run(trial.program, command, env=env | {VARIABLE: str(trial)}, **given)
+        return first, await processes.run(trial.program, command, env=env, **given)
 
     async def _without_topic(self) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.bootstrap)

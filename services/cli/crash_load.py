@@ -16,7 +16,8 @@ from services.cli.rest import stocked
 from services.runtime.clock import Clock
 from services.runtime.settings import Settings
 from services.simulators.demo_orders import SHELVES
-from services.simulators.edge import QUANTITY_MAX, Publisher, Record, client_journal, demo_orders, inbound_for, place_record, record_of
+from services.simulators.edge import (QUANTITY_MAX, Publisher, Record, client_journal, demo_orders, inbound_for, place_record,
+                                      record_of)
 from services.simulators.scenario import SCENARIOS, SKU_PART, scenario_of
 
 TOO_LONG = frozenset({"lost_silent", "never_confirmed", "delivery_return", "documents_missing"})  # they wait for a week

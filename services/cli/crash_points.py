@@ -1,4 +1,5 @@
-"""`tradewind chaos --crash-points`: every crash point, again and again, in one running system under load; then the audit.
+"""`tradewind chaos --crash-points`: every crash point, again and again, in one running system under load; then every topic
+is read again from its beginning, which must change nothing, and the audit.
 
 Each process of the system is one chain of lives: armed for a point, it runs until it ends there, and its supervisor
 starts the next life, armed for the next point. All chains run side by side, so that several are down at most moments.
@@ -25,6 +26,7 @@ from services.cli.crash_clients import Clients
 from services.cli.crash_load import Load
 from services.cli.crash_trials import AT_STOP, IMPORT, PREPARE, Trial, plan, sample
 from services.cli.output import Output, Refused
+from services.cli.reread import reread
 from services.cli.rest import left_open
 from services.runtime.crash import EXIT_CRASHED, POINTS
 from services.runtime.settings import Settings
@@ -52,10 +54,11 @@ class Told:
     dead_letters: int = 0
     left: list[str] = field(default_factory=list)
     report: Any = None
+    reread: Any = None
 
 
-def crash_points(out: Output, *, only: list[str] | None, times: int, some: int | None, seed: int | None, within: float | None,
-                 resume: Path | None, keep: Path | None) -> None:
+def crash_points(out: Output, *, only: list[str] | None, times: int, some: int | None, seed: int | None,
+                 within: float | None, resume: Path | None, keep: Path | None) -> None:
     """The body of the command; see `services.cli.chaos`. `some`: only so many points, others with each seed."""
     from services.cli.supervisor import Supervisor, run
 
@@ -77,17 +80,18 @@ def crash_points(out: Output, *, only: list[str] | None, times: int, some: int |
         if resume is not None:
             with open(resume, "a") as file:
                 file.write(json.dumps({"seed": seed} | lines[-1], default=str) + "\n")
-        if told.report.clean and not told.left and not told.odd and keep is None:
+        if told.report.clean and not (told.left or told.odd or lines[-1]["reread_changed"]) and keep is None:
             shutil.rmtree(folder)
     line = _sum(lines, points, times, seed)
     _say(out, line)
-    out.result(line, exits.OK if not line["violations"] and not line["left"] and not line["odd"]
-               and (within is not None or not line["not_hit"]) else exits.VIOLATIONS)
+    wrong = line["violations"] or line["left"] or line["odd"] or line["reread_changed"]
+    out.result(line, exits.VIOLATIONS if wrong or (within is None and line["not_hit"]) else exits.OK)
 
 
 def _chosen(only: list[str] | None) -> tuple[str, ...]:
     if unknown := set(only or ()) - set(POINTS):
-        raise Refused(f"no crash point is called {', '.join(sorted(unknown))}", "--point", f"There are: {', '.join(POINTS)}.")
+        names = ", ".join(sorted(unknown))
+        raise Refused(f"no crash point is called {names}", "--point", f"There are: {', '.join(POINTS)}.")
     return tuple(only or ())
 
 
@@ -97,7 +101,7 @@ def _read(resume: Path | None, seed: int) -> list[dict[str, Any]]:
         return []
     lines = [json.loads(text) for text in resume.read_text().splitlines()]
     if seeds := {line["seed"] for line in lines} - {seed}:
-        raise Refused(f"the file is of a set with seed {min(seeds)}, not {seed}", str(resume), "Give its seed, or another file.")
+        raise Refused(f"the file is of a set with seed {min(seeds)}, not {seed}", str(resume), "Give that seed, or another file.")
     return lines
 
 
@@ -115,7 +119,8 @@ def _table(settings: Settings) -> tuple:
     from services.cli.table import programs
 
     more = {"services.simulators.world": ("--fast",), "services.simulators.provider": _PROVIDER}
-    return tuple(replace(p, args=(*p.args, *more.get(p.module, ()))) for p in programs(settings) if p.name != "console-views")
+    return tuple(replace(p, args=(*p.args, *more.get(p.module, ()))) for p in programs(settings)
+                 if p.name != "console-views")
 
 
 class Trials:
@@ -143,6 +148,9 @@ class Trials:
                 self.load.stopping = True
         told.orders, told.dead_letters = self.load.placed, self.load.planted
         await self._drain()
+        if not told.left:
+            self.out.progress("read every topic again from its beginning")
+            told.reread = await reread(self.settings, supervisor)
         self.out.progress("audit")
         told.report = await audit(self.settings, expected_dead_letters=told.dead_letters)
         return told
@@ -247,17 +255,20 @@ class Trials:
 def _line(told: Told, seconds: float) -> dict[str, Any]:
     report = told.report.as_json()
     return {
-        "crashes": told.hit.total(), "by_point": dict(sorted(told.hit.items())), "missed": dict(told.missed), "odd": told.odd,
+        "crashes": told.hit.total(), "by_point": dict(sorted(told.hit.items())), "missed": dict(told.missed),
         "orders": told.orders, "events": report["events"], "violations": report["violations"], "left": told.left,
         "dead_letters": report["dead_letters"], "seconds": round(seconds, 1), "details": report["details"][:20],
+        "reread": told.reread.records if told.reread else 0, "odd": told.odd,
+        "reread_changed": told.reread.differences if told.reread else [],
     }  # fmt: skip
 
 
 def _sum(lines: list[dict[str, Any]], points: tuple[str, ...], times: int, seed: int) -> dict[str, Any]:
     """All runs of a set as one: numbers are sums, lists one after the other."""
     hit = sum((Counter(line["by_point"]) for line in lines), Counter())
-    total = {name: sum(line[name] for line in lines) for name in ("crashes", "orders", "events", "violations", "dead_letters")}
-    lists = {name: [what for line in lines for what in line[name]] for name in ("left", "odd", "details")}
+    total = {name: sum(line.get(name, 0) for line in lines)
+             for name in ("crashes", "orders", "events", "violations", "dead_letters", "reread")}
+    lists = {name: [what for line in lines for what in line.get(name, ())] for name in ("left", "odd", "details", "reread_changed")}
     return {
         "points": len(points), "times": times, "fewest": min(hit[p] for p in points), **total,
         "not_hit": [p for p in points if hit[p] < times], "runs": len(lines), "seed": seed,
@@ -266,9 +277,11 @@ def _sum(lines: list[dict[str, Any]], points: tuple[str, ...], times: int, seed:
 
 
 def _say(out: Output, line: dict[str, Any]) -> None:
-    out.say(f"{line['crashes']} crashes at {line['points']} points, each at least {line['fewest']} times of {line['times']}, "
-            f"seed {line['seed']}: {line['orders']} orders, {line['events']} events, {line['seconds']} s in {line['runs']} runs")
-    for name in ("not_hit", "left", "odd"):
+    out.say(f"{line['crashes']} crashes at {line['points']} points, each at least {line['fewest']} of {line['times']} times, "
+            f"seed {line['seed']}")
+    out.say(f"{line['orders']} orders, {line['events']} events, {line['reread']} records read again without a change, "
+            f"{line['seconds']} s in {line['runs']} runs")
+    for name in ("not_hit", "left", "odd", "reread_changed"):
         for what in line[name]:
             out.say(f"{name.replace('_', ' ')}: {what}")
     for violation in line["details"]:

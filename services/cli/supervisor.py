@@ -71,6 +71,7 @@ class Supervisor:
         self.table = programs(settings) if table is None else table
         self.folder = Folder(settings.data_folder)
         self.watched: dict[str, Watched] = {}
+        self._halted: dict[str, Watched] = {}
         self.kafka: LocalKafka | None = None
         self.postgres: LocalPostgres | None = None
         self.clock: Clock | None = None
@@ -142,6 +143,22 @@ class Supervisor:
         for trouble in troubles:
             if not isinstance(trouble, asyncio.CancelledError):
                 raise trouble
+
+    async def halt(self, name: str) -> None:
+        """Stop a program, and leave it stopped until `resume`."""
+        watched = self.watched[name]
+        while watched.reviving is not None:
+            await asyncio.sleep(_LOOK_EVERY_S)
+        self._halted[name] = self.watched.pop(name)  # what nobody watches is not started again
+        await processes.stop(watched.child, grace_s=self._grace_s)
+
+    async def resume(self, name: str) -> None:
+        """Start a halted program again, and wait until it is ready."""
+        watched = self._halted.pop(name)
+        watched.child, watched.since = await watched.launch(), time.monotonic()
+        self.watched[name] = watched
+        self._save()
+        await self._wait_ready(next(program for program in self.table if program.name == name))
 
     def hurry(self) -> None:
         """Asked to stop a second time: no more patience. PostgreSQL replays its log at the next start."""

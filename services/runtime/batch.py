@@ -271,7 +271,9 @@ class Batch:
         identity, content = mark
         seen = draft.track.seen.get(identity)
         if seen is None:
-            return False
+            again = record.offset <= draft.track.read.get(record.topic, -1)  # its id is forgotten, its place is not
+            self.counts["duplicate"] += again
+            return again
         if seen.endswith(DEAD) and record.replayed:
             del draft.track.seen[identity]
             return False
@@ -295,6 +297,7 @@ class Batch:
             track.seen.setdefault(identity, content)
             if len(track.seen) > SEEN_MAX:
                 del track.seen[next(iter(track.seen))]
+                track.read[record.topic] = max(record.offset, track.read.get(record.topic, -1))
 
     def _decide(self, draft: Entry, incoming: Incoming) -> Decision | NotYet | Stale:
         return self.spec.decide(draft.state, draft.document, incoming, self.shared, self.now)

@@ -42,7 +42,7 @@ POINTS = {
     "batch.fenced": "the transaction holds the partition's row; its end lets go of it",
     "batch.shared_locked": "the transaction holds rows that other partitions want too; its end lets go of them",
     "batch.decided": "what was decided is in memory only",
-    "batch.written": "all of the batch is there after the restart, or nothing of it: where it shares rows, its transaction is open",
+    "batch.written": "after the restart all of the batch is there, or, where its transaction was open, nothing of it",
     "batch.committed": "the batch is there, its offsets too; its events stand in the outbox, its calls among the intents",
     "batch.relayed": "events may be at the broker or not; the outbox has them until a later transaction",
     "batch.submitted": "calls may be made or not; the intents stay until their answers are applied",

@@ -75,7 +75,7 @@ class Owner:
         self.spec, self.dsn, self.partition, self.partitions, self.instance = spec, dsn, partition, partitions, instance
         self.consumer, self.producer, self.clock, self.submit = consumer, producer, clock, submit
         self.batch_max, self.cache_max, self.dead_letters_max = batch_max, cache_max, dead_letters_max
-        self.parked_grace_s = PARKED_GRACE_S if parked_grace_s is None else parked_grace_s
+        self.parked_grace_s = parked_grace_s
         self.tps = [TopicPartition(t.name, partition) for t in spec.inputs]
         self.cache: dict[str, Entry] = {}
         self.counts: Counter[str] = Counter()
@@ -194,7 +194,8 @@ class Owner:
         if self.ahead != self.stored or self.relay.acknowledged > self.relay.deleted:
             await self._attempt([], self.clock.now())
             point("owner.tidied")
-        if asyncio.get_running_loop().time() - self.since > self.parked_grace_s:
+        grace_s = PARKED_GRACE_S if self.parked_grace_s is None else self.parked_grace_s
+        if asyncio.get_running_loop().time() - self.since > grace_s:
             await self._give_up()
         for _ in range(len(self.cache) - self.cache_max):
             del self.cache[next(iter(self.cache))]

@@ -50,26 +50,29 @@ DEAD = "!"  # behind a fingerprint: this one is a dead letter, and may come agai
 @dataclass(slots=True)
 class Track:
     """What was seen of whom, so that nothing counts twice. `seen`: identity -> content (see `fingerprint`), the oldest
-    first. `waiting`: how many records of a source are held back."""
+    first. `waiting`: how many records of a source are held back.
+    `read`: topic -> offset up to which outsiders' records were seen, once `seen` had to forget some of their ids."""
 
     last: dict[str, int] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> str:
-        return to_json({"last": self.last, "seen": self.seen, "waiting": self.waiting}).decode()
+        track = {"last": self.last, "seen": self.seen, "waiting": self.waiting}
+        return to_json(track | {"read": self.read} if self.read else track).decode()
 
     @classmethod
     def decode(cls, text: str) -> Track:
         """Raises Unreadable."""
         try:
             found = from_json(text)
-            last, seen, waiting = found["last"], found["seen"], found["waiting"]
-            if not (isinstance(last, dict) and isinstance(seen, dict) and isinstance(waiting, dict)):
-                raise TypeError(f"last {last!r}, seen {seen!r}, waiting {waiting!r}"[:200])
+            last, seen, waiting, read = found["last"], found["seen"], found["waiting"], found.get("read", {})
+            if not all(isinstance(part, dict) for part in (last, seen, waiting, read)):
+                raise TypeError(f"last {last!r}, seen {seen!r}, waiting {waiting!r}, read {read!r}"[:200])
         except (ValueError, TypeError, KeyError) as why:
             raise Unreadable(f"column track of table orders: {why!r}; restore the row from a backup") from why
-        return cls(last, seen, waiting)
+        return cls(last, seen, waiting, read)
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class Entry:
     stored: bool = False
 
     def draft(self) -> Entry:
-        track = Track(self.track.last.copy(), self.track.seen.copy(), self.track.waiting.copy())
+        track = Track(self.track.last.copy(), self.track.seen.copy(), self.track.waiting.copy(), self.track.read.copy())
         return Entry(self.state, self.document, self.seq, track, self.parked.copy(), self.armed, self.stored)
 
 
