@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.crash_trials import plan, sample
+from services.chaos.crash_trials import plan, sample
 from services.cli.table import PROGRAMS
 from services.runtime import crash
 from services.runtime.processes import free_port

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from services.chaos.campaign import empty
+from services.chaos.crash_clients import Clients
+from services.chaos.crash_load import Load
+from services.chaos.crash_trials import AT_STOP, IMPORT, PREPARE, Trial, plan, sample
+from services.chaos.reread import reread
 from services.cli import exits
-from services.cli.crash_clients import Clients
-from services.cli.crash_load import Load
-from services.cli.crash_trials import AT_STOP, IMPORT, PREPARE, Trial, plan, sample
 from services.cli.output import Output, Refused
-from services.cli.reread import reread
 from services.cli.rest import left_open
 from services.runtime.crash import EXIT_CRASHED, POINTS
 from services.runtime.settings import Settings
@@ -58,7 +59,7 @@ class Told:
 
 
 def crash_points(out: Output, *, only: list[str] | None, times: int, some: int | None, seed: int | None,
-                 within: float | None, resume: Path | None, keep: Path | None) -> None:
+                 within: float | None, notes: Path | None, keep: Path | None) -> None:
     """The body of the command; see `services.cli.chaos`. `some`: only so many points, others with each seed."""
     from services.cli.supervisor import Supervisor, run
 
@@ -68,17 +69,17 @@ def crash_points(out: Output, *, only: list[str] | None, times: int, some: int |
     folder = base.data_folder / "crash-points" if keep is None else keep.expanduser().absolute()
     settings = base.model_copy(update={"data_folder": folder, "speed": SPEED, "provider": "http", "seed": seed,
                                        "partitions": 3, "parked_grace_s": 1.0})
-    earlier = _read(resume, seed)
+    earlier = _read(notes, seed)
     done = sum((Counter(line["by_point"]) for line in earlier), Counter())
     chains = plan(points, times, seed, done)
     lines = list(earlier)
     if chains:
-        _empty(folder)
+        empty(folder)
         trials = Trials(settings, chains, within, out)
         told = asyncio.run(run(Supervisor(settings, _table(settings), out.progress), trials.run))
         lines.append(_line(told, time.monotonic() - began))
-        if resume is not None:
-            with open(resume, "a") as file:
+        if notes is not None:
+            with open(notes, "a") as file:
                 file.write(json.dumps({"seed": seed} | lines[-1], default=str) + "\n")
         if told.report.clean and not (told.left or told.odd or lines[-1]["reread_changed"]) and keep is None:
             shutil.rmtree(folder)
@@ -95,22 +96,14 @@ def _chosen(only: list[str] | None) -> tuple[str, ...]:
     return tuple(only or ())
 
 
-def _read(resume: Path | None, seed: int) -> list[dict[str, Any]]:
+def _read(notes: Path | None, seed: int) -> list[dict[str, Any]]:
     """The lines of earlier runs of this set; only clean ones count their points."""
-    if resume is None or not resume.exists():
+    if notes is None or not notes.exists():
         return []
-    lines = [json.loads(text) for text in resume.read_text().splitlines()]
+    lines = [json.loads(text) for text in notes.read_text().splitlines()]
     if seeds := {line["seed"] for line in lines} - {seed}:
-        raise Refused(f"the file is of a set with seed {min(seeds)}, not {seed}", str(resume), "Give that seed, or another file.")
+        raise Refused(f"the file is of a set with seed {min(seeds)}, not {seed}", str(notes), "Give that seed, or another file.")
     return lines
-
-
-def _empty(folder: Path) -> None:
-    """Our own folder of an earlier run, and nothing else."""
-    if folder.exists():
-        if not (folder / "run").is_dir() and any(folder.iterdir()):
-            raise Refused("the folder holds something else", str(folder), "Choose another one with --keep.")
-        shutil.rmtree(folder)
 
 
 def _table(settings: Settings) -> tuple:

@@ -13,7 +13,7 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.topics import PROVIDER_RESULT
-from services.cli.crash_trials import Trial
+from services.chaos.crash_trials import Trial
 from services.runtime import processes
 from services.runtime.crash import EXIT_CRASHED, VARIABLE
 from services.runtime.settings import SERVICES, Settings
@@ -21,7 +21,7 @@ from services.runtime.topics import partition_counts
 from services.simulators.retail_csv import COLUMNS
 
 if TYPE_CHECKING:
-    from services.cli.crash_load import Load
+    from services.chaos.crash_load import Load
     from services.cli.supervisor import Supervisor
 
 ENDS_WITHIN_S = 90.0
