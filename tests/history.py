@@ -168,6 +168,8 @@ class History:
                     self.whole_.strangers.append((f"{service} has no document of it", order_id))
             self.whole_.parked += [(service, order_id, f"{r.incoming.source} #{r.incoming.sequence} {r.incoming.id}")
                                    for order_id, entry in party.entries.items() for r in entry.parked]
+            self.whole_.needless += [(service, order_id) for order_id, entry in party.entries.items()
+                                     if entry.armed and entry.state.closed]
             self.whole_.timers += [(service, order_id, entry.armed) for order_id, entry in party.entries.items() if entry.armed]
         for out in world.dead:
             letter = letter_of(Raw(out.topic, 0, 0, out.key, out.value, out.headers))

@@ -250,7 +250,7 @@ BUGS = (
         Change(RUNTIME, "    if done is None:\n        raise OwnershipLost", "    if False:\n        raise OwnershipLost"),
         Change(RUNTIME, 'WHERE partition = $1 AND epoch = $2"\n          " AND offsets = $3::text::jsonb RETURNING',
                'WHERE partition = $1 AND $2::bigint IS NOT NULL"\n          " AND $3::text IS NOT NULL RETURNING'),
-    ), run="zombie"),
+    ), run="zombie:payments:batch.decided:12"),
     _bug("epoch_is_not_raised", "two owners number their batches alike", RUNTIME,
          '"UPDATE partitions SET epoch = epoch + 1,', '"UPDATE partitions SET epoch = epoch,', {27}, run="kills"),
     _bug("wrong_partition", "an order's events are in two places", RUNTIME,

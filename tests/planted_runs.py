@@ -27,6 +27,7 @@ from pathlib import Path
 
 import aiohttp
 import asyncpg
+import psutil
 from aiohttp import web
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -78,8 +79,8 @@ class System:
 
     def start(self) -> None:
         env = self.settings.child_env(**self.clock.env(), PLANTED_READY=str(self.folder / "ready"))
-        if self.crash:
-            env["TRADEWIND_CRASH"], self.crash = self.crash, ""
+        if self.crash:  # of the first life alone
+            env["PLANTED_STOP" if self.bug.run.startswith("zombie") else "TRADEWIND_CRASH"], self.crash = self.crash, ""
         for name in SERVICES:
             (self.folder / "ready" / name).unlink(missing_ok=True)
         self.child = processes.spawn("planted", [sys.executable, "-m", "tests.planted", "--run", (self.bug if self.bug.changes else CONTROL).name,
@@ -125,16 +126,17 @@ async def kills(system: System) -> None:
 
 
 async def zombie(system: System) -> None:
-    """Stop the process in the middle of its work, let another take over, then wake it."""
-    await asyncio.sleep(0.4)
+    """The process stops in the middle of a batch (see `System.start`), another takes over, then it wakes up."""
+    async with asyncio.timeout(READY_S):
+        while psutil.Process(system.child.pid).status() != psutil.STATUS_STOPPED:
+            await asyncio.sleep(0.02)
     system.watching = False
     old = system.child
-    old.signal(signal.SIGSTOP)
     system.start()
     await system.ready()
     await asyncio.sleep(1.0)
     old.signal(signal.SIGCONT)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.0)
     old.signal(signal.SIGKILL)
     await processes.gone(old, 5)
     if not system.child.alive:

@@ -2,6 +2,8 @@
 
 Run through `python -m tests.planted --run BUG tests.planted_system` it has a bug. It is what its supervisor in
 `tests.planted_runs` kills, stops and starts again; everything else of a run lives outside.
+
+PLANTED_STOP=payments:batch.decided:15 stops it (SIGSTOP) when payments passes that crash point for the 15th time.
 """
 
 from __future__ import annotations
@@ -10,20 +12,37 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 from aiohttp import web
 
-from services.orders import app as orders
-from services.payments import app as payments
-from services.payments.webhook import Edge
+from services.runtime import crash
 from services.runtime.clock import Clock
-from services.runtime.service import PartitionService
 from services.runtime.settings import Settings
-from services.shipping import app as shipping
+
+
+def stop_at(service: str, name: str, nth: int) -> None:
+    """Let the process stop there. Before anything that passes crash points is imported."""
+    left = nth
+
+    def point(passed: str) -> None:
+        nonlocal left
+        if passed == name and sys._getframe(1).f_locals["self"].spec.name == service:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    crash.point = point
 
 
 async def main() -> None:
+    from services.orders import app as orders
+    from services.payments import app as payments
+    from services.payments.webhook import Edge
+    from services.runtime.service import PartitionService
+    from services.shipping import app as shipping
+
     settings, clock = Settings(), Clock.from_env()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -50,4 +69,7 @@ async def main() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    if where := os.environ.get("PLANTED_STOP"):
+        whose, what, count = where.split(":")
+        stop_at(whose, what, int(count))
     asyncio.run(main())

@@ -445,7 +445,12 @@ def more_allocated_than_ordered(h):
     h.change(SHIPMENT.name, "ParcelsAllocated", "domestic", parcels=parcels)
 
 
+def timer_of_an_ended_order(h):
+    h.whole_.needless.append(("orders", "normal"))
+
+
 PLANTED = [
+    (timer_of_an_ended_order, {26}),
     (placed_twice, {1, 3, 16}), (more_allocated_than_ordered, {15}),
     (passed_by, {22}), (read_and_taken_back, {30}), (read_and_never_committed, {30}),
     (another_duty_than_agreed, {12}), (a_quote_nobody_froze, {12}), (claim_paid_to_nobody, {7}), (another_buyer, {12}), (one_cent_too_much_for_what_is_missing, {12}),

@@ -202,6 +202,8 @@ class Evidence:
                 "SELECT order_id, source || ' #' || sequence || ' ' || id FROM parked LIMIT 1000")]
             whole.intents += [(service, *row) for row in await db.fetch("SELECT order_id, intent_id FROM intents LIMIT 1000")]
             whole.timers += [(service, *row) for row in await db.fetch("SELECT order_id, due FROM timers")]
+            whole.needless += [(service, row[0]) for row in await db.fetch(
+                "SELECT order_id FROM timers JOIN orders USING (order_id) WHERE closed LIMIT 1000")]
         columns = ", ".join(STOCK_KINDS)
         for warehouse, sku, *counts in await self._databases["shipping"].fetch(f"SELECT warehouse, sku, {columns} FROM stock"):
             whole.stock[warehouse, sku] = dict(zip(STOCK_KINDS, counts, strict=True))

@@ -155,7 +155,8 @@ class Funnel:
 @dataclass
 class Whole:
     """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset;
-    `looked`, `passed`: see watch.Watched; `views`: the answer of the operators' views, None: there was none."""
+    `needless`: timers of orders that have ended; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
+    views, None: there was none."""
 
     stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -165,6 +166,7 @@ class Whole:
     parked: list[tuple[str, str, str]] = field(default_factory=list)
     intents: list[tuple[str, str, str]] = field(default_factory=list)
     timers: list[tuple[str, str, datetime]] = field(default_factory=list)
+    needless: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[tuple[str, str]] = field(default_factory=list)
     ledger_guarded: bool = True
     dead_letters: list[DeadLetter] = field(default_factory=list)

@@ -148,6 +148,11 @@ def no_timer_is_overdue(whole: Whole) -> Iterator[WholeVerdict]:
                 for service, order_id, due in late] or [None]
 
 
+@whole_rule(26, "no timer of an order that has ended", live=False)
+def no_timer_is_needless(whole: Whole) -> Iterator[WholeVerdict]:
+    yield from [(order_id, [f"{service} would wake it, although it has ended"]) for service, order_id in whole.needless] or [None]
+
+
 # What ends a wait, by the event that begins it; the deadline's name in schemas.lifecycle.
 _WAITS = (
     ("ParcelsAllocated", "reservation", ("PaymentAuthorised", "PaymentHeld", "PaymentDeclined", "PaymentVoided", "ParcelCancelled")),
