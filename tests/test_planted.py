@@ -18,7 +18,7 @@ from tests.planted import CONTROL, Caught, locate
 from tests.planted_bugs import BUGS
 from tests.planted_runs import controls, is_right, run
 
-ALWAYS = {"control of kills", "dual_write", "wrong_partition"}
+ALWAYS = {"control of kills", "dual_write", "offsets_before_the_work", "wrong_partition"}
 IN_MEMORY = [bug for bug in BUGS if bug.run == "memory"]
 
 
