@@ -14,7 +14,9 @@ from functools import lru_cache
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
+from pydantic_core import from_json
 
+from schemas.envelope import Envelope, headers_of
 from schemas.topics import INTAKE, ORDER, PAYMENT as PAYMENTS, REPORT, SHIPMENT
 from services.auditor import invariants, rules_money
 from services.auditor.audit import audit, examine
@@ -23,13 +25,16 @@ from services.auditor.facts import STOCK_KINDS
 from services.auditor.report import Report
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES, Call, DeadLetter, Request
 from services.auditor.story import Raw, digest_of
+from services.auditor.watch import is_settled
 from services.console.funnel import OUTCOMES, SOURCES, STAGES, Totals, fact_of
 from services.payments.machine import LEDGER
+from services.runtime.decision import Incoming
 from services.runtime.local import LocalKafka
 from services.runtime.migrate import migrate
 from services.runtime.processes import free_port
 from services.runtime.settings import SERVICES, Settings
 from services.runtime.topics import ensure_topics
+from services.runtime.track import Track, fingerprint
 from tests.history import PARTITIONS, History, headers_with, worlds
 
 
@@ -519,6 +524,22 @@ async def test_a_dead_letter_that_was_planted_is_no_violation(history):
     assert numbers(await examine(history)) == {27}
     history.letters.clear()
     assert numbers(await examine(history, expected_dead_letters=1)) == {23, 27}
+
+
+def test_a_watcher_knows_what_an_order_remembers():
+    """In the form in which the runtime stores it."""
+    envelope = Envelope("scan:1", "PackedReported", "/warehouse", datetime.now(UTC), "A")
+    record = Raw(REPORT.name, 0, 7, b"A", b"{}", tuple(headers_of(envelope, b"")))
+    assert not is_settled(record, {}, set())
+    assert not is_settled(record, {"A": {"last": {}, "seen": {}, "read": {REPORT.name: 6}}}, set())
+    incoming = Incoming(envelope.type, envelope.id, envelope.source, 0, envelope.time, None)
+    track = Track(seen=dict([fingerprint(incoming, b"{}")]))
+    assert is_settled(record, {"A": from_json(track.encode())}, set())
+    assert is_settled(record, {"A": from_json(Track(read={REPORT.name: 7}).encode())}, set())
+    ours = record._replace(topic=ORDER.name, headers=tuple(headers_of(envelope._replace(source="orders", sequence=3), b"")))
+    assert not is_settled(ours, {"A": from_json(Track({"orders": 2}).encode())}, set())
+    assert is_settled(ours, {"A": from_json(Track({"orders": 3}).encode())}, set())
+    assert is_settled(ours, {}, {("A", "orders", 3)})
 
 
 def test_journals_are_read_as_their_writers_leave_them(tmp_path):

@@ -103,7 +103,7 @@ class Watch:
                   for row in rows]
         lines += [{"passed": service, "topic": r.topic, "partition": r.partition, "offset": r.offset,
                    "stored": stored[r.topic, r.partition], "order": _key_of(r)}
-                  for r in records if not _is_settled(r, tracks, parked)]
+                  for r in records if not is_settled(r, tracks, parked)]
         self._journal.write(b"".join(to_json(line) + b"\n" for line in lines))
 
     async def _records(self, service: str, stored: dict[tuple[str, int], int]) -> list[Any]:
@@ -146,9 +146,9 @@ def _key_of(record: Any) -> str:
     return (record.key or b"").decode(errors="replace").replace("\0", "")
 
 
-def _is_settled(record: Any, tracks: dict[str, dict[str, Any]], parked: set[tuple]) -> bool:
-    """Whether the order remembers it, or keeps it for later: by its source's sequence; an outsider's, which is remembered
-    as soon as it is kept, by 60 bits of a hash of source and id."""
+def is_settled(record: Any, tracks: dict[str, dict[str, Any]], parked: set[tuple]) -> bool:
+    """Whether the order remembers it, or keeps it for later, by its column `track`: last sequence of each source; of
+    outsiders 72 bits of a hash of source and id, and how far their topics were read when the oldest had to be forgotten."""
     try:
         envelope = envelope_of(record.headers)
     except BadEnvelope:
@@ -157,9 +157,8 @@ def _is_settled(record: Any, tracks: dict[str, dict[str, Any]], parked: set[tupl
     if record.topic in OWNERS:
         return envelope.sequence <= track.get("last", {}).get(envelope.source, 0) or (
             _key_of(record), envelope.source, envelope.sequence) in parked
-    identity = blake2b(f"{envelope.source}\0{envelope.id}".encode(), digest_size=8).digest()
-    mark = b64encode(identity)[:10].decode()
-    return any(seen[:10] == mark for seen in track.get("seen", ()))
+    identity = b64encode(blake2b(f"{envelope.source}\0{envelope.id}".encode(), digest_size=9).digest()).decode()
+    return identity in track.get("seen", ()) or record.offset <= track.get("read", {}).get(record.topic, -1)
 
 
 # -- what the audit reads of it ---------------------------------------------------------------------------------------------
