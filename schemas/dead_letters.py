@@ -5,10 +5,11 @@ A dead letter is the record as it came (key, value, headers) on `<topic>.dlq`, w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 ERRORS = "__dlq.errors."
 
@@ -85,3 +86,76 @@ class DiscardDeadLetter(BaseModel):
 
 
 assert DiscardDeadLetter.__name__ == DISCARD
+
+
+# -- what people did about dead letters ---------------------------------------------------------------------------------
+
+LOG = "operations.dead-letter.v1"  # a topic: one Mark a record, nothing is ever taken back
+
+
+class Copy(BaseModel):
+    """A corrected record, ready to be sent. Header values and `value` are base64; the key is the order's id."""
+
+    key: str
+    value: str
+    headers: list[tuple[str, str]]
+    partition: int
+
+
+class Mark(BaseModel):
+    """`letter`: the dead letter as topic/partition/offset of its dead letter topic. `copy_at`: where the replayed record lies;
+    it is written after the broker has it. `at` is real time."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    letter: str
+    action: Literal["edited", "replayed", "discarded"]
+    by: str
+    at: AwareDatetime
+    reason: str = ""
+    copy_at: str = ""
+    edited: Copy | None = None
+
+
+# -- the same in other words ----------------------------------------------------------------------------------------------
+
+
+class Origin(NamedTuple):
+    """Where a dead letter lay, who refused it and why. `dialect` names whose headers said so; -1: they do not say."""
+
+    dialect: str
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    service: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+# dialect -> the headers that it has for each field of Origin, in the order topic, partition, offset, service, reason, detail.
+# Spring writes numbers as big-endian integers, everybody else as text.
+DIALECTS: dict[str, tuple[str, str, str, str, str, str]] = {
+    "kafka": tuple(f"{ERRORS}{name}" for name in ("topic", "partition", "offset", "service", "reason", "detail")),
+    "connect": tuple(f"__connect.errors.{name}" for name in (
+        "topic", "partition", "offset", "connector.name", "exception.class.name", "exception.message")),
+    "streams": tuple(name and f"__streams.errors.{name}" for name in ("topic", "partition", "offset", "", "exception", "message")),
+    "spring": tuple(f"kafka_dlt-{name}" for name in (
+        "original-topic", "original-partition", "original-offset", "original-consumer-group", "exception-fqcn", "exception-message")),
+}
+
+
+def origin_of(headers: Iterable[tuple[str, bytes | None]]) -> Origin:
+    """Read the headers of a dead letter in whichever dialect; the last of two headers of one name counts."""
+    found = {name: value or b"" for name, value in headers}
+    for dialect, (topic, partition, offset, *texts) in DIALECTS.items():
+        if topic in found:
+            service, reason, detail = (found.get(name, b"").decode(errors="replace") for name in texts)
+            numbers = (_number(found.get(name), dialect == "spring") for name in (partition, offset))
+            return Origin(dialect, found[topic].decode(errors="replace"), *numbers, service, reason, detail)
+    return Origin("unknown")
+
+
+def _number(value: bytes | None, binary: bool) -> int:
+    if binary:
+        return int.from_bytes(value, "big", signed=True) if value and len(value) in (4, 8) else -1
+    return int(value[:19]) if value and value.isdigit() else -1

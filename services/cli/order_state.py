@@ -24,7 +24,7 @@ from services.runtime.settings import SERVICES, Settings
 from services.shipping.app import spec as shipping_spec
 from services.shipping.storage import Stock
 
-_SPECS = {"orders": orders_spec, "payments": payments_spec, "shipping": shipping_spec}
+SPECS = {"orders": orders_spec, "payments": payments_spec, "shipping": shipping_spec}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ async def _view(settings: Settings, service: str, order_id: str, now: datetime) 
         parked = await connection.fetch(
             "SELECT order_id, topic, at_offset, source, sequence, id, headers, value, parked_at, dead FROM parked WHERE order_id = $1"
             " ORDER BY parked_at", order_id)
-    spec: Spec = _SPECS[service](settings)  # only now: it makes a vault key where there is none
+    spec: Spec = SPECS[service](settings)  # only now: it makes a vault key where there is none
     state = spec.state_type.validate_json(row["state"]) if row else spec.new_state(order_id)
     document = spec.document_type.validate_json(row["body"]) if row and row["body"] and spec.document_type else None
     waiting = [_waiting(spec, state, document, order_id, p, now) for p in parked]

@@ -65,6 +65,22 @@ def parked_record(spec: Spec, row: asyncpg.Record) -> Record:
     return read(spec, *raw)
 
 
+async def load_entries(spec: Spec, conn: asyncpg.Connection, partition: int, order_ids: list[str]) -> dict[str, Entry]:
+    """The orders as they are stored, with what waits of them; those that the service does not know are left out."""
+    found: dict[str, Entry] = {}
+    rows = await storage.load(conn, partition, order_ids)
+    documents = await storage.load_documents(conn, [row[0] for row in rows]) if rows and spec.document_type else {}
+    for order_id, seq, track, state, due in rows:
+        document = documents.get(order_id)
+        found[order_id] = Entry(spec.state_type.validate_json(state),
+                                spec.document_type.validate_json(document) if document else None,
+                                seq, Track.decode(track), [], due, True)
+    if waiting := [order_id for order_id, entry in found.items() if entry.track.waiting]:
+        for row in await storage.load_parked(conn, waiting):
+            found[row["order_id"]].parked.append(parked_record(spec, row))
+    return found
+
+
 class Owner:
     """Owns partition `partition` from `claim` until anything goes wrong. One database session, one relay."""
 
@@ -325,26 +341,8 @@ class Owner:
 
     async def _load(self, order_ids: list[str]) -> None:
         missing = [order_id for order_id in set(order_ids) if order_id not in self.cache]
-        if not missing:
-            return
-        rows = await storage.load(self.conn, self.partition, missing)
-        if not rows:
-            return
-        spec = self.spec
-        found = [row[0] for row in rows]
-        documents = await storage.load_documents(self.conn, found) if spec.document_type else {}
-        waiting = []
-        for order_id, seq, track, state, due in rows:
-            document = documents.get(order_id)
-            entry = Entry(spec.state_type.validate_json(state),
-                          spec.document_type.validate_json(document) if document else None,
-                          seq, Track.decode(track), [], due, True)
-            self.cache[order_id] = entry
-            if entry.track.waiting:
-                waiting.append(order_id)
-        if waiting:
-            for row in await storage.load_parked(self.conn, waiting):
-                self.cache[row["order_id"]].parked.append(parked_record(spec, row))
+        if missing:
+            self.cache |= await load_entries(self.spec, self.conn, self.partition, missing)
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from schemas.dead_letters import LOG
 from schemas.topics import KEEP, TOPICS
 from services.runtime.crash import point
 from services.runtime.processes import FolderOfAnotherVersion, NotReady, StartError
@@ -26,7 +27,7 @@ def wanted(more: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, dic
     """Name → configuration of every topic there must be: ours, one of dead letters beside each, and `more`."""
     names = {topic.name: dict(topic.config) for topic in TOPICS}
     # A dead letter is evidence: it stays until someone has decided about it.
-    names |= {topic.dlq: dict(KEEP) for topic in TOPICS}
+    names |= {topic.dlq: dict(KEEP) for topic in TOPICS} | {LOG: dict(KEEP)}
     return names | {name: dict(config) for name, config in (more or {}).items()}
 
 

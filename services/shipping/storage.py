@@ -54,12 +54,18 @@ class Stock:
             raise SharedMissing(sku)
 
 
+_FREE = ("SELECT warehouse, sku, received + restocked + released - reserved AS free FROM stock"
+         " WHERE sku = ANY($1) ORDER BY sku, warehouse")
+
+
 async def lock(conn: asyncpg.Connection, keys: set[str]) -> Stock:
     """Lock the rows of these SKUs, in one order for everybody, so that two owners cannot wait for each other."""
-    rows = await conn.fetch(
-        "SELECT warehouse, sku, received + restocked + released - reserved AS free FROM stock"
-        " WHERE sku = ANY($1) ORDER BY sku, warehouse FOR UPDATE", sorted(keys)) if keys else []
-    return Stock(keys, rows)
+    return Stock(keys, await conn.fetch(f"{_FREE} FOR UPDATE", sorted(keys)) if keys else [])
+
+
+async def look(conn: asyncpg.Connection, keys: set[str]) -> Stock:
+    """The same without a lock, for a decision that will not be written."""
+    return Stock(keys, await conn.fetch(_FREE, sorted(keys)) if keys else [])
 
 
 async def write(conn: asyncpg.Connection, stock: Stock, write: Write) -> None:
