@@ -25,7 +25,7 @@ from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read, sh
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
-from services.runtime.limit import TooManyDeadLetters, at_start, levels_after
+from services.runtime.limit import Levels, TooManyDeadLetters, at_start, levels_after
 from services.runtime.relay import Relay, pack, unpack
 from services.runtime.track import Entry, Record, Track
 
@@ -295,13 +295,7 @@ class Owner:
             if batch.dead or levels:
                 levels = levels_after(levels, records[:done], batch.dead, self.dead_letters_max, self.partition)
             point("batch.decided")
-            if levels != self.levels and not transaction:  # they are a second statement
-                opened = conn.transaction()
-                await opened.start()
-                transaction = opened
-            number = await self._write(batch, end)
-            if levels != self.levels:
-                await storage.set_levels(conn, self.partition, levels)
+            number = await self._write(batch, end, levels)
             point("batch.written")
         except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out
             if transaction and not conn.is_closed():
@@ -346,7 +340,7 @@ class Owner:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    async def _write(self, batch: Batch, end: dict[str, int]) -> int:
+    async def _write(self, batch: Batch, end: dict[str, int], levels: Levels) -> int:
         write, spec = storage.Write(), self.spec
         fresh, changed, arm, disarm = self._rows_of(batch)
         if batch.shared is not None:
@@ -381,6 +375,8 @@ class Owner:
         if batch.out:
             self.next_batch += 1
             write.insert_outbox(self.next_batch, pack(batch.out))
+        if levels != self.levels:
+            write.set_levels(levels)
         if write or end != self.stored:
             await write.send(self.conn, self.partition, self.epoch, self.stored, end)
         return self.next_batch

@@ -84,10 +84,6 @@ async def read_levels(conn: asyncpg.Connection, partition: int) -> dict[str, lis
     return json.loads(await conn.fetchval("SELECT dead_levels::text FROM partitions WHERE partition = $1", partition))
 
 
-async def set_levels(conn: asyncpg.Connection, partition: int, levels: dict[str, tuple[int, int]]) -> None:
-    await conn.execute("UPDATE partitions SET dead_levels = $2::text::jsonb WHERE partition = $1", partition, json.dumps(levels))
-
-
 async def read_outbox(conn: asyncpg.Connection, partition: int) -> list[tuple[int, bytes]]:
     rows = await conn.fetch("SELECT batch, payload FROM outbox WHERE partition = $1 ORDER BY batch", partition)
     return [(row[0], row[1]) for row in rows]
@@ -153,9 +149,14 @@ class Write:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._arguments: list[list | tuple] = []
+        self._levels: list[str] = []
 
     def __bool__(self) -> bool:
-        return bool(self._parts)
+        return bool(self._parts or self._levels)
+
+    def set_levels(self, levels: dict[str, tuple[int, int]]) -> None:
+        """How near each topic is to the limit of dead letters; stands with the offsets, and changes seldom."""
+        self._levels = [json.dumps(levels)]
 
     def insert_orders(self, rows: list[tuple]) -> None:
         """(order_id, status, closed, seq, track, state) of orders that have no row yet."""
@@ -223,8 +224,8 @@ class Write:
                    ) -> None:
         """Write everything and move the offsets from `start` to `end`, as the partition's owner of this epoch: a
         transaction of its own, unless one is open. Raises OwnershipLost; then nothing was written."""
-        done = await conn.fetchval(_statement(tuple(self._parts)), partition, epoch, _text(start), _text(end),
-                                   *self._arguments)
+        done = await conn.fetchval(_statement(tuple(self._parts), bool(self._levels)), partition, epoch, _text(start),
+                                   _text(end), *self._levels, *self._arguments)
         if done is None:
             raise OwnershipLost(f"partition {partition}: epoch {epoch} or its offsets are no longer current")
 
@@ -237,7 +238,7 @@ class Write:
         self._arguments.append(values)
 
 
-_FENCE = ("UPDATE partitions SET offsets = $4::text::jsonb WHERE partition = $1 AND epoch = $2"
+_FENCE = ("UPDATE partitions SET offsets = $4::text::jsonb{} WHERE partition = $1 AND epoch = $2"
           " AND offsets = $3::text::jsonb RETURNING partition")
 _ORDER = "order_id, status, closed, seq, track, state"
 _NEW_ORDER = "n.order_id, n.status, n.closed, n.seq, n.track::json, n.state::json"
@@ -245,12 +246,13 @@ _ORDERS = f"unnest({{}}::text[], {{}}::text[], {{}}::bool[], {{}}::int[], {{}}::
 
 
 @lru_cache(maxsize=256)
-def _statement(parts: tuple[str, ...]) -> str:
+def _statement(parts: tuple[str, ...], levels: bool) -> str:
     """The fence and the parts in one; PostgreSQL executes each of them once, whether or not anybody reads its rows."""
-    numbers = itertools.count(5)
+    numbers = itertools.count(5 + levels)
+    fence = _FENCE.format(", dead_levels = $5::text::jsonb" if levels else "")
     texts = [part.format(*(f"${next(numbers)}" for _ in range(part.count("{}")))) for part in parts]
     named = "".join(f", part_{n} AS ({text})" for n, text in enumerate(texts))
-    return f"WITH fence AS ({_FENCE}){named} SELECT partition FROM fence"
+    return f"WITH fence AS ({fence}){named} SELECT partition FROM fence"
 
 
 def _text(offsets: dict[str, int]) -> str:
