@@ -146,7 +146,7 @@ async def test_list_show_edit_replay_and_discard(kafka, postgres, tmp_path):
     async def run(*words: str) -> tuple[int, dict]:
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.cli.main", "dlq", *words, "--json", env=env,
                                                        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 120)
         assert out, err.decode()
         return process.returncode, json.loads(out.splitlines()[-1])
 
@@ -159,8 +159,8 @@ async def test_list_show_edit_replay_and_discard(kafka, postgres, tmp_path):
     await service.start()
     try:
         await send(kafka, [bad, good(INTAKE, "PlaceOrder", b), held, good(PAYMENT, "PaymentVoided", b, 2)])
-        await until(lambda: _listed(run, a, {"new": 1}))
-        await until(lambda: _listed(run, b, {"new": 1}))
+        await until(lambda: _listed(run, a, {"new": 1}), within_s=90)
+        await until(lambda: _listed(run, b, {"new": 1}), within_s=90)
         _, line = await run("list", "--order", a, "--each")
         place = line["letters"][0]["place"]
         assert (line["groups"][0]["reason"], line["letters"][0]["detail"]) == ("invalid", "unknown_field: Extra inputs are not permitted")
@@ -186,7 +186,7 @@ async def test_list_show_edit_replay_and_discard(kafka, postgres, tmp_path):
         assert (await run("discard", "--order", b))[0] == exits.REFUSED, "not without a reason"
         code, line = await run("discard", "--order", b, "--because", "broken for good")
         assert code == exits.OK and line["discarded"] == 1
-        await until(lambda: _listed(run, b, {"discarded": 1}))
+        assert await _listed(run, b, {"discarded": 1})
         await until(lambda: _none_parked(env["TRADEWIND_ORDERS_DSN"], b))
     finally:
         await service.stop()

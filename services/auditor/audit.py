@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import rules_end, rules_events, rules_fold, rules_goods, rules_money  # noqa: F401  (they register themselves)
-from services.auditor.evidence import CannotRead, Evidence, partition_of, row_of
+from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods,  # noqa: F401  (they register themselves)
+                              rules_money)
+from services.auditor.evidence import CannotRead, Evidence, content_of, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
                                     Journals, Request, Rule, Whole)
@@ -110,6 +111,8 @@ class _Audit:
         letters = await source.dead_letters()
         self.dead = {letter[:3] for letter in letters}
         self.journals = source.journals()
+        self.planted = {where for where, expected in (self.journals.planted or {}).items() if expected}
+        self.originals: dict[tuple[str, int, int], str] = {}
         seen = self.journals.watched or Watched()
         self.reads = seen.reads
         self.provider = _by_partition(self.journals.provider, source.partitions)
@@ -117,7 +120,9 @@ class _Audit:
         for partition in range(source.partitions):
             await self._partition(partition)
         whole = await source.whole()
-        whole.dead_letters, whole.expected_dead_letters = letters, self.expected
+        whole.dead_letters, whole.expected_dead_letters, whole.originals = letters, self.expected, self.originals
+        whole.live = self.live
+        whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.newest = self.stock, self.newest
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
@@ -133,18 +138,23 @@ class _Audit:
 
     async def _partition(self, partition: int) -> None:
         report, source = self.report, self.source
-        fold = Fold(partition, source.partitions, self._wrong_record, self.dead)
-        take = fold.take
+        fold = Fold(partition, source.partitions, self._wrong_record, self.dead, self.planted)
+        take, dead, originals = fold.take, self.dead, self.originals
         async for batch in source.records(partition):
             for raw in batch:
                 take(raw)
+                if raw[:3] in dead:
+                    originals[raw[:3]] = content_of(*raw[3:])
         report.records += fold.records
         report.events += fold.events
         for number, count in fold.checked.items():
             report.checked[f"{number} {RECORD_RULES[number]}"] += count
         if fold.newest is not None and (self.newest is None or fold.newest > self.newest):
             self.newest = fold.newest
-        rows, ledger = await source.rows(partition), await source.ledger(partition)
+        # A row "new" is no order: it only keeps what came for one that nobody has heard of.
+        rows = {service: {order_id: row for order_id, row in found.items() if row[0] != "new"}
+                for service, found in (await source.rows(partition)).items()}
+        ledger = await source.ledger(partition)
         provider, requests = self.provider.get(partition, {}), self.requests.get(partition, {})
         known = dict.fromkeys([*fold.stories, *(o for found in rows.values() for o in found), *ledger, *provider, *requests])
         for order_id in known:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from pydantic_core import from_json
 
+from schemas.dead_letters import REPLAY
 from schemas.topics import TOPICS
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
@@ -198,8 +200,15 @@ class Evidence:
                         whole.offsets[service, topic.name, partition] = stored.get(topic.name, 0)
             whole.outbox |= {(service, p): n for p, n in await db.fetch(
                 "SELECT p.partition, count(o.batch) FROM partitions p LEFT JOIN outbox o USING (partition) GROUP BY 1")}
-            whole.parked += [(service, *row) for row in await db.fetch(
-                "SELECT order_id, source || ' #' || sequence || ' ' || id FROM parked LIMIT 1000")]
+            for order_id, what, dead, behind, *where in await db.fetch(
+                    "SELECT order_id, source || ' #' || sequence || ' ' || id, dead <> '', EXISTS (SELECT FROM parked d"
+                    " WHERE d.order_id = p.order_id AND d.dead <> ''), topic, partition, at_offset FROM parked p LIMIT 100000"):
+                place = service, *where
+                whole.waiting.add(place)
+                if dead:
+                    whole.held.append((order_id, place))
+                elif not behind and place[1:] not in self._planted:
+                    whole.parked.append((service, order_id, what))
             whole.intents += [(service, *row) for row in await db.fetch("SELECT order_id, intent_id FROM intents LIMIT 1000")]
             whole.timers += [(service, *row) for row in await db.fetch("SELECT order_id, due FROM timers")]
             whole.needless += [(service, row[0]) for row in await db.fetch(
@@ -235,12 +244,23 @@ class Evidence:
     def journals(self) -> Journals:
         return read_journals(self.settings.data_folder / "journals")
 
+    @cached_property
+    def _planted(self) -> set[tuple[str, int, int]]:
+        return set(read_planted(self.settings.data_folder / "journals") or ())
+
+
+def content_of(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> str:
+    """A digest of a record. A dead letter cannot tell an empty key or value from none."""
+    return digest_of(repr((key or b"", value or b"", list(headers))).encode())
+
 
 def letter_of(raw: Raw) -> DeadLetter:
-    found = {k[len(_LETTER):]: v.decode(errors="replace") for k, v in raw.headers if k.startswith(_LETTER)}
+    found = {k[len(_LETTER):]: (v or b"").decode(errors="replace") for k, v in raw.headers if k.startswith(_LETTER)}
+    own = [(k, v) for k, v in raw.headers if not k.startswith(_LETTER)]
     return DeadLetter(found.get("topic", raw.topic), int(found.get("partition") or raw.partition),
                       int(found.get("offset") or raw.offset), found.get("service", "?"), found.get("reason", "?"),
-                      found.get("detail", ""), (raw.key or b"").decode(errors="replace"))
+                      found.get("detail", ""), (raw.key or b"").decode(errors="replace"),
+                      "" if "cut" in found else content_of(raw.key, raw.value, own), any(k == REPLAY for k, _ in own))
 
 
 def row_of(columns: tuple) -> Row:
@@ -283,7 +303,14 @@ def read_journals(folder: Path) -> Journals:
                 if line["type"] == "HandedOverReported":
                     parcels = handovers.setdefault(line["order"], {})
                     parcels.setdefault(line["message"]["parcel_id"], set()).add(line["id"])
-    return Journals(_requests(clients) if clients else None, provider, handovers, messages, tuple(notes), seen)
+    return Journals(_requests(clients) if clients else None, provider, handovers, messages, tuple(notes), seen, read_planted(folder))
+
+
+def read_planted(folder: Path) -> dict[tuple[str, int, int], dict[str, str]] | None:
+    """`planted*.ndjson` of whoever put bad records onto the topics; None: nobody says that they did."""
+    paths = sorted(folder.glob("planted*.ndjson"))
+    return {(line["topic"], line["partition"], line["offset"]): line["expected"] for path in paths for _, line, _ in _lines(path)
+            } if paths else None
 
 
 def _requests(paths: list[Path]) -> dict[str, list[Request]]:

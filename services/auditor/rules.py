@@ -73,7 +73,8 @@ class Request(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """A record that a service refused: where it was, by whom, why."""
+    """A record that a service refused: where it was, by whom, why. `content`: digest of key, value and headers as it has
+    them, empty when it was cut; `replayed`: a person had sent that record again."""
 
     topic: str
     partition: int
@@ -82,6 +83,8 @@ class DeadLetter(NamedTuple):
     reason: str
     detail: str
     order_id: str
+    content: str = ""
+    replayed: bool = False
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}@{self.offset} refused by {self.service}: {self.reason}: {self.detail}"
@@ -90,7 +93,8 @@ class DeadLetter(NamedTuple):
 @dataclass(frozen=True)
 class Journals:
     """What outsiders wrote down, by order. None: there is no such journal. `handovers`: order -> parcel -> ids of messages;
-    `messages`: role -> hash of (source, id) -> digest of the content."""
+    `messages`: role -> hash of (source, id) -> digest of the content; `planted`: where a bad record was put -> service ->
+    reason of the dead letter that it must become."""
 
     client: dict[str, list[Request]] | None = None
     provider: dict[str, list[Call]] | None = None
@@ -98,6 +102,7 @@ class Journals:
     messages: dict[str, dict[int, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     watched: Watched | None = None
+    planted: dict[tuple[str, int, int], dict[str, str]] | None = None
 
 
 @dataclass
@@ -156,7 +161,9 @@ class Funnel:
 class Whole:
     """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset;
     `needless`: timers of orders that have ended; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
-    views, None: there was none."""
+    views, None: there was none. `parked`: what waits for no dead letter; `held`: order and (service, topic, partition, offset)
+    of those that keep a queue, `waiting`: the same of all that is parked; `originals`: digests of the records that are dead
+    letters."""
 
     stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -171,6 +178,11 @@ class Whole:
     ledger_guarded: bool = True
     dead_letters: list[DeadLetter] = field(default_factory=list)
     expected_dead_letters: int = 0
+    live: bool = False
+    planted: dict[tuple[str, int, int], dict[str, str]] | None = None
+    originals: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    held: list[tuple[str, tuple[str, str, int, int]]] = field(default_factory=list)
+    waiting: set[tuple[str, str, int, int]] = field(default_factory=set)
     looked: int = 0
     passed: list[dict[str, Any]] = field(default_factory=list)
     funnel: Funnel = field(default_factory=Funnel)

@@ -1,8 +1,7 @@
-"""Rules of the end, 24 to 27: everything has come to rest, and everybody tells the same. None of them holds in a live run."""
+"""Rules of the end, 24 to 26: everything has come to rest, and everybody tells the same. None of them holds in a live run."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -172,19 +171,6 @@ def deadlines_were_kept(case: Case) -> Iterator[Verdict]:
                 late = ended - parcel.first[begin] - timedelta(seconds=deadlines()[name]) - case.grace
                 yield None if late <= timedelta() else [
                     f"parcel {parcel_id}: {begin} at {parcel.first[begin]}, ended {ended}, {late} after the {name} deadline"]
-
-
-@whole_rule(27, "dead letters are those that were planted")
-def dead_letters_expected(whole: Whole) -> Iterator[WholeVerdict]:
-    found = whole.dead_letters
-    if len(found) == whole.expected_dead_letters:
-        yield from (None for _ in found or (0,))
-        return
-    reasons = Counter(letter.reason for letter in found)
-    for letter in found:
-        yield letter.order_id, [str(letter), f"{len(found)} dead letters {dict(reasons)}, {whole.expected_dead_letters} expected"]
-    if not found:
-        yield "", [f"no dead letter, {whole.expected_dead_letters} expected"]
 
 
 @whole_rule(29, "the operators' views = the fold of the events", live=False)

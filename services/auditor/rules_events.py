@@ -60,10 +60,11 @@ def nothing_from_nowhere(case: Case) -> Iterator[Verdict]:
     if case.requests is not None:
         sent = {request.id: request.content for request in case.requests}
         for said in asked:
-            yield _as_written(said, sent.get(said.id))
+            if said.id not in story.mended:
+                yield _as_written(said, sent.get(said.id))
     for said in story.said.values():
         written = case.journals.messages.get(said.source.split("/")[1] if said.source.startswith("/") else "")
-        if written is not None:
+        if written is not None and said.id not in story.mended:
             yield _as_written(said, written.get(hash((said.source, said.id))))
 
 
