@@ -49,6 +49,12 @@ def test_every_reason_in_the_code_is_of_the_list_and_every_one_of_the_list_is_gi
     assert given | {"ENVELOPE"} == set(Reason.__members__)  # that one stands in BadEnvelope
 
 
+def test_the_operators_page_has_every_reason():
+    text = (Path(__file__).parents[1] / "docs" / "dead-letters.md").read_text()
+    table = [f"| `{r}` | {r.meaning}{' **(alert)**' if r.alert else ''} | {r.remedy} |" for r in Reason]
+    assert text.partition("|---|---|---|\n")[2].partition("\n\n<!-- end of table -->")[0].splitlines() == table
+
+
 # -- behind a dead letter of ours ---------------------------------------------------------------------------------------
 
 

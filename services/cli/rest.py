@@ -34,7 +34,10 @@ def watching(settings: Settings) -> Watch:
     return Watch(settings, {spec.name: spec.handled for spec in (make(settings) for make in (orders, payments, shipping))})
 
 
-OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed", "parked records": "SELECT count(*) FROM parked",
+# What waits behind a dead letter waits for a person, and a row "new" only keeps what came for an order nobody has heard of.
+OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed AND status <> 'new'",
+        "parked records": "SELECT count(*) FROM parked p WHERE NOT EXISTS"
+                          " (SELECT FROM parked d WHERE d.order_id = p.order_id AND d.dead <> '')",
         "calls in flight": "SELECT count(*) FROM intents", "unsent events": "SELECT count(*) FROM outbox"}
 
 
