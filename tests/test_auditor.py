@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -20,7 +21,7 @@ from schemas.envelope import Envelope, headers_of
 from schemas.topics import INTAKE, ORDER, PAYMENT as PAYMENTS, REPORT, SHIPMENT
 from services.auditor import invariants, rules_money
 from services.auditor.audit import audit, examine
-from services.auditor.evidence import CannotRead, letter_of, partition_of, read_journals
+from services.auditor.evidence import CannotRead, content_of, letter_of, partition_of, read_journals
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.report import Report
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES, Call, DeadLetter, Request
@@ -367,6 +368,10 @@ def dead_letter(h):
     h.letters.append(DeadLetter(REPORT.name, 0, 999, "shipping", "invalid", "attempt: too large", "normal"))
 
 
+def queue_behind_nothing(h):
+    h.whole_.held.append(("normal", ("shipping", ORDER.name, 0, 3)))
+
+
 def claim_paid_to_nobody(h):
     h.change(SHIPMENT.name, "ClaimPaid", "lost", amount=1)
 
@@ -476,7 +481,7 @@ PLANTED = [
     (parcel_differs, {25}), (hold_differs, {25}), (order_missing_in_shipping, {21, 25}), (not_as_the_schema_says, {23}),
     (forged_source, {23}), (another_merchant, {23}), (parked_left_over, {26}), (intent_left_over, {26}),
     (timer_overdue, {26}), (outbox_left_over, {26}), (offset_moved_before_the_work, {22}), (reader_stopped, {26}),
-    (booking_of_no_order, {25}), (dead_letter, {27}), (order_no_client_sent, {5}), (order_other_than_sent, {5}),
+    (booking_of_no_order, {25}), (dead_letter, {27}), (queue_behind_nothing, {27}), (order_no_client_sent, {5}), (order_other_than_sent, {5}),
     (acknowledged_and_lost, {1}), (booked_where_no_event_books, {28}), (closed_in_the_database_alone, {24, 25, 28}),
 ]
 
@@ -563,6 +568,29 @@ def test_journals_are_read_as_their_writers_leave_them(tmp_path):
     assert found.provider["A"] == [Call(1, "i1", "capture", "A-Y1", 5, "USD", "succeeded")]
     assert found.handovers == {"A": {"A-P1": {"scan:1"}}}
     assert found.messages == {"carrier": {hash(("/carrier/c", "scan:1")): digest_of(message)}}
+
+
+async def test_dead_letters_are_compared_with_what_was_planted_record_by_record(history, monkeypatch):
+    """By the journal of whoever planted them: each, for its reason, with its bytes, and no other."""
+    not_as_the_schema_says(history)
+    records, at = history.find(REPORT.name, "PackedReported", "normal", -1)
+    bad, journals = records[at], history.journals()
+    right = DeadLetter(*bad[:3], "shipping", "invalid", "weight: unknown", "normal", content_of(*bad[3:]))
+
+    async def found(*letters, planted=None):
+        history.letters[:] = letters
+        told = {bad[:3]: {"shipping": "invalid"}} if planted is None else planted
+        monkeypatch.setattr(history, "journals", lambda: replace(journals, planted=told))
+        return [v.evidence[-1] for v in (await examine(history)).violations if v.rule == 27]
+    assert await found(right) == []
+    assert "is no dead letter" in (await found())[0]
+    assert await found(right._replace(reason="key")) == ["planted as invalid"]
+    assert "'because' is no reason" in await found(right._replace(reason="because"), planted={bad[:3]: {"shipping": "because"}})
+    assert await found(right._replace(content="00")) == ["its key, value or headers are not those of the record"]
+    assert await found(right, planted={}) == ["nobody planted it"] and await found(right._replace(replayed=True), planted={}) == []
+    assert len(await found(right, right._replace(service="orders"))) == 1, "each service refuses for itself"
+    history.whole_.waiting.add(("shipping", *bad[:3]))
+    assert await found(planted={bad[:3]: {"shipping": "parked_too_long"}}) == [], "it still waits"
 
 
 def test_a_dead_letter_names_where_it_was():
