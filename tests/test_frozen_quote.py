@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 
 import pytest
+from rich.console import Console
 
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.orders_order import OrderPlaced, OrderRejected
@@ -12,6 +13,8 @@ from schemas.parties import Person, seal
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedLine, StatedQuote
 from services.cli.duties import duties_paid
 from services.cli.order_records import Event
+from services.cli.order_show import Show, as_json
+from services.cli.order_state import Look, View
 from services.cli.timeline import facts
 from services.orders import machine
 from services.orders.landed_cost import Refusal, landed_cost
@@ -180,3 +183,15 @@ def test_where_no_quote_is_to_be_had_the_reason_is_named(change, reason):
     _, quote = quoted()
     told = duties_paid(order(None, quote, tax=0, **change), RULES)
     assert isinstance(told, Refusal) and told.remedy and told.reason == reason
+
+
+def test_an_order_shown_has_its_landed_cost():
+    request, quote = quoted("USD")
+    decision = placed(order(StatedQuote.of(quote, request), quote))
+    views = {"orders": View("orders", "placed", False, 1, decision.state, document=decision.document)}
+    console = Console(width=160)
+    with console.capture() as shown:
+        console.print(Show(Look("A1", views, NOW)))
+    for word in ("landed cost", "USD 12.83", "EUR 10.26", "DE tax authority", "eu.vat.DE.2021"):
+        assert word in shown.get(), word
+    assert as_json(Look("A1", views, NOW))["landed_cost"] == quote.model_dump(mode="json")

@@ -156,6 +156,7 @@ def _duties_paid(tradewind: Run) -> None:
     # A rule without an end, as the trade clock starts today: 20 % of 68.00 + 5.00 = 14.60
     assert (placed["data"]["tax"], placed["data"]["total"]) == (1460, 6800 + 500 + 1460)
     assert "import tax GBP 14.60, landed cost by gb.low-value.marketplace" in placed["facts"]
+    assert tradewind("order", "show", "ddp")[1]["landed_cost"] == placed["data"]["quote"]
     code, line, _ = tradewind("order", "place", "--sku", "MAPLE-1S:2:6800", "--destination", "AU", "--currency", "AUD", "--ddp")
     assert code == exits.REFUSED and line["error"]["what"].startswith("quote_incomplete: ")
     assert tradewind("order", "place", *goods, "--ddp", "--tax", "5")[0] == exits.USAGE

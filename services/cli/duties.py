@@ -1,11 +1,14 @@
-"""Duty and taxes paid with an order (DDP): its landed cost quoted, and the order as it is placed on that quote."""
+"""Landed cost for the other commands: an order placed on a quote (DDP), and how a quote is shown."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from rich.table import Table
+
 from schemas.orders_intake import PlaceOrder
-from schemas.quotes import PAID_TO_OTHERS, QuoteLine, QuoteRequest, StatedQuote
+from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
+from services.cli.timeline import money
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules
 
@@ -34,3 +37,24 @@ def duties_paid(order: PlaceOrder, rules: Rules) -> PlaceOrder | Refusal:
     tax = quote.amount(*PAID_TO_OTHERS)
     # Kept by difference: a total that was wrong on purpose stays wrong.
     return order.model_copy(update={"tax": tax, "total": order.total - order.tax + tax, "quote": StatedQuote.of(quote, request)})
+
+
+def charges_of(quote: Quote, title: str | None = None) -> Table:
+    """Every charge: how much, who levies and who collects it, how sure it is, and the rows it follows from."""
+    foreign = quote.customs_currency != quote.currency
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("charge", "amount", *(["assessed"] if foreign else []), "levied by", "collected", "certainty", "rules"):
+        table.add_column(name, justify="right" if name in ("amount", "assessed") else "left", overflow="fold")
+    for charge in quote.charges:
+        assessed = [money(charge.assessed, quote.customs_currency)] if foreign else []
+        table.add_row(charge.kind.replace("_", " "), money(charge.amount, quote.currency), *assessed, charge.levied_by,
+                      f"by {charge.collected_by} at {charge.collect_at}", charge.certainty or "-", ", ".join(charge.rows))
+    table.add_row("total", money(quote.total, quote.currency), style="bold")
+    return table
+
+
+def customs_rate_of(quote: Quote) -> str:
+    """One line about the customs exchange rate of a quote that needed one."""
+    rate = quote.customs_rate
+    assert rate is not None, "only a quote in another currency than customs' has a rate"
+    return f"customs counts in {quote.customs_currency}: 1 {rate.base} = {rate.rate} {rate.quote} ({rate.id})"

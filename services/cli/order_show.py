@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from services.cli.duties import charges_of
 from services.cli.order_state import Look
 from services.cli.order_why import span, why
 from services.cli.timeline import facts, money, short_parcel, trade_time, whole
@@ -30,7 +31,7 @@ class Show:
             head += [f"merchant {account.merchant_id}", account.regime, account.currency]
         yield Text("  ".join(head), style="bold")
         yield Text(f"trade time {trade_time(look.now)} UTC")
-        for table in (_services(look), _parcels(look), _timers(look), _calls(look), _waiting(look), _dead(look)):
+        for table in (_services(look), _parcels(look), _timers(look), _calls(look), _waiting(look), _dead(look), _landed(look)):
             if table is not None:
                 yield ""
                 yield whole(table, console, options)
@@ -123,6 +124,10 @@ def _dead(look: Look) -> Table | None:
     return table
 
 
+def _landed(look: Look) -> Table | None:
+    return charges_of(look.quote, "landed cost") if look.quote else None
+
+
 def as_json(look: Look) -> dict[str, Any]:
     """The same as plain values: amounts in minor units, times ISO 8601."""
     account = look.state("payments")
@@ -143,4 +148,5 @@ def as_json(look: Look) -> dict[str, Any]:
         "waiting": [{"service": w.service, "type": w.type, "id": w.id, "waits_for": w.waits_for} for w in look.waiting],
         "dead_letters": [{"type": e.type, "id": e.id, "reason": e.dead[0], "detail": e.dead[1], "place": e.place}
                          for e in look.dead],
+        "landed_cost": look.quote.model_dump(mode="json") if look.quote else None,
         "why": why(look)}

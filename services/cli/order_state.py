@@ -11,6 +11,7 @@ import asyncpg
 from pydantic_core import from_json
 
 from schemas.envelope import type_of
+from schemas.quotes import Quote
 from services.cli.order_records import Event, database, reading
 from services.cli.state import Folder
 from services.orders.app import spec as orders_spec
@@ -53,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one service knows. `state` is its machine's own (Order, Account, Shipment)."""
+    """What one service knows. `state` is its machine's own (Order, Account, Shipment), so is the `document` beside it."""
 
     service: str
     status: str
@@ -62,6 +63,7 @@ class View:
     state: Any
     waiting: tuple[Waiting, ...] = ()
     calls: tuple[Call, ...] = ()
+    document: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,12 @@ class Look:
     def state(self, service: str) -> Any:
         view = self.views.get(service)
         return view.state if view else None
+
+    @property
+    def quote(self) -> Quote | None:
+        """The landed cost that orders froze with the order."""
+        view = self.views.get("orders")
+        return view.document.quote if view and view.document else None
 
     @property
     def parcels(self) -> list[str]:
@@ -138,7 +146,7 @@ async def _view(settings: Settings, service: str, order_id: str, now: datetime) 
     if row is None:
         return None, waiting
     return View(service, row["status"], row["closed"], row["seq"], state, tuple(waiting),
-                tuple(_call(c) for c in calls)), waiting
+                tuple(_call(c) for c in calls), document), waiting
 
 
 def _call(row: asyncpg.Record) -> Call:

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
 from rich.text import Text
 
 from schemas.quotes import Quote, QuoteRequest
 from services.cli import exits
+from services.cli.duties import charges_of, customs_rate_of
 from services.cli.order_place import WrongInput, first_of
 from services.cli.output import Output
-from services.cli.timeline import money
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import RulesError, load
 from services.runtime.settings import Settings
@@ -123,19 +122,9 @@ def _say(out: Output, answer: Quote) -> None:
     out.say(f"landed cost into {answer.destination}, {answer.channel}{mode}, import on {answer.import_date}")
     out.say(f"rule {answer.rule_id}, declaration {answer.declaration}, certainty {answer.certainty}")
     if answer.customs_rate:
-        rate = answer.customs_rate
-        out.say(f"customs counts in {answer.customs_currency}: 1 {rate.base} = {rate.rate} {rate.quote} ({rate.id})")
+        out.say(customs_rate_of(answer))
     out.say()
-    foreign = answer.customs_currency != answer.currency
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("charge", "amount", *(["assessed"] if foreign else []), "levied by", "collected", "certainty", "rules"):
-        table.add_column(name, justify="right" if name in ("amount", "assessed") else "left", overflow="fold")
-    for charge in answer.charges:
-        assessed = [money(charge.assessed, answer.customs_currency)] if foreign else []
-        table.add_row(charge.kind.replace("_", " "), money(charge.amount, answer.currency), *assessed, charge.levied_by,
-                      f"by {charge.collected_by} at {charge.collect_at}", charge.certainty or "-", ", ".join(charge.rows))
-    table.add_row("total", money(answer.total, answer.currency), style="bold")
-    out.say(table)
+    out.say(charges_of(answer))
     for note in answer.notes:
         out.say(f"note: {note}")
     for each in answer.not_charged:  # a source may hold what rich would take for markup
