@@ -9,14 +9,18 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 
 from services.auditor.audit import audit
-from services.chaos.faults import Fault
+from services.auditor.evidence import Evidence
+from services.chaos import disks
+from services.chaos.faults import RECOVERY_MAX_S, Fault
 from services.chaos.load import Load, stream
 from services.chaos.recovery import Observer, until
 from services.chaos.system import Links, TormentedSupervisor, table
@@ -28,8 +32,8 @@ from services.runtime.processes import NotReady
 from services.runtime.settings import SERVICES, Settings
 
 RATE_S = 45.0  # orders a second
-RECOVERY_MAX_S = 60.0
 DRAIN_MAX_S = 60.0
+DEAD_LETTERS_MAX = 10**6  # those that a campaign plants must not stop a reader
 OUTSIDE = ("world", "provider", "payments-webhook")
 TUNED = {"partitions": 3, "linger_ms": 20}
 
@@ -72,6 +76,7 @@ class Told:
     unknown: int = 0
     load_s: float = 0.0
     drain_s: float = 0.0
+    rss_mb: dict[str, int] = field(default_factory=dict)
     report: Any = None
 
     @property
@@ -85,7 +90,7 @@ def own_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
     local = {name: None for name in ("bootstrap_servers", "orders_dsn", "payments_dsn", "shipping_dsn", "provider_url")}
     return settings.model_copy(update=local | tuned | {
         "data_folder": folder, "speed": plan.fault.speed, "provider": "http", "seed": plan.seed,
-        "kafka_nodes": plan.fault.nodes, "log_level": "WARNING"})
+        "kafka_nodes": plan.fault.nodes, "log_level": "WARNING", "dead_letters_max": DEAD_LETTERS_MAX})
 
 
 def empty(folder: Path) -> None:
@@ -99,11 +104,12 @@ def empty(folder: Path) -> None:
 def torment(settings: Settings, plan: Plan, folder: Path, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """The whole campaign in an empty `folder`, which stays; the JSON line. Raises StartError, Interrupted."""
     began = time.monotonic()
-    settings = own_settings(settings, plan, folder)
+    settings, fault = own_settings(settings, plan, folder), plan.fault
     empty(folder)
     campaign = Campaign(settings, plan, progress)
-    supervisor = TormentedSupervisor(settings, table(settings, plan.fault.instances), campaign.links, progress)
-    told = asyncio.run(run(supervisor, campaign.run))
+    supervisor = TormentedSupervisor(settings, table(settings, fault.instances, fault.provider_args), campaign.links, progress)
+    with disks.mounted(folder) if fault.small_disks else nullcontext():
+        told = asyncio.run(run(supervisor, campaign.run))
     return line_of(plan, told, time.monotonic() - began)
 
 
@@ -117,12 +123,13 @@ class Campaign:
         self.observer = Observer(settings)
         self.told = Told()
         self.number = 0
+        self.expected: Counter[tuple[str, int, int, str, str]] = Counter()  # dead letters, as `poison.dead_letters_of`
         self._recoveries: dict[str, asyncio.Task] = {}
 
     async def run(self, supervisor: TormentedSupervisor) -> Told:
         self.supervisor = supervisor
         plan, told = self.plan, self.told
-        orders = stream(self.settings, supervisor.clock, deadlines=plan.fault.speed >= 3_000)
+        orders = stream(self.settings, supervisor.clock, deadlines=plan.fault.speed >= 3_000, hot_sku=plan.fault.hot_sku)
         self.load = Load(self.settings, supervisor.clock, orders, plan.pace_s, plan.orders)
         try:
             await self._stock()
@@ -142,7 +149,8 @@ class Campaign:
             await self.load.close()
             await self.observer.close()
         self.progress("audit")
-        told.report = await audit(self.settings)
+        told.report = await audit(self.settings, expected_dead_letters=self.expected.total())
+        await self._compare_dead_letters()
         return told
 
     # -- for faults ---------------------------------------------------------------------------------------------------
@@ -177,6 +185,17 @@ class Campaign:
         """Wait until `service` has recovered, unless impatient. Raises NotReady when it does not."""
         if service in self._recoveries and not impatient:
             await self._recoveries.pop(service)
+
+    def recoveries(self) -> list[asyncio.Task]:
+        return list(self._recoveries.values())
+
+    def note_memory(self, service: str) -> None:
+        """Of the process that runs now; the highest counts."""
+        try:
+            used = psutil.Process(self.supervisor.watched[service].child.pid).memory_info().rss >> 20
+        except psutil.NoSuchProcess:
+            return
+        self.told.rss_mb[service] = max(used, self.told.rss_mb.get(service, 0))
 
     async def all_recover(self) -> None:
         for service in SERVICES:
@@ -237,7 +256,7 @@ class Campaign:
                 return False
             return await self.observer.applied(service, marks)
 
-        await until(recovered, RECOVERY_MAX_S, f"{service} does not recover", self.settings)
+        await until(recovered, self.plan.fault.recovery_max_s, f"{service} does not recover", self.settings)
         self.told.recovery_s.append(time.monotonic() - began)
 
     async def _drain(self) -> None:
@@ -265,6 +284,15 @@ class Campaign:
         except NotReady as why:
             self.breaks(str(why))
 
+    async def _compare_dead_letters(self) -> None:
+        """The auditor counts them; where they come from and why is compared here."""
+        async with Evidence(self.settings) as evidence:
+            found = Counter((letter.topic, letter.partition, letter.offset, letter.service, letter.reason)
+                            for letter in await evidence.dead_letters())
+        for what, letters in (("missing", self.expected - found), ("not planted", found - self.expected)):
+            for letter, number in list(letters.items())[:10]:
+                self.breaks(f"dead letter {what}: {letter} × {number}")
+
     async def _left(self) -> list[str]:
         left = await left_open(self.settings)
         conn = await asyncpg.connect(self.settings.dsn("orders"))
@@ -286,7 +314,7 @@ def line_of(plan: Plan, told: Told, seconds: float) -> dict[str, Any]:
         "violations": told.violations, "seed": plan.seed, "seconds": round(seconds, 1), "recoveries": len(times),
         "late": sum(t > plan.fault.limit_s for t in times), "hits": dict(told.hits), "broken": told.broken,
         "orders_per_s": round(told.orders / told.load_s, 1) if told.load_s else 0.0, "unknown": told.unknown,
-        "drain_s": round(told.drain_s, 1), "left": told.left, "events": report["events"], "records": report["records"],
+        "drain_s": round(told.drain_s, 1), "rss_mb": told.rss_mb, "left": told.left, "events": report["events"], "records": report["records"],
         "audit_s": report["seconds"], "checks": sum(report["checked"].values()), "dead_letters": report["dead_letters"],
         "exits": report["exits"], "found": report["found"], "details": report["details"][:20], "repeat": plan.command,
     }  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice
 
 import asyncpg
 from aiokafka.errors import KafkaError
@@ -15,10 +16,11 @@ from schemas.orders_intake import PlaceOrder
 from services.runtime.clock import Clock
 from services.runtime.settings import Settings
 from services.simulators.edge import Publisher, Record, client_journal, demo_orders, inbound_for, place_record
-from services.simulators.scenario import SCENARIOS, scenario_of
+from services.simulators.scenario import SCENARIOS, SKU_NOWHERE, SKU_PART, scenario_of
 
 CHUNK = 500  # orders whose stock is delivered together, before any of them is placed
 OPEN_MAX = 1_500  # placed and not ended: more would not end within the drain
+HOT_SKU = "HOT-1"
 FORGOTTEN = 0.1  # of the sends without an answer are not sent again: their orders exist once or not at all
 TURN_S = 0.1
 _LOST_S = 0.5
@@ -26,14 +28,26 @@ TOO_LONG = frozenset({"lost_silent", "never_confirmed", "delivery_return", "docu
 DEADLINE = TOO_LONG | {"payment_abandoned", "payment_pending", "part_stock_wait"}
 
 
-def stream(settings: Settings, clock: Clock, *, deadlines: bool) -> Iterator[PlaceOrder]:
+MISFORTUNES = ("provider_timeout", "provider_500", "payment_pending", "declined", "refund_fails")
+MISFORTUNES_EACH = 10
+
+
+def stream(settings: Settings, clock: Clock, *, deadlines: bool, hot_sku: bool = False) -> Iterator[PlaceOrder]:
     """One order of each scenario that ends within a campaign (those with `deadlines` of a day too), then without end
-    those that need none. The same seed gives the same orders."""
+    those that need none. The same seed gives the same orders. `hot_sku`: half of them want one more SKU, the same."""
     given = {"vault_key": settings.vault_key_bytes(), "placed_at": clock.now()}
     leave_out = TOO_LONG if deadlines else DEADLINE
     first = [order for order in demo_orders(settings.seed, len(SCENARIOS), prefix="chaos", **given)
              if scenario_of(order.order_id, settings.seed) not in leave_out]
-    return chain(first, demo_orders(settings.seed, 10**9, prefix="stream", forced=False, fast=True, **given))
+    orders = chain(first, demo_orders(settings.seed, 10**9, prefix="stream", forced=False, fast=True, **given))
+    return map(_hot, orders, count()) if hot_sku else orders
+
+
+def _hot(order: PlaceOrder, number: int) -> PlaceOrder:
+    first, *others = order.lines
+    if number % 2 or first.sku.startswith((SKU_NOWHERE, SKU_PART)):
+        return order
+    return order.model_copy(update={"lines": [first.model_copy(update={"sku": HOT_SKU}), *others]})
 
 
 class Load:
@@ -44,6 +58,7 @@ class Load:
         self.random = random.Random(f"load:{settings.seed}")
         self.placed = self.acknowledged = self.unknown = self.closed = 0
         self.stopping = False
+        self._placing = asyncio.Lock()
         self._ready: list[PlaceOrder] = []
         self._next: list[PlaceOrder] = []
         self._deliveries = 0
@@ -58,6 +73,24 @@ class Load:
         self._next = list(islice(self.orders, CHUNK))
         return await self._deliver(self._next)
 
+    async def pile(self, count: int) -> None:
+        """Place so many at once, however many are open."""
+        async with self._placing:
+            for left in range(count, 0, -CHUNK):
+                await self._place(min(left, CHUNK))
+
+    async def misfortunes(self, number: int) -> Counter[str]:
+        """Place orders with whose payment something goes wrong at the provider; how many of each scenario."""
+        given = {"vault_key": self.settings.vault_key_bytes(), "placed_at": self.clock.now()}
+        orders = [order for part in range(MISFORTUNES_EACH)
+                  for order in demo_orders(self.settings.seed, len(SCENARIOS), prefix=f"trouble-{number}-{part}", **given)
+                  if scenario_of(order.order_id, self.settings.seed) in MISFORTUNES]
+        async with self._placing:
+            await self._deliver(orders)
+            await self._send([place_record(order) for order in orders], patient=True)
+            self.placed += len(orders)
+        return Counter(scenario_of(order.order_id, self.settings.seed) for order in orders)
+
     async def run(self) -> None:
         looking = asyncio.create_task(self._look())
         began = time.monotonic()
@@ -67,7 +100,8 @@ class Load:
                 due = due if self.total is None else min(due, self.total)
                 count = min(due - self.placed, OPEN_MAX - self.open, CHUNK // 4)
                 if count > 0:
-                    await self._place(count)
+                    async with self._placing:
+                        await self._place(count)
                 await asyncio.sleep(TURN_S)
         finally:
             looking.cancel()

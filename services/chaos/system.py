@@ -5,7 +5,9 @@ The outside world, the client and the auditor connect directly: their view is th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from services.chaos.proxy import Link
@@ -13,6 +15,7 @@ from services.chaos.wire import HttpWire, KafkaWire, PostgresWire
 from services.cli import prepare
 from services.cli.supervisor import Supervisor
 from services.cli.table import Program, programs
+from services.runtime import processes
 from services.runtime.local import LocalKafka
 from services.runtime.settings import SERVICES, Settings
 
@@ -76,17 +79,13 @@ def _place(address: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def table(settings: Settings, instances: int = 1) -> tuple[Program, ...]:
+def table(settings: Settings, instances: int = 1, provider_args: tuple[str, ...] = ()) -> tuple[Program, ...]:
     """The services (as many instances of each), the webhooks' edge, the provider, and one world that answers at once."""
     ours = [p for p in programs(settings, world=False)]
     second = [Program(p.name + _SECOND, p.module, p.args) for p in ours if p.name in SERVICES and instances > 1]
-    provider = [p for p in programs(settings) if p.name == "provider"]
+    provider = [replace(p, args=(*p.args, *provider_args)) for p in programs(settings) if p.name == "provider"]
     world = Program("world", "services.simulators.world", ("--role", "all", "--fast"), SERVICES)
     return (*(p for p in ours if p.name != "console-views"), *second, *provider, world)
-
-
-def instances_of(service: str, names: list[str]) -> list[str]:
-    return [name for name in names if name in (service, service + _SECOND)]
 
 
 def service_of(program: Program) -> str | None:
@@ -117,6 +116,14 @@ class TormentedSupervisor(Supervisor):
         kafka = prepare.kafka(self.settings, self.links.advertised)
         self.links.aim(kafka)
         return kafka
+
+    async def another(self, service: str) -> processes.Child:
+        """One more instance of a service for a while, which nobody starts again. It has no lasting name in its group, so
+        that its partitions are given to others as soon as it leaves."""
+        settings = self.links.settings_for(service, self.settings)
+        name = f"{service}-extra"
+        return processes.spawn(name, [sys.executable, "-m", f"services.{service}.app"], log=self.folder.log(name),
+                               env=settings.child_env(**self.clock.env()))
 
     def settings_for(self, program: Program) -> Settings:
         service = service_of(program)
