@@ -35,7 +35,7 @@ from services.runtime.settings import SERVICES, Settings
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 0.5
+EVERY_S, LOOK_S_MAX = 0.5, 10.0
 RECORDS_MAX = 5_000  # of one service in one look; the rest is looked at the next time
 JOURNAL = "watch.ndjson"
 _LOST = (KafkaError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -73,7 +73,8 @@ class Watch:
     async def _look(self) -> None:
         for service in SERVICES:
             try:
-                await self._look_at(service)
+                async with asyncio.timeout(LOOK_S_MAX):
+                    await self._look_at(service)
             except _LOST as lost:
                 log.info("cannot look at %s now: %r", service, lost)
                 await self._forget()
@@ -90,13 +91,13 @@ class Watch:
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 stored = {(topic, row[0]): offset for row in await conn.fetch("SELECT partition, offsets::text FROM partitions")
                           for topic, offset in from_json(row[1]).items()}
-                records = await self._records(service, stored)
+                records, looked = await self._records(service, stored)
                 keys = sorted({_key_of(record) for record in records})
                 rows = await conn.fetch("SELECT order_id, status, seq, track::text FROM orders WHERE order_id = ANY($1)", keys)
                 parked = {tuple(row) for row in await conn.fetch(
                     "SELECT order_id, source, sequence FROM parked WHERE order_id = ANY($1)", keys)}
         finally:
-            await conn.close(timeout=5)
+            conn.terminate()  # nothing was changed, and a server that was stopped would not say goodbye
         tracks = {row[0]: from_json(row[3]) for row in rows}
         lines: list[dict[str, Any]] = [{"looked": service, "records": len(records)}]
         lines += [{"read": row[0], "service": service, "status": row[1], "seq": row[2], "last": tracks[row[0]]["last"]}
@@ -105,9 +106,11 @@ class Watch:
                    "stored": stored[r.topic, r.partition], "order": _key_of(r)}
                   for r in records if not is_settled(r, tracks, parked)]
         self._journal.write(b"".join(to_json(line) + b"\n" for line in lines))
+        self._looked |= looked
 
-    async def _records(self, service: str, stored: dict[tuple[str, int], int]) -> list[Any]:
-        """Records of handled types that the service has read since the last look, by what it says."""
+    async def _records(self, service: str, stored: dict[tuple[str, int], int]
+                       ) -> tuple[list[Any], dict[tuple[str, str, int], int]]:
+        """Records of handled types that the service has read since the last look, by what it says; how far they go."""
         if self._consumer is None:
             self._consumer = AIOKafkaConsumer(bootstrap_servers=self.settings.bootstrap, enable_auto_commit=False,
                                               auto_offset_reset="none", check_crcs=False)
@@ -115,27 +118,28 @@ class Watch:
         consumer, found, seen = self._consumer, [], 0
         wanted = {}
         for (topic, partition), offset in stored.items():
-            if self._looked.setdefault((service, topic, partition), 0) < offset:
+            if self._looked.get((service, topic, partition), 0) < offset:
                 wanted[TopicPartition(topic, partition)] = offset
+        looked: dict[tuple[str, str, int], int] = {}
         if not wanted:
-            return []
+            return found, looked
         consumer.assign(list(wanted))
         starts = await consumer.beginning_offsets(list(wanted))
         ends = await consumer.end_offsets(list(wanted))  # an offset beyond its topic is another rule's business
-        left = {tp for tp in wanted if min(wanted[tp], ends[tp]) > max(starts[tp], self._looked[service, tp.topic, tp.partition])}
+        begins = {tp: max(starts[tp], self._looked.get((service, tp.topic, tp.partition), 0)) for tp in wanted}
+        left = {tp for tp in wanted if min(wanted[tp], ends[tp]) > begins[tp]}
         for tp in left:
-            consumer.seek(tp, max(starts[tp], self._looked[service, tp.topic, tp.partition]))
-        async with asyncio.timeout(5):
-            while left and seen < RECORDS_MAX:
-                for tp, records in (await consumer.getmany(*left, timeout_ms=200, max_records=1_000)).items():
-                    end = min(wanted[tp], ends[tp])
-                    records = [record for record in records if record.offset < end]
-                    found += [record for record in records if _type_of(record) in self.handled[service]]
-                    seen += len(records)
-                    at = self._looked[service, tp.topic, tp.partition] = min(end, await consumer.position(tp))
-                    if at >= end:
-                        left.discard(tp)
-        return found
+            consumer.seek(tp, begins[tp])
+        while left and seen < RECORDS_MAX:
+            for tp, records in (await consumer.getmany(*left, timeout_ms=200, max_records=1_000)).items():
+                end = min(wanted[tp], ends[tp])
+                records = [record for record in records if record.offset < end]
+                found += [record for record in records if _type_of(record) in self.handled[service]]
+                seen += len(records)
+                at = looked[service, tp.topic, tp.partition] = min(end, await consumer.position(tp))
+                if at >= end:
+                    left.discard(tp)
+        return found, looked
 
 
 def _type_of(record: Any) -> str:
