@@ -141,3 +141,11 @@ async def place(kafka: str, postgres: MakeDb):
         return await Place.make(kafka, postgres, partitions)
 
     yield make
+
+
+@pytest.fixture
+def history():
+    """One order of each kind of path, frozen, as the auditor reads it; the test may change it."""
+    from tests.history import fresh
+
+    return fresh()

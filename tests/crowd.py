@@ -263,7 +263,8 @@ def crowd(seed: int) -> CrowdWorld:
 
 
 def dead_letters_expected(world: World) -> int:
-    return sum(DEAD_LETTERS.values()) + 2 * sum(b"mallory" in dict(headers)["ce_source"] for _, _, headers in world.topics[SHIPMENT.name])
+    forged = sum(dict(headers)["ce_source"] == b"mallory" for _, _, headers in world.topics[SHIPMENT.name])
+    return sum(DEAD_LETTERS.values()) + 2 * forged
 
 
 def _order(kind: str, n: int, seed: int):

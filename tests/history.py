@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
+from functools import lru_cache
 
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
@@ -278,3 +280,17 @@ class History:
 
 def headers_with(headers: tuple, more: dict[str, str]) -> tuple:
     return tuple((name, more[name].encode() if name in more else value) for name, value in headers)
+
+
+def without_line(call: Call) -> dict:
+    return {name: value for name, value in call._asdict().items() if name != "line"}
+
+
+@lru_cache(maxsize=1)
+def _made() -> History:
+    return History(worlds())
+
+
+def fresh() -> History:
+    """One order of each kind of path, for the caller to change."""
+    return copy.deepcopy(_made())

@@ -48,11 +48,12 @@ def locate(bug: Bug) -> dict[str, str]:
     for change in bug.changes:
         sources = {".".join((change.where, *path.relative_to(folder).with_suffix("").parts)): path.read_text()
                    for folder in (ROOT.joinpath(*change.where.split(".")),) for path in folder.rglob("*.py")} | found
-        count = sum(source.count(change.old) for name, source in sources.items() if name.startswith(change.where + "."))
+        inside = {name: source for name, source in sources.items() if name.startswith(change.where + ".")}
+        count = sum(source.count(change.old) for source in inside.values())
         if count != 1:
             raise DoesNotFit(f"{bug.name}: {change.old!r} occurs {count} times in {change.where}")
-        module = next(name for name, source in sources.items() if change.old in source and name.startswith(change.where + "."))
-        found[module] = sources[module].replace(change.old, change.new)
+        module = next(name for name, source in inside.items() if change.old in source)
+        found[module] = inside[module].replace(change.old, change.new)
     return found
 
 

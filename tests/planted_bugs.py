@@ -2,8 +2,8 @@
 
 `old` occurs exactly once in its package (a test says so): whoever changes that line changes the bug with it. `run` names
 how the bug is brought to show: "memory" in `tests.planted`, the others in `tests.planted_runs`, on a real broker and
-real databases. `by` must all notice: "auditor" through at least one of `rules` (its invariants), "explorer" by exploring in memory: an
-assertion of the machines, or orders that never come to rest.
+real databases. `by` must all notice: "auditor" through at least one of `rules` (its invariants), "explorer" by exploring in memory (an
+assertion of the machines, or orders that never come to rest).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ from services.simulators.edge import Publisher, client_journal, demo_orders, inb
 from services.simulators.provider import Manners, Provider
 from services.simulators.provider_webhooks import Webhooks
 from services.simulators.scenario import SCENARIOS, scenario_of
-from tests.planted import CONTROL, Caught
+from tests.planted import CONTROL, ROOT, Caught
 from tests.planted_bugs import BUGS, Bug
 
 PARTITIONS, SEED, SPEED, ORDERS = 2, 7, 12_000.0, 48
@@ -83,9 +83,9 @@ class System:
             env["PLANTED_STOP" if self.bug.run.startswith("zombie") else "TRADEWIND_CRASH"], self.crash = self.crash, ""
         for name in SERVICES:
             (self.folder / "ready" / name).unlink(missing_ok=True)
-        self.child = processes.spawn("planted", [sys.executable, "-m", "tests.planted", "--run", (self.bug if self.bug.changes else CONTROL).name,
-                                                 "tests.planted_system"], log=self.folder / "system.log", env=env,
-                                     cwd=Path(__file__).parents[1])
+        name = (self.bug if self.bug.changes else CONTROL).name
+        command = [sys.executable, "-m", "tests.planted", "--run", name, "tests.planted_system"]
+        self.child = processes.spawn("planted", command, log=self.folder / "system.log", env=env, cwd=ROOT)
 
     async def ready(self) -> None:
         async with asyncio.timeout(READY_S):
@@ -153,12 +153,13 @@ async def forged_webhook(system: System) -> None:
     async with aiohttp.ClientSession() as session:
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            for intent_id, order_id, kind, body in await conn.fetch("SELECT intent_id, order_id, kind, body::text FROM intents"):
-                if intent_id not in told and kind == "authorise":
+            rows = await conn.fetch("SELECT intent_id, order_id, body::text FROM intents WHERE kind = 'authorise'")
+            for intent_id, order_id, body in rows:
+                if intent_id not in told:
                     told.add(intent_id)
-                    body = json.loads(body)
-                    verdict = ProviderVerdict(intent_id=intent_id, kind=kind, order_id=order_id, payment_id=body["payment_id"],
-                                              outcome="failed", amount=body["amount"], currency=body["currency"], reason="forged")
+                    call = {name: value for name, value in json.loads(body).items() if name in ("payment_id", "amount", "currency")}
+                    verdict = ProviderVerdict(intent_id=intent_id, kind="authorise", order_id=order_id, outcome="failed",
+                                              reason="forged", **call)
                     text = ProviderWebhook(type=WEBHOOK_TYPE, timestamp=datetime.now(UTC), data=verdict).model_dump_json()
                     async with session.post(address, data=text, headers=headers):
                         pass
@@ -226,7 +227,8 @@ async def _from_nothing(settings: Settings) -> None:
         conn = await asyncpg.connect(settings.dsn(service))
         for partition in range(PARTITIONS):
             read = {t.name: ends[TopicPartition(t.name, partition)] for t in TOPICS if service in t.read_by}
-            await conn.execute("UPDATE partitions SET offsets = $2::text::jsonb WHERE partition = $1", partition, json.dumps(read))
+            await conn.execute("UPDATE partitions SET offsets = $2::text::jsonb WHERE partition = $1", partition,
+                               json.dumps(read))
         await conn.close()
 
 
@@ -252,7 +254,8 @@ async def _outside(settings: Settings, clock: Clock) -> AsyncIterator[None]:
 async def _load(system: System, publisher: Publisher, fault: Callable[[System], Awaitable[None]]) -> None:
     settings = system.settings
     given = {"vault_key": settings.vault_key_bytes(), "placed_at": system.clock.now()}
-    placed = [o for o in demo_orders(SEED, len(SCENARIOS), prefix="p", **given) if scenario_of(o.order_id, SEED) not in LEFT_OUT]
+    placed = [order for order in demo_orders(SEED, len(SCENARIOS), prefix="p", **given)
+              if scenario_of(order.order_id, SEED) not in LEFT_OUT]
     placed += demo_orders(SEED, ORDERS - len(placed), prefix="s", forced=False, fast=True, **given)
     await system.ready()
     count = await publisher.send(inbound_for(placed, batch="planted", time=system.clock.now()))

@@ -49,7 +49,9 @@ class Parcel:
     def worth(self) -> int:
         """Of the goods that are left in it."""
         plan = self.plan
-        return sum(plan.amounts[n] * units // plan.lines[n][1] for n, units in self.left.items() if n in plan.lines) if plan else 0
+        if plan is None:
+            return 0
+        return sum(plan.amounts[n] * units // plan.lines[n][1] for n, units in self.left.items() if n in plan.lines)
 
     @property
     def value(self) -> int:

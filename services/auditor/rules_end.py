@@ -149,12 +149,14 @@ def no_timer_is_overdue(whole: Whole) -> Iterator[WholeVerdict]:
 
 @whole_rule(26, "no timer of an order that has ended", live=False)
 def no_timer_is_needless(whole: Whole) -> Iterator[WholeVerdict]:
-    yield from [(order_id, [f"{service} would wake it, although it has ended"]) for service, order_id in whole.needless] or [None]
+    yield from [(order_id, [f"{service} would wake it, although it has ended"])
+                for service, order_id in whole.needless] or [None]
 
 
 # What ends a wait, by the event that begins it; the deadline's name in schemas.lifecycle.
 _WAITS = (
-    ("ParcelsAllocated", "reservation", ("PaymentAuthorised", "PaymentHeld", "PaymentDeclined", "PaymentVoided", "ParcelCancelled")),
+    ("ParcelsAllocated", "reservation",
+     ("PaymentAuthorised", "PaymentHeld", "PaymentDeclined", "PaymentVoided", "ParcelCancelled")),
     ("PaymentAuthorised", "authorisation", ("PaymentHeld", "PaymentVoided", "PaymentExpired")),
     ("CustomsPresented", "customs", ("CustomsReleased", "CustomsRefused", "ParcelReturning", "ParcelLost")),
     ("ParcelAtPickup", "pickup", ("ParcelDelivered", "ParcelReturning", "ParcelLost")),

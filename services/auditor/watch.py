@@ -29,7 +29,6 @@ from aiokafka.errors import KafkaError
 from pydantic_core import from_json, to_json
 
 from schemas.envelope import BadEnvelope, envelope_of
-from schemas.topics import TOPICS
 from services.auditor.story import OWNERS
 from services.runtime.settings import SERVICES, Settings
 
@@ -89,11 +88,12 @@ class Watch:
         conn = await asyncpg.connect(self.settings.dsn(service), timeout=5)
         try:
             async with conn.transaction(isolation="repeatable_read", readonly=True):
-                stored = {(topic, row[0]): offset for row in await conn.fetch("SELECT partition, offsets::text FROM partitions")
-                          for topic, offset in from_json(row[1]).items()}
+                places = await conn.fetch("SELECT partition, offsets::text FROM partitions")
+                stored = {(topic, p): offset for p, offsets in places for topic, offset in from_json(offsets).items()}
                 records, looked = await self._records(service, stored)
                 keys = sorted({_key_of(record) for record in records})
-                rows = await conn.fetch("SELECT order_id, status, seq, track::text FROM orders WHERE order_id = ANY($1)", keys)
+                rows = await conn.fetch(
+                    "SELECT order_id, status, seq, track::text FROM orders WHERE order_id = ANY($1)", keys)
                 parked = {tuple(row) for row in await conn.fetch(
                     "SELECT order_id, source, sequence FROM parked WHERE order_id = ANY($1)", keys)}
         finally:
