@@ -87,7 +87,8 @@ def test_a_document_of_before_quotes_is_still_read():
 
 @pytest.mark.parametrize(("change", "named"), [
     ({"duty": 500}, "duty is 600, not 500"), ({"import_tax": 1}, "import_tax is 1254, not 1"),
-    ({"clearance_fee": 200}, "clearance_fee is 0, not 200"), ({"rule_id": "eu.full"}, "rule is eu.low-value.ioss.2026, not eu.full"),
+    ({"clearance_fee": 200}, "clearance_fee is 0, not 200"),
+    ({"rule_id": "eu.full"}, "rule is eu.low-value.ioss.2026, not eu.full"),
     ({"insurance": 501}, "insurance 501 is more than"),
     ({"import_date": date(2028, 6, 30), "duty": 0}, "duty is 600, not 0"),
 ])
@@ -178,7 +179,8 @@ def test_an_order_is_placed_on_its_quote_and_a_total_that_is_wrong_on_purpose_st
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    ({"origin": "FR"}, "quote_not_an_import"), ({"destination": "AU"}, "quote_incomplete"), ({"currency": "SEK"}, "no_customs_rate")])
+    ({"origin": "FR"}, "quote_not_an_import"), ({"destination": "AU"}, "quote_incomplete"),
+    ({"currency": "SEK"}, "no_customs_rate")])
 def test_where_no_quote_is_to_be_had_the_reason_is_named(change, reason):
     _, quote = quoted()
     told = duties_paid(order(None, quote, tax=0, **change), RULES)

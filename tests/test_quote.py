@@ -227,6 +227,26 @@ def test_every_member_state_has_one_standard_rate_on_every_day_since_ioss_began(
             day += timedelta(days=30)
 
 
+def test_no_two_rules_fit_one_consignment():
+    rules = load().rules
+    edges = sorted({day for rule in rules for end in (rule.valid_from, rule.valid_to) if end
+                    for day in (end - timedelta(days=1), end, end + timedelta(days=1))})
+    bounds = sorted({edge for rule in rules if rule.value for edge in (rule.value.over, rule.value.up_to) if edge is not None})
+    values = [value + step for value in bounds for step in (Fraction(-1, 100), Fraction(0), Fraction(1, 100))]
+    seen = 0
+    for destination in ("CN", "EU", "GB", "US", "*"):
+        own = [rule for rule in rules if destination in rule.destinations and rule.enabled]
+        for day, value, origin in ((d, v, o) for d in edges for v in values for o in ("CN", "DE")):
+            for mode in {mode for rule in own for mode in rule.modes} or {None}:
+                for channel in ("b2c", "post", "express"):
+                    fit = [rule.id for rule in own if rule.holds(day) and channel in rule.channels and origin not in rule.not_from
+                           and (not rule.made_in or origin in rule.made_in) and (mode is None or mode in rule.modes)
+                           and (rule.value is None or rule.value.holds(value))]
+                    assert len(fit) <= 1, (destination, day, value, origin, mode, channel, fit)
+                    seen += len(fit)
+    assert seen > 1000
+
+
 @pytest.mark.parametrize(("text", "named"), [
     ('[[fee]]\nid = "x.fee"\ntitle = "a fee of ours"\ndestinations = ["DE"]\nvalid_from = 2026-01-01\namount = "2"\n'
      'source = "hearsay"\ncertainty = "C"', "certainty C and enabled"),

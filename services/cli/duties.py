@@ -36,7 +36,8 @@ def duties_paid(order: PlaceOrder, rules: Rules) -> PlaceOrder | Refusal:
                        "Place the order without duties, or give the destination's rates (TRADEWIND_RATES_FILE).")
     tax = quote.amount(*PAID_TO_OTHERS)
     # Kept by difference: a total that was wrong on purpose stays wrong.
-    return order.model_copy(update={"tax": tax, "total": order.total - order.tax + tax, "quote": StatedQuote.of(quote, request)})
+    stated = StatedQuote.of(quote, request)
+    return order.model_copy(update={"tax": tax, "total": order.total - order.tax + tax, "quote": stated})
 
 
 def charges_of(quote: Quote, title: str | None = None) -> Table:

@@ -303,7 +303,7 @@ def _consumption(line: _Line) -> Fraction:
         return row.percent / HUNDRED
     if line.asked.net_grams is None:
         raise _Refused("weight_needed", f"{row.id} depends on the value per gram", f"line {line.asked.line_no}",
-                       "Give the line's net weight in grams (net_grams).")
+                       "Give the line's net weight in grams (net_grams, or --line …:GRAMS).")
     return row.percent / HUNDRED if line.value / line.asked.net_grams >= row.from_value_per_gram else Fraction(0)
 
 
