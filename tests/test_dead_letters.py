@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgpack
 import pytest
@@ -16,8 +17,11 @@ from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, 
 from schemas.topics import TOPICS
 from services.explorer.simulation import START, EveryStock, specs
 from services.runtime.batch import Batch, read
+from services.runtime.clock import Clock
 from services.runtime.decision import Impossible, SharedMissing
+from services.runtime.owner import Owner
 from services.runtime.relay import unpack
+from services.runtime.storage import Unfit
 from services.runtime.track import Track, Unreadable
 from services.simulators.poison import READERS, Poison, generate
 from tests.tally import NOW, Fact, Open, Raw, record
@@ -313,6 +317,15 @@ def refusals(bad: Poison, entries: dict[str, dict]) -> dict[str, str]:
         entries[name] |= batch.drafts
         found |= {name: dict(out.headers)[f"{ERRORS}reason"].decode() for out in batch.out if out.headers}
     return found
+
+
+async def test_what_the_client_itself_cannot_read_stops_the_reader_by_name():
+    async def getmany(*_, **__):
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    reader = Owner(SPEC, "", 3, 6, "i", SimpleNamespace(getmany=getmany), None, Clock.real())
+    reader.due, reader.ahead = None, {"t": 7}
+    with pytest.raises(Unfit, match=r"partition 3: .*'t': 7.*not UTF-8"):
+        await reader._fetch()
 
 
 # -- fuzz ---------------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def show(place: One, as_json: AsJson = False) -> None:
                     + (f": {mark.reason}" if mark.reason else ""))
         out.result(letter.as_json() | {
             "meaning": known.meaning if known else "", "remedy": letter.remedy, "headers": {k: _safe(v or b"") for k, v in letter.headers},
-            "key": _safe(letter.key), "body": letter.body(), "hex": None if letter.body() is not None else letter.value.hex(),
+            "key": _safe(letter.key), "body": letter.shown(), "hex": None if letter.body() is not None else letter.value.hex(),
             "history": [mark.model_dump(mode="json", exclude={"edited"}) for mark in letter.marks]})
 
 
@@ -124,7 +124,7 @@ def _safe(value: bytes) -> str:
 
 
 def _body(letter: Letter) -> str:
-    if (body := letter.body()) is not None:
+    if (body := letter.shown()) is not None:
         return json.dumps(body, indent=2, ensure_ascii=True)
     rows = [letter.value[n:n + 16] for n in range(0, min(len(letter.value), 512), 16)]
     more = f"\n… {len(letter.value)} bytes in all" if len(letter.value) > 512 else ""

@@ -178,6 +178,9 @@ class Owner:
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as why:
             raise storage.Unfit(f"partition {self.partition}: records that were not read yet are gone from their topic, or "
                                 f"the topic was made anew ({why!r}); restore topics and databases from the same moment") from why
+        except UnicodeDecodeError as why:  # aiokafka decodes header names before anybody sees the record
+            raise storage.Unfit(f"partition {self.partition}: a record at or behind {self.ahead} has a header whose name is not "
+                                f"UTF-8 ({why}), which aiokafka cannot read; find its producer, and copy the topic without it") from why
 
     def _wait_ms(self) -> int:
         if self.due is None:
