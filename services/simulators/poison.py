@@ -2,12 +2,15 @@
 
     planted = await plant(bootstrap, generate(seed=7, count=1_000, partitions=6), journal)
 
+    TRADEWIND_DEAD_LETTERS_MAX=100000 tradewind up --detach && python -m services.simulators.poison --count 10000 && tradewind audit
+
 `generate` covers the whole catalogue of bad records on a topic. Every one names an order of its own, so that what stands
 beside it must not notice; a few are harmless on purpose (a repetition, the first of a pair) and expect nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import copy
 import json
@@ -25,6 +28,7 @@ from schemas.dead_letters import Reason
 from schemas.generate import example_of
 from schemas.model import Command
 from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS, Topic
+from services.runtime.settings import Settings
 from services.simulators.journal import Journal
 
 OVERSIZE_BYTES = 900_001
@@ -286,3 +290,21 @@ def dead_letters_of(planted: Iterable[Planted]) -> Counter[tuple[str, int, int, 
     """The dead letters there must be: (topic, partition, offset, service, reason)."""
     return Counter((p.poison.topic, p.partition, p.offset, service, str(reason))
                    for p in planted for service, reason in p.poison.expected.items())
+
+
+def main() -> None:
+    settings = Settings()
+    parser = argparse.ArgumentParser(prog="python -m services.simulators.poison", description="Bad records onto a running system")
+    parser.add_argument("--seed", type=int, default=settings.seed, help="a seed that was planted before gives repetitions of it")
+    parser.add_argument("--count", type=int, default=1_000)
+    parser.add_argument("--per-second", type=float, default=0.0, help="0: at once")
+    parser.add_argument("--future", action="store_true", help="also what becomes a dead letter only after an hour of waiting")
+    given = parser.parse_args()
+    bad = generate(given.seed, given.count, settings.partitions, future=given.future)
+    planted = asyncio.run(plant(settings.bootstrap, bad, settings.data_folder / "journals" / "planted.ndjson", given.per_second))
+    print(to_json({"planted": len(planted), "dead_letters": dead_letters_of(planted).total(), "seed": given.seed,
+                   "kinds": Counter(p.kind for p in bad)}).decode())
+
+
+if __name__ == "__main__":
+    main()
