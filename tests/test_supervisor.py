@@ -31,6 +31,7 @@ pathlib.Path(os.environ["TRADEWIND_READY_FILE"]).touch()
 print(os.environ["TRADEWIND_CLOCK_TRADE"], flush=True)
 time.sleep(3600)
 """
+PASSING = "from services.runtime.crash import point; point('relay.sent'); point('relay.sent')\n" + STEADY
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + STEADY
 ALL = (Program("steady", "steady"), Program("late", "steady", needs=("steady",)))
 UP = "from services.cli.main import main; main()"
@@ -39,7 +40,7 @@ UP = "from services.cli.main import main; main()"
 @pytest.fixture(autouse=True)
 def dummies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that children can run: `python -m steady`."""
-    for name, program in {"steady": STEADY, "stubborn": STUBBORN, "broken": "raise SystemExit('no way')"}.items():
+    for name, program in {"steady": STEADY, "stubborn": STUBBORN, "passing": PASSING, "broken": "raise SystemExit('no way')"}.items():
         (tmp_path / f"{name}.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
@@ -110,6 +111,33 @@ async def test_what_dies_is_started_again_with_the_same_clock(settings: Settings
     assert len(set(supervisor.folder.log("steady").read_text().split())) == 1
     assert read_json(supervisor.folder.clock)["stopped"]
     assert read_state(supervisor.folder)["phase"] == "stopped"
+
+
+async def test_a_crash_point_ends_a_program_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its first life, before it was ever ready, and in a later one that is armed while it runs."""
+    async def body(supervisor: Supervisor) -> None:
+        passing = supervisor.watched["passing"]
+        supervisor.crash["passing"] = "relay.sent:2"
+        os.kill(passing.child.pid, signal.SIGKILL)
+        await until(lambda: passing.restarts == 2 and supervisor.folder.ready("passing").exists())
+
+    monkeypatch.setenv("TRADEWIND_CRASH", "relay.sent:1")
+    supervisor = Supervisor(settings, (Program("passing", "passing"),))
+    monkeypatch.delenv("TRADEWIND_CRASH")
+    await run(supervisor, body)
+    assert supervisor.folder.log("passing").read_text().count("crash point relay.sent") == 2
+
+
+async def test_what_is_halted_stays_so_until_it_is_resumed(settings: Settings) -> None:
+    async def body(supervisor: Supervisor) -> None:
+        child = supervisor.watched["steady"].child
+        await supervisor.halt("steady")
+        assert not child.alive and "steady" not in supervisor.watched
+        await supervisor.resume("steady")
+        assert supervisor.watched["steady"].child.alive and supervisor.watched["steady"].restarts == 0
+        await supervisor.halt("late")
+
+    await run(Supervisor(settings, ALL), body)
 
 
 async def test_trade_time_stands_still_between_two_runs(settings: Settings) -> None:

@@ -19,7 +19,7 @@ _WHERE = {"session": SERVICES, "owner": SERVICES, "batch": SERVICES, "relay": SE
 _ONLY = {"batch.fenced": ("shipping",), "batch.shared_locked": ("shipping",),
          "relay.between_topics": ("orders",), "owner.timers_read": ("shipping",), "batch.submitted": ("payments",)}
 # How often a process passes a point within a few seconds: one of these passings is drawn.
-_PASSINGS = {"session": 1, "owner": 3, "batch": 8, "relay": 8, "effects": 5, "webhook": 3, "provider": 6, "world": 6,
+_PASSINGS = {"session": 1, "owner": 3, "batch": 5, "relay": 5, "effects": 3, "webhook": 3, "provider": 6, "world": 2,
              "topics": 1, "migrate": 3, "edge": 3, "importer": 1}
 _SELDOM = {"owner.timers_read", "relay.between_topics", "effects.pending", "provider.waiting"}
 AT_STOP = {"session.owners_ended"}  # passed by who is asked to stop
