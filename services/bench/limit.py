@@ -83,13 +83,6 @@ def _log_of(folder: Path, name: str) -> Path:
     return folder.parent / "logs" / f"{folder.name}-{name}.log"
 
 
-async def stop_programs(supervisor: Supervisor) -> None:
-    """Stop the services and the world for good; the servers go on. The supervisor no longer watches over them."""
-    names = [program.name for program in supervisor.table]
-    going = [supervisor.watched.pop(name).child for name in names if name in supervisor.watched]
-    await asyncio.gather(*(processes.stop(child) for child in going))
-
-
 async def _tasks(settings: Settings, supervisor: Supervisor, traffic: Traffic, orders: int, in_flight: int, batch_min: int,
                  prefix: str) -> dict[str, Task]:
     """Who writes, reads and stores what."""

@@ -183,7 +183,7 @@ class _Run:
     async def _limit(self, figures: dict, traffic: Traffic) -> dict:
         """What the run moved, without its logic. The ratios of processor time are there because they hardly depend on what
         else the machine is doing, as the ratios of the rates do."""
-        await limit.stop_programs(self.supervisor)
+        await self.supervisor.stop_programs()
         result = {}
         for suffix, batch_min in (("", 1), ("_full_batches", limit.FULL_BATCH)):
             self.progress(f"the same bytes and rows without logic{suffix.replace('_', ' ')}")

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -119,6 +120,25 @@ class Supervisor:
                 saved = time.monotonic()
             await asyncio.sleep(_LOOK_EVERY_S)
 
+    async def stop_programs(self, only: Iterable[str] | None = None) -> None:
+        """Stop the programs (None: all) for good and let the servers go on: what they wrote can be read in peace."""
+        mine = {program.name for program in self.table} & self.watched.keys() & set(self.watched if only is None else only)
+        for name in mine:
+            self.watched[name].held = True
+        await _all(self._no_more(self.watched[name]) for name in mine)
+        troubles = await _all(processes.stop(self.watched[name].child, grace_s=self._grace_s) for name in mine)
+        for name in mine:
+            del self.watched[name]
+        if troubles:
+            raise troubles[0]
+
+    @staticmethod
+    async def _no_more(watched: Watched) -> None:
+        """End its revival, if it was dead just now."""
+        if watched.reviving is not None:
+            watched.reviving.cancel()
+            await asyncio.gather(watched.reviving, return_exceptions=True)
+
     async def stop(self) -> None:
         """Stop the programs, last wave first, then the servers. Does nothing when nothing was started."""
         if self.clock is not None:  # the lock is ours
@@ -221,7 +241,8 @@ class Supervisor:
         env = self.settings_for(program).child_env(
             TRADEWIND_READY_FILE=str(ready), TRADEWIND_MEMBER=self._member(program), **armed, **self.clock.env())  # fmt: skip
         command = [sys.executable, "-m", program.module, *program.args]
-        return processes.spawn(program.name, command, log=self.folder.log(program.name), env=env)
+        step_back = partial(os.nice, program.nice) if program.nice else None
+        return processes.spawn(program.name, command, log=self.folder.log(program.name), env=env, before_exec=step_back)
 
     def _member(self, program: Program) -> str:
         """One name for all lives of a program, and of no other supervisor's: what was killed takes its place again."""

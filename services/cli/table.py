@@ -11,15 +11,17 @@ from services.runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Program:
-    """`python -m module *args`, started when all of `needs` are ready (Kafka and PostgreSQL always are)."""
+    """`python -m module *args`, started when all of `needs` are ready (Kafka and PostgreSQL always are).
+
+    `nice`: how far it steps back where processors are scarce."""
 
     name: str
     module: str
     args: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    nice: int = 0
 
 
-_SERVICES = ("orders", "payments", "shipping")
 _WORLD = ("storefront", "warehouse", "carrier", "customs")
 
 PROGRAMS = (
@@ -27,12 +29,14 @@ PROGRAMS = (
     Program("payments", "services.payments.app"),
     Program("shipping", "services.shipping.app"),
     Program("payments-webhook", "services.payments.webhook"),
-    Program("console-views", "services.console.views", ("worker",)),
-    # The outside world comes last and goes first: nothing of it is sent to a service that is not there.
+    # Rebuilt from the topics at any time, and never slowing the money path.
+    Program("console-views", "services.console.views", ("worker",), nice=10),
+    # It calls back; the rest of the world speaks through topics alone, which need nobody to listen.
     Program("provider", "services.simulators.provider", needs=("payments-webhook",)),
-    *(Program(role, "services.simulators.world", ("--role", role), _SERVICES) for role in _WORLD),
+    *(Program(role, "services.simulators.world", ("--role", role)) for role in _WORLD),
 )
 _HTTP_PROVIDER = {"provider", "payments-webhook"}
+OUTSIDE = ("provider", *_WORLD)
 
 
 class UnknownProgram(StartError):
@@ -53,7 +57,7 @@ def programs(settings: Settings, *, world: bool = True, only: tuple[str, ...] | 
     if settings.provider_url is not None:
         left_out.add("provider")
     if not world:
-        left_out |= {"provider", *_WORLD}
+        left_out |= set(OUTSIDE)
     return tuple(p for p in PROGRAMS if p.name not in left_out and _installed(p.module))
 
 

@@ -29,8 +29,8 @@ from services.simulators.scenario import SCENARIOS, payment_token_of, scenario_o
 
 MERCHANT = "uk-gifts"
 CURRENCY, ORIGIN = "GBP", "GB"
-PLACE_CHUNK = 50
-UNPAID_MAX = 150
+PLACE_CHUNK = 20
+UNPAID_MAX = 60
 PACE_S_MAX = 60.0
 SHORT_SKUS_PERMILLE = 3  # of the SKUs, so many have less on the shelf than the file sold
 WATCHED = frozenset({"ParcelsAllocated", "ParcelDelivered", "ReturnReceived", "GrantPriced", "CommandRefused",
@@ -60,12 +60,11 @@ def place_order(order: Order, key: bytes, seed: int) -> PlaceOrder:
     order_id = order_id_of(order.invoice_no)
     who = f"Customer {order.customer}" if order.customer else f"Guest of invoice {order.invoice_no}"
     person = seal(Person(name=who, address=order.country_name), key)
-    waits = _permille(seed, "wait", order_id) < 500
     return PlaceOrder.model_construct(
         order_id=order_id, merchant_id=MERCHANT, currency=CURRENCY, origin=ORIGIN, destination=order.country,
         lines=[OrderLine.model_construct(line_no=l.line_no, sku=l.sku, description=l.description, quantity=l.quantity,
                                          amount=l.amount, hs_code=None) for l in order.lines],
-        freight=order.freight, tax=0, total=order.total, on_shortage="wait" if waits else "ship_available",
+        freight=order.freight, tax=0, total=order.total, on_shortage="wait" if _waits(order_id, seed) else "ship_available",
         payment_token=payment_token_of(scenario_of(order_id, seed)), buyer=person, consignee=person,
         placed_at=order.placed_at, merchant_reference=f"invoice {order.invoice_no}")
 
@@ -74,11 +73,20 @@ def stock(orders: Iterable[PlaceOrder], seed: int, batch: str, time: datetime) -
     """Stock for all orders, but a tenth too little of a few SKUs that the seed picks."""
     for record in inbound_for(orders, batch=batch, time=time):
         message: InboundReceived = record.message
-        if _permille(seed, "short", message.sku) < SHORT_SKUS_PERMILLE:
+        if _is_short(message.sku, seed):
             fewer = max(1, message.quantity * 9 // 10)
             message = message.model_copy(update={"quantity": fewer})
             record = record_of(message, id=record.id, time=time, merchant=MERCHANT, source=f"/warehouse/{message.warehouse}")
         yield record
+
+
+def _is_short(sku: str, seed: int) -> bool:
+    return _permille(seed, "short", sku) < SHORT_SKUS_PERMILLE
+
+
+def _waits(order_id: str, seed: int) -> bool:
+    """Whether the order rather waits for what is missing than goes without it."""
+    return _permille(seed, "wait", order_id) < 500
 
 
 def _permille(seed: int, what: str, name: str) -> int:
@@ -241,9 +249,19 @@ def plan(reading: Reading, path: Path, key: bytes, seed: int, limit: int | None 
     kept = list(reading.orders[:limit])
     names = {order.invoice_no for order in kept}
     wishes = wishes_of(undo for undo in reading.undos if undo.invoice_no in names)
-    # Those that will wait for a deadline of the trade go first: the others do their work meanwhile.
-    kept.sort(key=lambda order: SCENARIOS[scenario_of(order_id_of(order.invoice_no), seed)].fast)
+    # What takes long goes first: the others do their work meanwhile.
+    undone = {undo.invoice_no for undo in reading.undos}
+    kept.sort(key=lambda order: _haste(order, seed, order.invoice_no in undone))
     return Plan(reading, [place_order(order, key, seed) for order in kept], wishes, f"{path.name}:{limit or 'all'}")
+
+
+def _haste(order: Order, seed: int, undone: bool) -> int:
+    """0: may wait for a deadline of the trade, days or weeks; 1: something of it comes back or is disputed; 2: as usual."""
+    order_id = order_id_of(order.invoice_no)
+    scenario = scenario_of(order_id, seed)
+    if not SCENARIOS[scenario].fast or _waits(order_id, seed) and any(_is_short(line.sku, seed) for line in order.lines):
+        return 0
+    return 1 if undone or scenario != "normal" else 2
 
 
 class Import:
@@ -252,6 +270,7 @@ class Import:
     def __init__(self, plan: Plan, bootstrap: str, journal: Path, seed: int, time: datetime):
         self.plan, self.bootstrap, self.journal, self.seed, self.time = plan, bootstrap, journal, seed, time
         self.ids = {order.order_id for order in plan.orders}
+        self.unpaid: set[str] = set()
 
     async def run(self, each: Callable[[Importer, Follower], None], wait: bool = True, timeout_s: float = 3600,
                   extra: set[str] = frozenset()) -> tuple[Importer, Follower, bool]:
@@ -274,26 +293,30 @@ class Import:
                 await publisher.send(place_record(order) for order in chunk)
                 point("importer.placed")
                 importer.placed(order.order_id for order in chunk)
-                await self._paced(importer, follower, each, start + len(chunk))
+                self.unpaid.update(order.order_id for order in chunk)
+                await self._paced(importer, follower, each)
             done = not wait
             if wait:
                 done = await self._to_the_end(importer, follower, each, timeout_s, len(self.ids | set(extra)))
             return importer, follower, done
 
-    async def _paced(self, importer: Importer, follower: Follower, each: Callable, placed: int) -> None:
+    async def _paced(self, importer: Importer, follower: Follower, each: Callable) -> None:
         """On a clock that runs ahead, an order that queues behind thousands loses its reservation meanwhile: wait until
         most of those placed are paid. Not for ever: a provider may be down."""
         end = monotonic() + PACE_S_MAX
         await importer.flush()
-        while placed - self._got_on(follower) > UNPAID_MAX and monotonic() < end:
+        while self._still_unpaid(follower) > UNPAID_MAX and monotonic() < end:
             await follower.read()
             await importer.flush()
             each(importer, follower)
 
-    def _got_on(self, follower: Follower) -> int:
-        """Orders of the plan that are paid, or at their end without."""
-        return sum(1 for order_id in self.ids if (story := follower.stories.get(order_id)) and (
-            story.end or "paid" in story.reached or "delivered" in story.reached))
+    def _still_unpaid(self, follower: Follower) -> int:
+        """How many of those placed are neither paid nor at their end without."""
+        for order_id in list(self.unpaid):
+            story = follower.stories.get(order_id)
+            if story and (story.end or "paid" in story.reached or "delivered" in story.reached):
+                self.unpaid.remove(order_id)
+        return len(self.unpaid)
 
     async def _to_the_end(self, importer: Importer, follower: Follower, each: Callable, timeout_s: float, count: int) -> bool:
         def at_rest() -> bool:
