@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
 from schemas.topics import TOPICS
 from services.bench import limit, measure, orders, quiet
 from services.bench.load import Load, Stalled
@@ -32,7 +35,11 @@ WARM_UP = 0.1
 IN_FLIGHT = 6_000
 TUNED = {"partitions": 2, "linger_ms": 40}
 HALF_SECONDS, HALF_ORDERS_MAX = 10.0, 20_000
-DISK_BYTES, DISK_BYTES_PER_ORDER = 6_000_000_000, 50_000
+DISK_BYTES = 6_000_000_000  # the write-ahead log at its largest, and room to breathe
+TOPIC_BYTES_PER_ORDER, TABLE_BYTES_PER_ORDER = 35_000, 15_000
+# A topic is looked at every five minutes; until then it may hold more than it is allowed to.
+RETAIN_OVERRUN_BYTES = 8_000_000_000
+MEMORY_FIRST = 10_000  # finished orders, when memory is noted first; then ten times in a run
 
 
 class TooLittleDisk(StartError):
@@ -49,11 +56,18 @@ class Plan:
     half_load: bool = True
     limit: bool = True
     profile: str | None = None
+    retain_gb: float | None = None  # of all topics together; None: they keep everything, as the product's do
 
     @property
     def in_flight_max(self) -> int:
         """The loop is full only between its first and its last `in_flight` orders, so a short run needs fewer of them."""
         return max(1, min(self.in_flight, self.orders // 5))
+
+    @property
+    def memory_marks(self) -> list[int]:
+        """After how many finished orders memory is noted."""
+        step = max(MEMORY_FIRST, self.orders // 10)
+        return sorted({MEMORY_FIRST, *range(step, self.orders, step)} if self.orders > MEMORY_FIRST else set())
 
     @property
     def half_orders_max(self) -> int:
@@ -108,7 +122,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
     asyncio.run(empty(settings))
     programs = table(settings, plan)
     count = plan.orders + plan.half_orders_max
-    _require_disk(settings, count)
+    _require_disk(settings, plan, count)
     progress(f"prepare {count} orders")
     path = settings.data_folder / "bench-orders.msgpack"
     mix, stock = orders.build(path, seed=plan.seed, count=count, vault_key=settings.vault_key_bytes(),
@@ -116,6 +130,9 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
     reader = orders.Reader(path)
 
     async def body(supervisor: Supervisor) -> dict:
+        if plan.retain_gb is not None:
+            names = [topic.name for topic in TOPICS]
+            await retain(settings.bootstrap, names, settings.partitions, int(plan.retain_gb * 1e9))
         async with Publisher(settings.bootstrap) as publisher:
             await publisher.send(stock)
         await quiet.rest(settings, calm_s=0.5)
@@ -130,17 +147,35 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
         gc.enable()
         reader.close()
         path.unlink(missing_ok=True)
-    return figures | {"partitions": settings.partitions, "linger_ms": settings.linger_ms, "mix": mix.as_dict(), "seed": plan.seed, "versions": _versions(),
+    return figures | {"partitions": settings.partitions, "linger_ms": settings.linger_ms, "mix": mix.as_dict(),
+                      "seed": plan.seed, "retain_gb": plan.retain_gb, "versions": _versions(),
                       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
 
 
-def _require_disk(settings: Settings, count: int) -> None:
+def _require_disk(settings: Settings, plan: Plan, count: int) -> None:
     """Raises TooLittleDisk: a broker whose disk is full takes a long time to die."""
     settings.data_folder.mkdir(parents=True, exist_ok=True)
-    wanted, free = DISK_BYTES + count * DISK_BYTES_PER_ORDER, shutil.disk_usage(settings.data_folder).free
+    topics = count * TOPIC_BYTES_PER_ORDER
+    if plan.retain_gb is not None:
+        topics = min(topics, plan.retain_gb * 1e9 + RETAIN_OVERRUN_BYTES)
+    wanted, free = DISK_BYTES + topics + count * TABLE_BYTES_PER_ORDER, shutil.disk_usage(settings.data_folder).free
     if free < wanted:
         raise TooLittleDisk(f"{count} orders need about {wanted / 1e9:.0f} GB of disk, {free / 1e9:.0f} GB are free",
-                            str(settings.data_folder), "Choose another folder (TRADEWIND_DATA_FOLDER) or fewer orders.")
+                            str(settings.data_folder),
+                            "Choose another folder (TRADEWIND_DATA_FOLDER), fewer orders, or --retain-gb.")
+
+
+async def retain(bootstrap: str, topics: list[str], partitions: int, total_bytes: int) -> None:
+    """Let these topics keep about `total_bytes` together, the newest; the product's own keep everything."""
+    each = max(1 << 20, total_bytes // (len(topics) * partitions))
+    configs = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": str(each),
+               "segment.bytes": str(min(1 << 30, max(1 << 20, each // 4)))}
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs) for name in topics])
+    finally:
+        await admin.close()
 
 
 class _Run:
@@ -199,8 +234,11 @@ class _Run:
     async def _closed(self, load: Load, rss: dict) -> tuple[dict, Snapshot, Snapshot]:
         """Measured from the end of the warm-up until the last order is placed: from then on the loop runs empty."""
         plan, marks, began = self.plan, [], time.monotonic()
+        moments = plan.memory_marks
 
         def each() -> None:
+            if moments and load.finished >= moments[0]:
+                rss[str(moments.pop(0))] = self.meter.rss_mb()
             if plan.limit and self.sampling is None and load.finished >= plan.orders * WARM_UP / 3:
                 self.sampling = asyncio.create_task(self.watch.sample())
             if not marks and load.finished >= plan.orders * WARM_UP:

@@ -18,6 +18,7 @@ def bench(
     in_flight: Annotated[int, typer.Option(min=1, help="Orders in flight; at most a fifth of all.")] = IN_FLIGHT,
     half_load: Annotated[bool, typer.Option(help="Also measure delays at half of the rate found.")] = True,
     limit: Annotated[bool, typer.Option(help="Also move the same bytes and rows without logic.")] = True,
+    retain_gb: Annotated[float | None, typer.Option(min=0.1, help="Let its topics keep only so much; with --no-limit.")] = None,
     profile: Annotated[str | None, typer.Option(hidden=True, help="Run this program under cProfile.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
@@ -26,11 +27,14 @@ def bench(
     All orders cross a border, a fifth have two parcels, 5 % take an exit. The payment provider is in the process.
     Processor µs an order are given for every process. What the run left stays in the folder.
 
-    Example:  tradewind bench --orders 100000 --json
+    Example:  tradewind bench --orders 1000000 --no-limit --retain-gb 10 --json
     """
+    if retain_gb is not None and limit:
+        raise typer.BadParameter("what the limit program is to move is counted on whole topics: add --no-limit",
+                                 param_hint="--retain-gb")
     with Output(as_json) as out:
         settings = Settings()
-        plan = Plan(orders, settings.seed if seed is None else seed, in_flight, half_load, limit, profile)
+        plan = Plan(orders, settings.seed if seed is None else seed, in_flight, half_load, limit, profile, retain_gb)
         figures = measured(settings, plan, out.progress)
         _show(out, figures)
         bad = "stalled" in figures or "stalled" in figures.get("half_load", {}) or figures["dead_letters"]
@@ -49,6 +53,7 @@ def _show(out: Output, f: dict) -> None:
         table.add_row(name, f"{micros:,}", str(half.get("cpu_us_per_order", {}).get(name, "")),
                       *(str(memory.get(moment) or "") for moment in ("start", "warm", "end")))
     out.say(table)
+    _show_memory(out, f["rss_mb"])
     for title, part in (("closed loop", f), (f"half load ({half.get('wanted_per_s')}/s)", half)):
         for what, d in part.get("delays", {}).items():
             out.say(f"placed → {what.replace('_', ' ')}, {title}: p50 {d['p50_s']} s, p99 {d['p99_s']} s")
@@ -59,3 +64,9 @@ def _show(out: Output, f: dict) -> None:
     for name in ("mix", "seed", "versions", "dead_letters", "restarts", "stalled", "cores_used", "cores_others"):
         if f.get(name):
             out.say(f"{name.replace('_', ' ')}: {f[name]}")
+
+
+def _show_memory(out: Output, rss: dict) -> None:
+    """Resident MB of each process after so many finished orders."""
+    for moment in [m for m in next(iter(rss.values())) if m.isdigit()]:
+        out.say(f"after {int(moment):>9,} orders: " + ", ".join(f"{name} {rss[name][moment]:.0f}" for name in rss) + " MB")

@@ -83,7 +83,7 @@ def _draw(fast: bool) -> tuple[str, ...]:
 _DRAWS = {fast: _draw(fast) for fast in (False, True)}
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def scenario_of(order_id: str, seed: int, exits_permille: int = EXITS_PERMILLE, fast: bool = False) -> str:
     """The name of an order's scenario: always the same for the same arguments.
 

@@ -14,8 +14,8 @@ from schemas.provider_api import ABANDONED_AFTER_HOURS, ERRORS_BEFORE_SUCCESS, S
 from services.payments.providers import Answer, Call, CallRefused, ProviderPending, ProviderUnavailable
 from services.runtime.clock import Clock
 
-KEYS_MAX = 20_000
-PAYMENTS_MAX = 50_000
+KEYS_MAX = 10_000
+PAYMENTS_MAX = 10_000
 PENDING_S = 0.5
 AUTHORISED, CAPTURED, VOIDED, REFUNDED, RELEASED, CURRENCY, SCRIPT = range(7)
 _TOTAL = {"authorise": AUTHORISED, "capture": CAPTURED, "void": VOIDED, "refund": REFUNDED, "release": RELEASED}
