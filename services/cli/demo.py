@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import exits
+from services.cli import exits, pace
 from services.cli.output import Output, Refused
 from services.cli.rest import at_rest, stocked, watching
 from services.cli.watch import Views
@@ -44,7 +44,8 @@ class Told:
 def demo(
     short: Annotated[bool, typer.Option("--short", help=f"Only the first {SHORT_ORDERS} orders of the sample.")] = False,
     file: Annotated[Path, typer.Option(help="Another retail file.")] = Path(SAMPLE),
-    speed: Annotated[float, typer.Option(min=1, max=40_000, help="Trade seconds in a real second.")] = SPEED,
+    speed: Annotated[float | None, typer.Option(min=1, help="Trade seconds in a real second; default: "
+                                                f"{SPEED:,.0f}, or what this machine permits.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of stock, exits and delays.")] = None,
     timeout: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
@@ -59,11 +60,15 @@ def demo(
     with Output(as_json) as out:
         base, started = Settings(), time.monotonic()
         tuned = {name: value for name, value in TUNED.items() if name not in base.model_fields_set}
-        settings = base.model_copy(update=tuned | {"data_folder": base.data_folder / "demo", "speed": speed,
-                                                   "seed": base.seed if seed is None else seed, "provider": "http"})
+        base = base.model_copy(update=tuned | {"seed": base.seed if seed is None else seed, "provider": "http"})
+        if speed is None:
+            speed = pace.chosen(base, SPEED, out.progress)
+        else:
+            pace.require(base.model_copy(update={"speed": speed}), out.progress)
+        settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed})
         _empty(settings.data_folder)
         told = asyncio.run(_run(settings, file, short, timeout, out))
-        line = _result(told, time.monotonic() - started, settings.seed)
+        line = _result(told, time.monotonic() - started, settings.seed, speed)
         if not as_json:
             from services.cli.demo_report import say
             say(out, told, line)
@@ -183,12 +188,12 @@ class _live:
             self.live.__exit__(*error)
 
 
-def _result(told: Told, seconds: float, seed: int) -> dict[str, Any]:
+def _result(told: Told, seconds: float, seed: int, speed: float) -> dict[str, Any]:
     from services.cli.demo_report import stage_times
 
     report = told.report.as_json()
     return {"orders": report["orders"], "exits": report["exits"], "violations": report["violations"],
-            "seconds": round(seconds, 1), "seed": seed, "ended": dict(told.follower.ends), "left": told.left,
+            "seconds": round(seconds, 1), "seed": seed, "speed": speed, "ended": dict(told.follower.ends), "left": told.left,
             "money": report["money"], "events": report["events"], "stage_times": stage_times(told.follower),
             "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines), "duties_paid": told.duties_paid,
             "details": report["details"][:20]}

@@ -19,6 +19,7 @@ import typer
 from pydantic import ValidationError
 
 from services.cli import exits
+from services.cli.pace import TooFast
 from services.cli.state import AlreadyRunning
 from services.cli.table import UnknownProgram
 from services.runtime.processes import StartError
@@ -83,7 +84,7 @@ class Output:
         """Turn an expected error into words and a code; any other is a bug and keeps its trace."""
         codes = {
             AlreadyRunning: exits.ALREADY_RUNNING, NotRunning: exits.NOT_RUNNING, Refused: exits.REFUSED,
-            UnknownProgram: exits.USAGE, BadUsage: exits.USAGE,
+            UnknownProgram: exits.USAGE, BadUsage: exits.USAGE, TooFast: exits.USAGE,
         }  # fmt: skip
         if isinstance(error, StartError):
             self._code = codes.get(type(error), exits.ENVIRONMENT)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli import pace
 from services.cli.output import Output
 from services.cli.state import Folder, Lock, child_of, read_state, supervisor_of
 from services.cli.table import Program, programs
@@ -32,17 +33,29 @@ def up(
 
     Without --detach until Ctrl-C. A later `up` on the same data folder goes on where this one stopped.
 
-    Example:  TRADEWIND_SPEED=86400 tradewind up --detach --json
+    A speed of the trade clock (TRADEWIND_SPEED) at which deadlines would outrun the services is refused; above 3,400 it is
+    measured first how long an order takes here, which adds some 15 s the first time.
+
+    Example:  TRADEWIND_SPEED=3000 tradewind up --detach --json
     """
     with Output(as_json) as out:
         settings = Settings()
         table = programs(settings, world=world, only=None if only is None else tuple(filter(None, only.split(","))))
+        _refuse_another(settings)
+        pace.require(settings, out.progress)
         if detach:
             state = _detached(settings, out, table)
             _say_ready(out, state)
             out.result(_summary(state))
         else:
             asyncio.run(_in_front(settings, out, table))
+
+
+def _refuse_another(settings: Settings) -> None:
+    """Raises AlreadyRunning, clearly and before anything is measured or started."""
+    lock = Lock(Folder(settings.data_folder))
+    lock.take()
+    lock.release()
 
 
 async def _in_front(settings: Settings, out: Output, table: tuple[Program, ...]) -> None:
@@ -66,9 +79,6 @@ async def _in_front(settings: Settings, out: Output, table: tuple[Program, ...])
 def _detached(settings: Settings, out: Output, table: tuple[Program, ...]) -> dict:
     """Start `up` in a session of its own and wait until it is ready; its state. Raises StartError."""
     folder = Folder(settings.data_folder)
-    lock = Lock(folder)
-    lock.take()  # refuses clearly here, before anything is started
-    lock.release()
     log = folder.log("supervisor")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "services.cli.main", "up", "--only", ",".join(program.name for program in table)]
