@@ -63,7 +63,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The last line o
 async def examine(settings: Settings) -> list[Finding]:
     """All checks that these settings call for."""
     running = supervisor_of(read_state(Folder(settings.data_folder))) is not None
-    findings = [_disk(settings.data_folder), _memory(running), _rules(settings)]
+    findings = [_data_folder(settings.data_folder), _disk(settings.data_folder), _memory(running), _rules(settings)]
     if settings.bootstrap_servers is None:
         findings += [_java(), _downloads(settings.cache_folder), _folder("Kafka's folder", kafka(settings).check_folder)]
     else:
@@ -77,7 +77,14 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))
+
+
+def _data_folder(folder: Path) -> Finding:
+    place = _existing(folder)
+    ok = place.is_dir() and _writable(place)
+    return Finding("data folder", ok, str(folder), *_unless(
+        ok, f"{place} {'cannot be written' if place.is_dir() else 'is no folder'}", "Choose another with TRADEWIND_DATA_FOLDER."))
 
 
 def _disk(folder: Path) -> Finding:

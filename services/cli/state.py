@@ -15,6 +15,10 @@ class AlreadyRunning(StartError):
     """Another supervisor runs on the same data folder."""
 
 
+class FolderUnusable(StartError):
+    """The data folder cannot be made or written."""
+
+
 class FolderRemoved(StartError):
     """The data folder of a running supervisor was removed; another may already run on a new one."""
 
@@ -41,9 +45,14 @@ class Lock:
         self._folder, self._fd = folder, -1
 
     def take(self) -> None:
-        """Raises AlreadyRunning, which names the process."""
-        self._folder.run.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        """Raises AlreadyRunning, which names the process, or FolderUnusable."""
+        try:
+            self._folder.run.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise FolderUnusable(
+                f"the data folder cannot be used: {error.strerror}", str(self._folder.data),
+                "Choose another with TRADEWIND_DATA_FOLDER.") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -91,6 +91,9 @@ class Supervisor:
         await self._clear_leftovers()
         self.clock = clocks.resume(self.folder.clock, self.settings.speed)
         self._save()
+        for program in self.table:
+            if program.port:  # or it would be found taken only when everything else runs
+                processes.require_port(getattr(self.settings, program.port), f"TRADEWIND_{program.port.upper()}")
         await self._start_servers()
         self.progress("databases and topics")
         await prepare.databases(self.settings, self.postgres)
@@ -212,9 +215,7 @@ class Supervisor:
             starting.append(self.kafka.start())
         if starting:
             self.progress("start Kafka and PostgreSQL (the first time, some jars are fetched)")
-        for outcome in await asyncio.gather(*starting, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await _together(starting)
         if self.postgres is not None:
             self._note("postgres", self._revive_postgres, self.postgres.child)
         for node, child in self.kafka.children.items() if self.kafka else ():
@@ -301,6 +302,17 @@ class Supervisor:
         if name == "postgres":
             return self.postgres.log
         return self.kafka.log(int(name.split("-")[1])) if name.startswith("kafka-") else self.folder.log(name)
+
+
+async def _together(steps: Iterable[Awaitable[object]]) -> None:
+    """Do all of them. The first error ends the others, which clear up after themselves, and is raised."""
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _all(steps: Iterable[Awaitable[object]]) -> list[BaseException]:

@@ -13,13 +13,14 @@ from services.runtime.settings import Settings
 class Program:
     """`python -m module *args`, started when all of `needs` are ready (Kafka and PostgreSQL always are).
 
-    `nice`: how far it steps back where processors are scarce."""
+    `nice`: how far it steps back where processors are scarce. `port`: the setting that says where it listens."""
 
     name: str
     module: str
     args: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     nice: int = 0
+    port: str = ""
 
 
 _WORLD = ("storefront", "warehouse", "carrier", "customs")
@@ -28,11 +29,11 @@ PROGRAMS = (
     Program("orders", "services.orders.app"),
     Program("payments", "services.payments.app"),
     Program("shipping", "services.shipping.app"),
-    Program("payments-webhook", "services.payments.webhook"),
+    Program("payments-webhook", "services.payments.webhook", port="webhook_port"),
     # Rebuilt from the topics at any time, and never slowing the money path.
-    Program("console-views", "services.console.views", ("worker",), nice=10),
+    Program("console-views", "services.console.views", ("worker",), nice=10, port="console_port"),
     # It calls back; the rest of the world speaks through topics alone, which need nobody to listen.
-    Program("provider", "services.simulators.provider", needs=("payments-webhook",)),
+    Program("provider", "services.simulators.provider", needs=("payments-webhook",), port="provider_port"),
     *(Program(role, "services.simulators.world", ("--role", role)) for role in _WORLD),
 )
 _HTTP_PROVIDER = {"provider", "payments-webhook"}

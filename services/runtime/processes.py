@@ -174,7 +174,7 @@ def read_json(path: Path) -> dict | None:
     """The object in a file; None when there is no file or it is not an object."""
     try:
         value = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 
