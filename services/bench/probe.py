@@ -23,7 +23,7 @@ from services.runtime.processes import NotReady
 from services.runtime.settings import Settings
 from services.simulators.edge import Publisher
 
-ORDERS, PER_SECOND, WARM_UP = 400, 80.0, 80
+ORDERS, PER_SECOND, WARM_UP = 560, 80.0, 240
 
 
 def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> dict:

@@ -21,7 +21,7 @@ from services.runtime.settings import SERVICES, Settings
 
 SPEED = 30_000.0
 # One instance of each service has nothing to spread: fewer partitions make fuller batches.
-TUNED = {"partitions": 2, "linger_ms": 20}
+TUNED = {"partitions": 2}
 SHORT_ORDERS = 150
 MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
 SAMPLE = "tests/data/online-retail-sample.csv.gz"

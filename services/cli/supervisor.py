@@ -98,11 +98,11 @@ class Supervisor:
         self.progress("databases and topics")
         await prepare.databases(self.settings, self.postgres)
         await prepare.topics(self.settings)
+        self.progress("start " + ", ".join(program.name for program in self.table))
         for wave in waves(self.table):
-            self.progress("start " + ", ".join(program.name for program in wave))
             for program in wave:
                 await self._watch_over(program.name, lambda program=program: self._spawn(program))
-            await asyncio.gather(*(self._wait_ready(program) for program in wave))
+        await _together(self._wait_ready(program) for program in self.table)
         self.phase, self.was_ready = "ready", True
         self._save()
 

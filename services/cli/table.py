@@ -1,4 +1,4 @@
-"""The processes of a running Tradewind: what each is, and what must be ready before it."""
+"""The processes of a running Tradewind: what each is, and what it calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Program:
-    """`python -m module *args`, started when all of `needs` are ready (Kafka and PostgreSQL always are).
+    """`python -m module *args`, started after all of `needs` and stopped before them (Kafka and PostgreSQL are ready).
 
     `nice`: how far it steps back where processors are scarce. `port`: the setting that says where it listens."""
 
