@@ -64,7 +64,7 @@ async def test_without_ending_its_session_a_stopped_owner_blocks_for_ever(place,
     conn = await storage.connect(place.dsn, "tradewind next 0")
     async with stopped_owner(place, "a COPY"):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(storage.claim(place.dsn, conn, 0, "next"), 2)
+            await asyncio.wait_for(storage.claim(conn, 0, "next"), 2)
     conn.terminate()
 
 
@@ -99,7 +99,7 @@ def _fetched(consumer) -> bool:
 async def test_the_fence_sees_another_epoch_and_other_offsets(place, change):
     place = await place()
     conn = await storage.connect(place.dsn, "tradewind one 0")
-    epoch = await storage.claim(place.dsn, conn, 0, "one")
+    epoch = await storage.claim(conn, 0, "one")
     async with conn.transaction():
         await storage.fence(conn, 0, epoch, {})
     write = storage.Write()

@@ -121,7 +121,7 @@ class Owner:
             self.conn.terminate()
 
     async def _claim(self) -> None:
-        self.epoch = await storage.claim(self.dsn, self.conn, self.partition, self.instance)
+        self.epoch = await storage.claim(self.conn, self.partition, self.instance)
         point("owner.claimed")
         self.stored = await storage.read_offsets(self.conn, self.partition)
         self.levels = at_start(await storage.read_levels(self.conn, self.partition), self.dead_letters_max)

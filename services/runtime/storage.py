@@ -44,7 +44,7 @@ async def connect(dsn: str, application: str) -> asyncpg.Connection:
                                  statement_cache_size=200, command_timeout=None)
 
 
-async def claim(dsn: str, conn: asyncpg.Connection, partition: int, instance: str) -> int:
+async def claim(conn: asyncpg.Connection, partition: int, instance: str) -> int:
     """Become the owner: raise the epoch and return it. Ends the sessions of former owners when they block."""
     pid = conn.get_server_pid()
     for attempt in itertools.count(1):

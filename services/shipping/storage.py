@@ -74,7 +74,8 @@ async def write(conn: asyncpg.Connection, stock: Stock, write: Write) -> None:
         return
     order = sorted(stock.changes)
     skus, warehouses = [key[0] for key in order], [key[1] for key in order]
-    # An upsert would check the constraints against the bare changes, so the rows are made first.
+    # An upsert would check the constraints against the bare changes, so the rows are made first. Only a delivery makes one,
+    # and all deliveries of a SKU to a warehouse have one key, hence one owner: nobody waits for a row that is being made.
     if fresh := [n for n, key in enumerate(order) if key not in stock.stored]:
         await conn.execute("INSERT INTO stock (sku, warehouse) SELECT * FROM unnest($1::text[], $2::text[])"
                            " ON CONFLICT DO NOTHING", [skus[n] for n in fresh], [warehouses[n] for n in fresh])
