@@ -86,6 +86,7 @@ def _detached(settings: Settings, out: Output, table: tuple[Program, ...]) -> di
         started = subprocess.Popen(
             command, env=settings.child_env(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)  # fmt: skip
     out.progress(f"starting as pid {started.pid}, log {log}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us wants no start that goes on unseen
     try:
         while True:
             state = read_state(folder) or {}
