@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.bench import measure, orders
 from services.bench.measure import Snapshot
 from services.bench.mover import Share
-from services.bench.run import Plan, own_settings, table
+from services.bench.run import Plan, TooLittleDisk, own_settings, require_disk, retain, table
 from services.cli import exits
 from services.cli.table import UnknownProgram
 from services.runtime.processes import free_port
@@ -114,6 +116,30 @@ def test_the_audit_of_what_it_left_is_clean(figures: dict, environment: dict[str
         tradewind(left, "down")
     assert code == exits.OK and line["violations"] == 0, line
     assert line["orders"] >= ORDERS
+
+
+async def test_a_long_run_can_let_its_topics_forget(kafka: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 2, 1) for name in ("forgets.a", "forgets.b")])
+        await retain(kafka, ["forgets.a", "forgets.b"], 2, 400_000_000)
+        [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "forgets.b")])
+        found = {name: value for _, _, _, _, configs in answer.resources for name, value, *_ in configs}
+    finally:
+        await admin.close()
+    assert (found["retention.bytes"], found["retention.ms"], found["segment.bytes"]) == ("100000000", "-1", "25000000")
+
+
+def test_memory_is_noted_after_ten_thousand_orders_and_then_ten_times() -> None:
+    assert Plan(300, 1).memory_marks == [] and Plan(20_000, 1).memory_marks == [10_000]
+    assert Plan(1_000_000, 1).memory_marks == [10_000, *range(100_000, 1_000_000, 100_000)]
+
+
+def test_a_run_says_how_much_disk_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(TooLittleDisk, match="GB are free") as refused:
+        require_disk(Settings(data_folder=tmp_path), Plan(10**9, 1, limit=False, retain_gb=1.0), 10**9)
+    assert "--retain-gb" in refused.value.remedy
 
 
 def test_the_same_seed_gives_the_same_orders(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from services.runtime.kafka_jars import KAFKA_VERSION
 from services.runtime.local_postgres import POSTGRES_MAJOR
 from services.runtime.processes import StartError
 from services.runtime.settings import SERVICES, Settings
+from services.runtime.topics import TopicRefused
 from services.simulators.edge import Publisher
 
 WARM_UP = 0.1
@@ -122,7 +123,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
     asyncio.run(empty(settings))
     programs = table(settings, plan)
     count = plan.orders + plan.half_orders_max
-    _require_disk(settings, plan, count)
+    require_disk(settings, plan, count)
     progress(f"prepare {count} orders")
     path = settings.data_folder / "bench-orders.msgpack"
     mix, stock = orders.build(path, seed=plan.seed, count=count, vault_key=settings.vault_key_bytes(),
@@ -152,7 +153,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
                       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
 
 
-def _require_disk(settings: Settings, plan: Plan, count: int) -> None:
+def require_disk(settings: Settings, plan: Plan, count: int) -> None:
     """Raises TooLittleDisk: a broker whose disk is full takes a long time to die."""
     settings.data_folder.mkdir(parents=True, exist_ok=True)
     topics = count * TOPIC_BYTES_PER_ORDER
@@ -166,14 +167,17 @@ def _require_disk(settings: Settings, plan: Plan, count: int) -> None:
 
 
 async def retain(bootstrap: str, topics: list[str], partitions: int, total_bytes: int) -> None:
-    """Let these topics keep about `total_bytes` together, the newest; the product's own keep everything."""
+    """Let these topics keep about `total_bytes` together, the newest; the product's own keep everything. Raises TopicRefused."""
     each = max(1 << 20, total_bytes // (len(topics) * partitions))
     configs = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": str(each),
                "segment.bytes": str(min(1 << 30, max(1 << 20, each // 4)))}
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs) for name in topics])
+        answers = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs) for name in topics])
+        for code, message, _, name in (resource for answer in answers for resource in answer.resources):
+            if code:
+                raise TopicRefused(f"topic {name} cannot be made to forget: {message}", name, "Look at the broker's log.")
     finally:
         await admin.close()
 
