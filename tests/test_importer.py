@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 from schemas import orders_order as ordered
 from schemas import shipping_shipment as ship
 from schemas.orders_intake import CancelOrder, GrantRefund, RequestReturn
 from schemas.payments_payment import PaymentPartiallyRefunded
-from services.simulators.importer import Importer, order_id_of, wishes_of
+from services.simulators import retail
+from services.simulators.importer import Importer, order_id_of, plan, wishes_of
 from services.simulators.retail_orders import Undo
+from services.simulators.scenario import SCENARIOS, scenario_of
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ORDER = order_id_of("1")
+SAMPLE, SEED = Path(__file__).parent / "data" / "online-retail-sample.csv.gz", 20101201
 
 
 def undo(line_no: int, kind: str, quantity: int = 1, cancellation: str = "C9", source_line: int = 7) -> Undo:
@@ -80,3 +84,15 @@ def test_late_cancellations_and_freight_are_granted_after_the_end():
     tell(made, ordered.CommandRefused(order_id=ORDER, command="GrantRefund", command_id=f"grant_refund:C11:1:freight:{ORDER}-P1",
                                       reason="busy"))
     assert made.pending == 0 and made.refusals == {"GrantRefund: busy": 1}
+
+
+def test_what_takes_long_is_placed_first():
+    made = plan(retail.read(SAMPLE), SAMPLE, bytes(32), SEED)
+    slow = [n for n, order in enumerate(made.orders) if not SCENARIOS[scenario_of(order.order_id, SEED)].fast]
+    undone = {wish.order_id for wish in made.wishes}
+    comes_back = [n for n, order in enumerate(made.orders) if order.order_id in undone]
+    usual = [n for n, order in enumerate(made.orders) if order.order_id not in undone
+             and scenario_of(order.order_id, SEED) == "normal" and order.on_shortage != "wait"]
+    assert slow and comes_back and usual
+    assert max(slow) < min(usual) and max(comes_back) < min(usual)
+    assert max(slow) < len(made.orders) // 10  # a deadline of days passes while the rest is placed
