@@ -86,7 +86,7 @@ def none_left(processes: list[psutil.Process]) -> bool:
     return not alive
 
 
-def test_a_program_waits_for_what_it_needs() -> None:
+def test_a_program_starts_after_what_it_calls_and_stops_before_it() -> None:
     assert [[p.name for p in wave] for wave in waves(ALL)] == [["steady"], ["late"]]
     with pytest.raises(AssertionError, match="circle"):
         waves((Program("a", "a", needs=("b",)), Program("b", "b", needs=("a",))))
