@@ -46,8 +46,8 @@ def test_a_tenth_of_the_shortest_deadline_is_the_limit() -> None:
 
 def test_a_moderate_speed_is_taken_without_measuring(tmp_path: Path, measured: list[float]) -> None:
     pace.require(settings(tmp_path, 1.0), print)
-    pace.require(settings(tmp_path, 3_400.0), print)
-    assert pace.chosen(settings(tmp_path, 1.0), 3_000.0, print) == 3_000.0
+    pace.require(settings(tmp_path, 4_100.0), print)
+    assert pace.chosen(settings(tmp_path, 1.0), 4_000.0, print) == 4_000.0
     assert not (tmp_path / "latency.json").exists()
 
 

@@ -24,6 +24,7 @@ from services.chaos.faults import RECOVERY_MAX_S, Fault
 from services.chaos.load import Load, stream
 from services.chaos.recovery import Observer, until
 from services.chaos.system import Links, TormentedSupervisor, table
+from services.cli import pace
 from services.cli.output import Refused
 from services.cli.rest import left_open
 from services.cli.supervisor import Watched, run
@@ -89,7 +90,7 @@ def own_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
     tuned = {name: value for name, value in TUNED.items() if name not in settings.model_fields_set}
     local = {name: None for name in ("bootstrap_servers", "orders_dsn", "payments_dsn", "shipping_dsn", "provider_url")}
     return settings.model_copy(update=local | tuned | {
-        "data_folder": folder, "speed": plan.fault.speed, "provider": "http", "seed": plan.seed,
+        "data_folder": folder, "speed": pace.chosen(settings, plan.fault.speed), "provider": "http", "seed": plan.seed,
         "kafka_nodes": plan.fault.nodes, "log_level": "WARNING", "dead_letters_max": DEAD_LETTERS_MAX})
 
 

@@ -26,7 +26,7 @@ from services.chaos.crash_clients import Clients
 from services.chaos.crash_load import Load
 from services.chaos.crash_trials import AT_STOP, IMPORT, PREPARE, Trial, plan, sample
 from services.chaos.reread import reread
-from services.cli import exits
+from services.cli import exits, pace
 from services.cli.output import Output, Refused
 from services.cli.rest import left_open
 from services.runtime.crash import EXIT_CRASHED, POINTS
@@ -67,7 +67,7 @@ def crash_points(out: Output, *, only: list[str] | None, times: int, some: int |
     seed = base.seed if seed is None else seed
     points = _chosen(only) or (sample(seed, some) if some else tuple(POINTS))
     folder = base.data_folder / "crash-points" if keep is None else keep.expanduser().absolute()
-    settings = base.model_copy(update={"data_folder": folder, "speed": SPEED, "provider": "http", "seed": seed,
+    settings = base.model_copy(update={"data_folder": folder, "speed": pace.chosen(base, SPEED), "provider": "http", "seed": seed,
                                        "partitions": 3, "parked_grace_s": 1.0})
     earlier = _read(notes, seed)
     done = sum((Counter(line["by_point"]) for line in earlier), Counter())

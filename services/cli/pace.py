@@ -21,7 +21,7 @@ from services.runtime.settings import Settings
 
 SHARE = 10
 NO_DEADLINE = frozenset({"backorder_retry"})  # tries again; nothing ends when it comes early
-ASSUMED_P99_S = 2.5  # up to the speed that this permits nothing is measured
+ASSUMED_P99_S = 2.1  # up to the speed that this permits nothing is measured
 AGAIN_AFTER_S = 60.0  # a figure that permits too little is taken anew: somebody else may have been busy
 
 
@@ -60,7 +60,7 @@ def permitted(p99_s: float) -> int:
     return floor(shortest_deadline()[1] / SHARE / p99_s / 100) * 100
 
 
-def chosen(settings: Settings, wanted: float, progress: Callable[[str], None]) -> float:
+def chosen(settings: Settings, wanted: float, progress: Callable[[str], None] = lambda _: None) -> float:
     """`wanted`, or the highest speed that is permitted here. May measure, which takes some 15 s."""
     if wanted <= permitted(ASSUMED_P99_S):
         return wanted

@@ -33,7 +33,7 @@ def up(
 
     Without --detach until Ctrl-C. A later `up` on the same data folder goes on where this one stopped.
 
-    A speed of the trade clock (TRADEWIND_SPEED) at which deadlines would outrun the services is refused; above 3,400 it is
+    A speed of the trade clock (TRADEWIND_SPEED) at which deadlines would outrun the services is refused; above 4,100 it is
     measured first how long an order takes here, which adds some 15 s the first time.
 
     Example:  TRADEWIND_SPEED=3000 tradewind up --detach --json
