@@ -117,7 +117,7 @@ BUGS = (
          'work.call(payment_id, "void", payment.authorised)', '_give_up(work, payment_id, payment, "PaymentVoided", 0)',
          {11}),
     _bug("released_before_delivery", "the merchant is paid while the parcel is on its way", PAYMENTS,
-         '(hold.confirmed or hold.status == "recovered")', "True", {11}),
+         '(hold.confirmed or hold.status == "recovered")', "True", by="explorer"),
     _bug("one_cent_too_much_refunded", "every refund gives a cent too much", PAYMENTS,
          "    owed.amount = min(owed.amount, hold.due)\n    hold.due -= owed.amount",
          "    owed.amount = min(owed.amount + 1, hold.due)\n    hold.due -= owed.amount", {12}),
