@@ -79,5 +79,6 @@ def _summary(report: explorer.Report) -> list[str]:
     for violation in report.violations[:3]:
         told += ["", f"VIOLATION on {violation.where}: {violation.what}", *violation.story[-STORY_LINES:],
                  f"Tell it again:  tradewind explore --replay {violation.replay}"]
-    told.append(f"{len(report.violations) or 'No'} violation{'s' if len(report.violations) != 1 else ''}. {report.seconds:.0f} s in all.")
+    many = len(report.violations)
+    told.append(f"{many or 'No'} violation{'s' if many != 1 else ''}. {report.seconds:.0f} s in all.")
     return told

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.explorer import schedule, story
-from services.explorer.paths import PATHS, Path
+from services.explorer.paths import MODELS, PATHS, Model, Path
 from services.explorer.schedule import Schedules
 from services.explorer.search import close
-from services.explorer.system import System
 
 CHUNK = 50  # schedules a process runs between two looks at the clock
 Told = Callable[[str], None]
@@ -79,25 +78,27 @@ class Report:
         }  # fmt: skip
 
 
-def chosen(names: Iterable[str]) -> list[Path]:
+def chosen(names: Iterable[str]) -> list[Path | Model]:
     """The paths of these names, all of them when there is none. Raises UnknownPath."""
-    known = {path.name: path for path in PATHS}
+    known = {path.name: path for path in (*PATHS, *MODELS)}
     if unknown := [name for name in names if name not in known]:
         raise UnknownPath(f"no path is called {', '.join(unknown)}; there are: {', '.join(known)}")
-    return [known[name] for name in names] or list(PATHS)
+    return [known[name] for name in names] or list(known.values())
 
 
 def close_path(name: str, seconds: float) -> Closed:
     """See every state of one path, and judge what was found."""
-    path = next(path for path in PATHS if path.name == name)
-    system = System(path.setting())
+    [path] = chosen([name])
+    system = path.system()
     result = close(system, name, seconds)
     found = [Violation(name, f.what, tuple(story.tell(system, system.named(f.names), f.what)),
                        f"{name}:{schedule.pack(*f.names)}") for f in result.findings]
     if result.complete and not found and set(result.ends) != path.ends:
         missing, more = sorted(path.ends - set(result.ends)), sorted(set(result.ends) - path.ends)
-        found.append(Violation(name, f"the path ends otherwise than it should: never {missing or '-'}, but {more or '-'}", (), name))
-    return Closed(name, path.about, result.states, result.transitions, result.seconds, result.complete, dict(result.ends), found)
+        found.append(Violation(name, f"the path ends otherwise than it should: never {missing or '-'}, but {more or '-'}", (),
+                               name))
+    return Closed(name, path.about, result.states, result.transitions, result.seconds, result.complete, dict(result.ends),
+                  found)
 
 
 _schedules: Schedules | None = None
@@ -118,7 +119,8 @@ def run_schedules(seed: int, first: int, count: int) -> tuple[int, list[Violatio
     return _schedules.steps - before, []
 
 
-def explore(paths: list[Path], schedules: int, seed: int, seconds: float, jobs: int, told: Told = lambda text: None) -> Report:
+def explore(paths: list[Path | Model], schedules: int, seed: int, seconds: float, jobs: int,
+            told: Told = lambda text: None) -> Report:
     """Close the paths, then run the schedules. `seconds`: at most, for each path, and for all schedules together."""
     report, began = Report(), time.monotonic()
     with _pool(jobs) as run:
@@ -181,12 +183,12 @@ def replayed(text: str) -> tuple[list[str], str]:
             told, what = schedules.replay(int(values[0]), tuple(map(str, values[1:])))
             return story.tell(schedules.system(int(values[0])), told, what or "no rule is broken"), what
     except (ValueError, IndexError, TypeError) as why:
-        raise BadReplay(f"{text[:40]!r} is no replay ({why}); give the whole word that was printed, or a file that has it") from why
-    system = System(chosen([kind])[0].setting())
+        raise BadReplay(f"{text[:40]!r} is no replay ({why}); give the whole word that was printed, or a file with it") from why
+    system = chosen([kind])[0].system()
     told = list(system.named(map(str, values)))
     what = next((step.broken for _, step in told if step.broken), "")
     if not what and told and system.is_end(told[-1][1].state):
         faults = system.faults_of_end(told[-1][1].state)
         what = "at rest, but " + "; ".join(faults) if faults else ""
-    return story.tell(system, told, what or "no rule is broken up to here; that an end is out of reach shows only on the whole "
-                                            f"path: tradewind explore --path {kind}"), what
+    return story.tell(system, told, what or "no rule is broken up to here; that an end is out of reach shows only on the "
+                                            f"whole path: tradewind explore --path {kind}"), what

@@ -28,6 +28,7 @@ from services.runtime.decision import TIMER, Incoming, SharedMissing
 from services.runtime.track import Entry, Record
 from services.shipping.storage import Stock
 
+STALE_FOR_GOOD = " for a parcel that is "  # shipping's words where the parcel's table says that no coming state allows it
 FAR = START + timedelta(days=400)
 LATE = START + timedelta(days=60)  # later than any window for returns
 Free = dict[str, dict[str, int]]   # SKU -> warehouse -> units that nobody has reserved
@@ -234,7 +235,7 @@ class Machines:
         numbers = tuple(self._published(event) for event in out if event.headers is None)
         after = self._intern(local.service, order_id, timeless(entry) if entry else None, left, sums)
         idle = not (numbers or intents or moves or dead) and all(
-            word == "duplicate" or word.startswith("stale: ") and " for a parcel that is " in word for word in said) and said != []
+            word == "duplicate" or word.startswith("stale: ") and STALE_FOR_GOOD in word for word in said) and said != []
         return Effect(after, numbers, tuple(intents), tuple(moves), ", ".join(said), idle=idle)
 
     def _batch(self, spec, entries, record, free: Free, moves: list, now, looked: set[str]) -> Batch:
@@ -309,4 +310,5 @@ def digest(spec, entry: Entry | None) -> tuple | None:
     state = json.dumps(from_json(spec.state_type.dump_json(entry.state)), sort_keys=True)
     document = spec.document_type.dump_json(entry.document) if entry.document is not None else b""
     return (state, document, entry.seq, tuple(sorted(track.last.items())), tuple(sorted(track.seen.items())),
-            tuple(sorted(track.waiting.items())), tuple((r.incoming.type, r.incoming.source, r.incoming.id, r.value, r.dead) for r in entry.parked))
+            tuple(sorted(track.waiting.items())),
+            tuple((r.incoming.type, r.incoming.source, r.incoming.id, r.value, r.dead) for r in entry.parked))

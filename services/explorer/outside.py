@@ -177,7 +177,7 @@ def _handed_over(e, words):
     exported, arrived = (_report(e, model, "/carrier") for model in (report.ExportedReported, report.ArrivedReported))
     presented = _report(e, report.PresentedReported, "/customs")
     if "express" in words:
-        return offers + [_offer(f"carry {e.parcel_id}", "carries the parcel across the border", exported, arrived, presented)]
+        return offers + [_offer(f"carry {e.parcel_id}", "carries it across the border", exported, arrived, presented)]
     if "swaps" in words:
         return offers + [_offer(f"export {e.parcel_id}", "scans the export", exported),
                          _offer(f"arrive {e.parcel_id}", "scans the arrival", arrived),
@@ -214,8 +214,9 @@ def _last_mile(e, words, attempt: int = 1):
         ways.append(Way("finds nobody at home", (_report(
             e, report.DeliveryFailureReported, "/carrier", f":{attempt}", attempt=attempt),)))
     door = Offer(f"deliver {e.parcel_id} {attempt}", tuple(ways))
-    go_out = Offer(f"go out {e.parcel_id} {attempt}", (Way("goes out for delivery", (out,), () if "swaps" in words else (door,)),))
-    return [go_out, door] if "swaps" in words else [go_out]
+    if "swaps" in words:
+        return [Offer(f"go out {e.parcel_id} {attempt}", (Way("goes out for delivery", (out,)),)), door]
+    return [Offer(f"go out {e.parcel_id} {attempt}", (Way("goes out for delivery", (out,), (door,)),))]
 
 
 def _failed(e, words):
@@ -223,7 +224,8 @@ def _failed(e, words):
 
 
 def _at_pickup(e, words):
-    return [_offer(f"collect {e.parcel_id}", "gives it out at the pickup point", _report(e, report.DeliveredReported, "/carrier"))]
+    return [_offer(f"collect {e.parcel_id}", "gives it out at the pickup point",
+                   _report(e, report.DeliveredReported, "/carrier"))]
 
 
 def _delivered(e, words):

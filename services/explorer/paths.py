@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.orders_intake import OrderLine, PlaceOrder
+from services.explorer.ownership import ALL_TOLD, Ownership
 from services.explorer.simulation import order
-from services.explorer.system import Setting
+from services.explorer.system import Setting, System
 
 ONE = (("CHERRY", 2, 5000),)
 TWO = (("CHERRY", 2, 5000), ("TOY", 1, 1999))
@@ -48,11 +49,30 @@ class Path:
                        self.timers)
 
 
+    def system(self) -> System:
+        return System(self.setting())
+
+
+@dataclass(frozen=True)
+class Model:
+    """A path of the runtime's model: two instances, one partition."""
+
+    name: str
+    about: str
+    faults: int
+    moves: int
+    ends: frozenset[str] = frozenset({ALL_TOLD})
+
+    def system(self) -> Ownership:
+        return Ownership(faults=self.faults, moves=self.moves)
+
+
 def _path(name: str, about: str, words: str, ends: set[str] | frozenset[str], **more) -> Path:
     return Path(name, about, frozenset(filter(None, words.split(", "))), frozenset(ends), **more)
 
 
-def _two(name: str, about: str, words: str, ends: set[str], regime: str = "domestic", timers: frozenset[str] = NO_TIMERS) -> Path:
+def _two(name: str, about: str, words: str, ends: set[str], regime: str = "domestic",
+         timers: frozenset[str] = NO_TIMERS) -> Path:
     return _path(name, about, words, ends | {"completed"}, parcels=2, regime=regime, timers=timers)
 
 
@@ -116,12 +136,13 @@ PATHS: tuple[Path, ...] = (
     # After delivery.
     _path("return", "all sent back, or not", "confirm, return", DOMESTIC | {"cancelled: returned"}, regime="domestic"),
     _path("return-line", "one unit sent back", "confirm, return line", DOMESTIC, regime="domestic"),
-    _path("return-late", "asked weeks later", "confirm, return late", DOMESTIC, regime="domestic"),
+    _path("return-late", "asked weeks later, or long before", "confirm, return late", DOMESTIC | {"cancelled: returned"},
+          regime="domestic"),
     _path("return-china", "one unit sent back from China", "confirm, return line, express", CHINA, regime="china"),
     _path("return-twice", "one unit, then the rest", "return, return line", DOMESTIC | {"cancelled: returned"},
           regime="domestic"),
-    _path("return-cancel", "sent back and cancelled", "return, cancel", DOMESTIC | {"cancelled: returned",
-                                                                                    "cancelled: cancelled"}, regime="domestic"),
+    _path("return-cancel", "sent back and cancelled", "return, cancel", DOMESTIC | {
+        "cancelled: returned", "cancelled: cancelled"}, regime="domestic"),
     _path("grant", "the merchant gives everything back", "confirm, grant", DOMESTIC | {"cancelled: granted"},
           regime="domestic"),
     _path("grant-amount", "the merchant gives an amount, and a unit's price", "grant amount, grant line", DOMESTIC,
@@ -151,5 +172,7 @@ PATHS: tuple[Path, ...] = (
          regime="abroad"),
     _two("two-lost", "each may be lost", "confirm, loses", {"cancelled: reported_lost", "cancelled: lost"}),
     _two("two-return", "all sent back", "confirm, return", {"cancelled: returned"}),
-    _two("two-dispute", "each may be disputed", "confirm, dispute", set()),
+    _two("two-dispute", "each may be disputed", "dispute", set(), timers=frozenset({"confirm"})),
 )
+
+MODELS = (Model("ownership", "two instances of one partition, with two faults while the group moves it", 2, 1),)

@@ -1,4 +1,4 @@
-"""What must hold of one service's order at any moment (`of_local`), and of the whole system once it has come to rest (`of_end`).
+"""What must hold of one service's order at any moment (`of_local`), and of the whole system at rest (`of_end`).
 
 Each returns sentences that say what is wrong; an empty list is what everybody hopes for.
 """
@@ -23,7 +23,8 @@ def of_local(local) -> list[str]:
     if local.entry is None:
         return []
     state = local.entry.state
-    faults = [f"{local.service} is closed with a timer armed: {sorted(state.timers)}"] if state.closed and state.timers else []
+    armed = state.closed and sorted(state.timers)
+    faults = [f"{local.service} is closed with a timer armed: {armed}"] if armed else []
     return faults + {"orders": _order, "payments": _money, "shipping": _goods}[local.service](local, state)
 
 
@@ -43,8 +44,8 @@ def _money(local, state) -> list[str]:
     faults = []
     for parcel_id, hold in state.holds.items():
         if hold.captured + hold.recovered != hold.held + hold.released + hold.refunded + hold.charged_back:
-            faults.append(f"{parcel_id}: captured {hold.captured} + recovered {hold.recovered} is not held {hold.held} + released"
-                          f" {hold.released} + refunded {hold.refunded} + charged back {hold.charged_back}")
+            faults.append(f"{parcel_id}: captured {hold.captured} + recovered {hold.recovered} is not held {hold.held} +"
+                          f" released {hold.released} + refunded {hold.refunded} + charged back {hold.charged_back}")
         if min(hold.due, hold.captured, hold.held, hold.released, hold.refunded, hold.charged_back, hold.recovered) < 0:
             faults.append(f"{parcel_id} has an amount below zero: {hold}")
         if hold.status not in PAYMENT.states:
@@ -121,11 +122,13 @@ def _agree(orders, payments, shipping) -> list[str]:
     if payments.sums.get("held", 0):
         faults.append(f"{payments.sums['held']} minor units stay held")
     if state.status == "rejected":
-        return faults + [f"the order was rejected, and {local.service} knows of it" for local in (payments, shipping) if local.entry]
+        return faults + [f"the order was rejected, and {local.service} knows of it"
+                         for local in (payments, shipping) if local.entry]
     goods = shipping.entry.state.parcels if shipping.entry else {}
     money = payments.entry.state.holds if payments.entry else {}
     if not set(state.parcels) == set(goods) == set(money):
-        return faults + [f"orders has the parcels {sorted(state.parcels)}, shipping {sorted(goods)}, payments {sorted(money)}"]
+        return faults + [f"orders has the parcels {sorted(state.parcels)}, shipping {sorted(goods)}, payments"
+                         f" {sorted(money)}"]
     for parcel_id, parcel in state.parcels.items():
         there, paid = goods[parcel_id].status, money[parcel_id].status
         if parcel.goods != there or parcel.money != paid:

@@ -28,7 +28,8 @@ STEPS_MAX = 4_000          # a schedule that has not ended by then never will: e
 BATCH_OF_EACH = 40         # one read in so many is held against a batch of several records
 THOROUGH = 8               # the paths hold every step against the rules of steps; here one in so many is
 LOCALS_MAX = 300_000       # then what is remembered is forgotten, or memory would grow for ever
-GOODS = ((("CHERRY", 2, 5000),), (("CHERRY", 2, 5000), ("TOY", 1, 1999)), (("TOY", 3, 3000),), (("CHERRY", 1, 2500), ("TOY", 2, 2001)))
+GOODS = ((("CHERRY", 2, 5000),), (("CHERRY", 2, 5000), ("TOY", 1, 1999)), (("TOY", 3, 3000),),
+         (("CHERRY", 1, 2500), ("TOY", 2, 2001)))
 # Each order id has one shape, so that what was learned in one world serves in the next.
 SHAPES = (("A1", "DE", 0, "ship_available"), ("A2", "CN", 1, "ship_available"), ("A3", "US", 2, "wait"),
           ("A4", "US", 1, "ship_available"), ("A5", "CN", 3, "wait"), ("A6", "US", 0, "ship_available"))
@@ -67,10 +68,12 @@ def setting(world: int) -> Setting:
     """The same number is the same world, on every machine."""
     dice = random.Random(world)
     shapes = sorted(dice.sample(SHAPES, dice.randint(3, 6)))
-    orders = tuple(order(order_id, destination, GOODS[goods], on_shortage=shortage) for order_id, destination, goods, shortage in shapes)
+    orders = tuple(order(order_id, destination, GOODS[goods], on_shortage=shortage)
+                   for order_id, destination, goods, shortage in shapes)
     words = [ALWAYS | frozenset(dice.sample(SOMETIMES, dice.randint(1, 4))) for _ in shapes]
     words[0] |= {"resend"}
-    stock = {("SEA1", "CHERRY"): dice.randint(0, 5), ("PVD1", "CHERRY"): dice.randint(0, 2), ("PVD1", "TOY"): dice.randint(0, 6)}
+    stock = {("SEA1", "CHERRY"): dice.randint(0, 5), ("PVD1", "CHERRY"): dice.randint(0, 2),
+             ("PVD1", "TOY"): dice.randint(0, 6)}
     return Setting(orders, tuple(words), {row: units for row, units in stock.items() if units},
                    (("SEA1", "CHERRY", 3), ("PVD1", "TOY", 2)), placed=False)
 
@@ -228,8 +231,8 @@ def _together(system: System, state: State, queue: int, most: int = 4) -> str:
     messages = [machines.messages[number] for number in state.queues[queue][:most]]
     if any(message.late or message.planted for message in messages):
         return ""
-    locals_ = {machines.locals[n].order_id: machines.locals[n] for slot, n in zip(system.slots, state.locals) if slot[0] == service}
-    entries = {order_id: local.entry for order_id, local in locals_.items() if local.entry is not None}
+    mine = [machines.locals[n] for slot, n in zip(system.slots, state.locals) if slot[0] == service]
+    entries = {local.order_id: local.entry for local in mine if local.entry is not None}
     records = [read(spec, message.topic, message.number, *message.record) for message in messages]
     keys, free = shared_keys_of(spec, entries, records), system.free(state)
     stock = Stock(keys, [(w, sku, units) for sku in keys for w, units in free.get(sku, {}).items()]) if spec.shared else None

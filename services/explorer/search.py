@@ -94,7 +94,7 @@ class _Search:
 
     def _judge(self, n: int) -> None:
         state = self.states[n]
-        key = (state.locals, state.stock)
+        key = self.system.essence(state)
         faults = self._judged.get(key)
         if faults is None:
             faults = self._judged[key] = self.system.faults_of_end(state)

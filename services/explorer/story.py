@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
+from services.explorer.ownership import Ownership
 from services.explorer.system import SERVICES, Action, Step, System
 
 WHO = {"/storefront": "the buyer", "/warehouse": "the warehouse", "/carrier": "the carrier", "/customs": "customs",
        "/finance": "finance", "payments-caller": "the provider", "payments-webhook": "the provider"}
 
 
-def tell(system: System, told: Iterable[tuple[Action, Step]], what: str) -> list[str]:
+def tell(system: System | Ownership, told: Iterable[tuple[Action, Step]], what: str) -> list[str]:
     """One line an action, numbered; the last says what is wrong."""
-    lines = [f"{n:3}. {_line(system, action, step)}" for n, (action, step) in enumerate(told, 1)]
+    say = system.say if isinstance(system, Ownership) else partial(_line, system)
+    lines = [f"{n:3}. {say(action, step)}" for n, (action, step) in enumerate(told, 1)]
     return [*lines, f"  => {what}"]
 
 
@@ -32,7 +35,8 @@ def _line(system: System, action: Action, step: Step) -> str:
         begin = f"{service} reads {message.type} ({message.order_id}, {message.id})"
     else:
         service, order_id = system.slots[action[1]]
-        begin = f"{service}: " + ("all timers fire" if action[2] == "*" else f"the timer {action[2]} fires") + f" ({order_id})"
+        fires = "all timers fire" if action[2] == "*" else f"the timer {action[2]} fires"
+        begin = f"{service}: {fires} ({order_id})"
     return begin + _effect(system, step)
 
 
@@ -43,7 +47,8 @@ def _effect(system: System, step: Step) -> str:
     if effect.said:
         parts.append({"parked": "too early: puts it aside"}.get(effect.said, effect.said))
     parts += [f"publishes {_event(system, number)}" for number in effect.out]
-    parts += [f"asks the provider to {intent.kind} {intent.body['amount']} {intent.body['currency']}" for intent in effect.intents]
+    parts += [f"asks the provider to {intent.kind} {intent.body['amount']} {intent.body['currency']}"
+              for intent in effect.intents]
     parts += [f"stock: {move.kind} {move.units} {move.sku} in {move.warehouse}" for move in effect.moves]
     return "".join(f"\n       {part}" for part in parts)
 

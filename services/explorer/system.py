@@ -238,6 +238,11 @@ class System:
         return not any(state.queues) and all(locals_[n].closed for n in state.locals) and all(
             locals_[state.locals[self._slot_numbers["orders", order_id]]].entry is not None for order_id in self.order_ids)
 
+    @staticmethod
+    def essence(state: State) -> tuple:
+        """What `faults_of_end` depends on."""
+        return state.locals, state.stock
+
     def faults_of_end(self, state: State) -> list[str]:
         return rules.of_end(list(self.trios(state).values()), self._stocks[state.stock])
 
