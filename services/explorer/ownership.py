@@ -1,7 +1,7 @@
 """The runtime's own rules as a small model: one partition, two instances, a database row, and a broker that may refuse.
 
 What is pure of the runtime runs in `machines.py` as it is; this is the rest: claim, fence, commit, outbox, relay, deletion.
-tests/test_ownership.py holds it against the real owner, storage and relay on a real PostgreSQL, step by step. Left out is
+tests/test_ownership_real.py holds it against the real owner, storage and relay on a real PostgreSQL, step by step. Left out is
 what an order is: a record adds one event with the next sequence, which shows all that can go wrong between instances.
 
 An instance may stop at any step and go on later (nobody has to take the next step), crash, lose the answer to a COMMIT or to
