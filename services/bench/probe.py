@@ -23,7 +23,7 @@ from services.runtime.processes import NotReady
 from services.runtime.settings import Settings
 from services.simulators.edge import Publisher
 
-ORDERS, PER_SECOND, WARM_UP = 560, 80.0, 240
+ORDERS, PER_SECOND, WARM_UP = 360, 40.0, 120
 
 
 def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> dict:
