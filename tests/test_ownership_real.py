@@ -75,8 +75,8 @@ class Gated(Owner):
         await self.broker.deliver(builder)
         return _nothing()
 
-    async def _write(self, batch, end):
-        number = await super()._write(batch, end)
+    async def _write(self, *what):
+        number = await super()._write(*what)
         self.at_commit.set()
         await self.go.wait()
         return number
