@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from services.chaos import report
 from services.chaos.faults import FAULTS
 from services.chaos.series import plans
 from services.runtime.processes import free_port
@@ -59,3 +60,15 @@ def test_a_set_of_an_hour_is_as_large_as_promised():
     assert wanted["service-kill"] >= 300 and wanted["cut-answers"] >= 200
     assert wanted["broker-kill-1"] + wanted["broker-kill-3"] >= 50 and wanted["postgres-kill"] >= 50
     assert all(plan.n >= 1 for plan in plans(3, 1))
+
+
+def test_the_document_names_every_campaign_and_takes_a_sets_figures():
+    text = report.DOCUMENT.read_text()
+    assert not [name for name in FAULTS if f"| `{name}`" not in text]
+    line = {"campaign": "zombie", "n": 3, "orders": 4_000, "recovery_s_p50": 1.5, "recovery_s_max": 2.5, "violations": 0, "late": 0,
+            "seconds": 60.0, "events": 90_000, "checks": 1_000_000, "details": [], "broken": [], "repeat": "", "drain_s": 7.0,
+            "hits": {"orders": 3}}
+    state = {"given": {"minutes": 5.0, "seed": 7, "rate": 45.0}, "finished": {"zombie": line}, "seconds": 60.0}
+    made = report.document(text, state)
+    assert "| `zombie` | orders 3 | 3 | 4,000 | 1.5 / 2.5 | 7.0 | 0 |" in made and "**0 violations**" in made
+    assert report.document(made, state) == made and made.startswith(text.partition(report.BEGIN)[0])

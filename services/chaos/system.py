@@ -122,8 +122,10 @@ class TormentedSupervisor(Supervisor):
         that its partitions are given to others as soon as it leaves."""
         settings = self.links.settings_for(service, self.settings)
         name = f"{service}-extra"
+        ready = self.folder.ready(name)
+        ready.unlink(missing_ok=True)
         return processes.spawn(name, [sys.executable, "-m", f"services.{service}.app"], log=self.folder.log(name),
-                               env=settings.child_env(**self.clock.env()))
+                               env=settings.child_env(TRADEWIND_READY_FILE=str(ready), **self.clock.env()))
 
     def settings_for(self, program: Program) -> Settings:
         service = service_of(program)
