@@ -16,6 +16,7 @@ from services.chaos.wire import Frames, HttpWire, KafkaWire, PostgresWire
 from services.runtime import storage
 from services.runtime.local import LocalKafka
 from services.runtime.processes import free_port
+from tests.tally import Add, Fact, Open, running
 
 
 @pytest.fixture
@@ -104,6 +105,15 @@ async def test_a_line_held_in_one_direction_delivers_late(link, up):
     link.heal()
     for reader, _ in (line, fresh):
         assert await asyncio.wait_for(reader.readexactly(5), 5) == b"12345"
+
+
+async def test_a_forgotten_connection_says_nothing_and_a_new_one_is_good(link):
+    line = await dial(link)
+    await say(line, b"before")
+    assert link.forget() == 1
+    with pytest.raises(TimeoutError):
+        await say(line, b"12345", 0.1)
+    assert await say(await dial(link), b"again") == b"again"
 
 
 async def test_a_server_that_is_down_looks_like_it(link):
@@ -209,4 +219,23 @@ async def test_a_produce_request_whose_answer_is_lost_was_written(tmp_path, cach
     finally:
         await asyncio.gather(admin.close(), producer.stop(), consumer.stop(), return_exceptions=True)
         await broker.stop()
+        await link.close()
+
+
+async def test_an_owner_does_not_wait_for_ever_on_a_database_that_fell_silent(place, monkeypatch):
+    """No end of the connection learns that it is dead: only a timeout of our own ends the wait."""
+    monkeypatch.setattr(storage, "COMMAND_TIMEOUT_S", 1.0)
+    place = await place()
+    parts = urlsplit(place.dsn)
+    link = Link("test to postgres", parts.hostname, parts.port, PostgresWire)
+    await link.open()
+    try:
+        through = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(link.port))).geturl()
+        async with running(place.spec, through, place.bootstrap, place.partitions):
+            await place.send(Open(order_id="A"), Fact(order_id="A", text="before"))
+            await place.applies("before")
+            assert link.forget() >= 1
+            await place.send(Add(order_id="A", text="after"))
+            await place.applies("before", "after", within_s=20.0)
+    finally:
         await link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -16,10 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.cli import exits
+from services.cli import exits, state
 from services.cli.state import AlreadyRunning, Folder, FolderRemoved, read_state
 from services.cli.supervisor import Supervisor, run
 from services.cli.table import Program, waves
+from services.runtime import clock as clocks
+from services.runtime import processes
 from services.runtime.clock import Clock
 from services.runtime.processes import NotReady, free_port, read_json
 from services.runtime.settings import Settings
@@ -138,6 +141,40 @@ async def test_what_is_halted_stays_so_until_it_is_resumed(settings: Settings) -
         await supervisor.halt("late")
 
     await run(Supervisor(settings, ALL), body)
+
+
+async def test_a_full_disk_is_survived_until_there_is_room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    write_json, full = processes.write_json, []
+
+    def refusing(path, value):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, value)
+
+    for module in (clocks, state):
+        monkeypatch.setattr(module, "write_json", refusing)
+
+    async def body(supervisor: Supervisor) -> None:
+        full.append(True)
+        steady = supervisor.watched["steady"]
+        os.kill(steady.child.pid, signal.SIGKILL)
+        await until(lambda: steady.restarts == 1)
+        await until(lambda: any("the trade clock cannot be saved" in line for line in told))
+        assert any("the state cannot be saved" in line for line in told)
+        full.clear()
+        os.kill(steady.child.pid, signal.SIGKILL)
+        await until(lambda: steady.restarts == 2)
+        assert read_state(supervisor.folder)["processes"]["steady"]["restarts"] == 2
+
+    await run(Supervisor(settings, ALL, told.append), body)
+
+
+def test_a_process_that_cannot_be_noted_is_ended(tmp_path: Path) -> None:
+    child = processes.spawn("sleeper", ["sleep", "60"], log=tmp_path / "log")
+    with pytest.raises(OSError):
+        processes.save_pid(tmp_path / "log" / "no folder", child)
+    assert child.popen.wait(5) == -signal.SIGKILL
 
 
 async def test_trade_time_stands_still_between_two_runs(settings: Settings) -> None:

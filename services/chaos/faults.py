@@ -232,15 +232,18 @@ async def cut_answers(c: Campaign) -> None:
 
 
 async def partition(c: Campaign) -> None:
-    """One service and one of its neighbours, one direction; then the line is good again, or its connections are dead."""
+    """One service and one of its neighbours, one direction; then the line is good again, and what waited arrives late, or
+    its connections are reset, or they are dead without a word, so that only a timeout ends them."""
     service = c.random.choice(SERVICES)
     link = c.random.choice(c.links.of(service))
     up = c.random.random() < 0.5
     link.hold(up=up, down=not up)
     c.hit(f"{link.name.split(' to ')[1].split('-')[0]}, {'requests' if up else 'answers'} lost")
     await asyncio.sleep(c.random.uniform(5, 20))
-    if c.random.random() < 0.5:
-        link.cut()
+    end = ("late", "reset", "dead")[c.number % 3]
+    if end != "late":
+        (link.cut if end == "reset" else link.forget)()
+    c.hit(f"then {end}")
     link.heal()
     c.measure(service)
     await c.settled(service)
@@ -403,8 +406,9 @@ FAULTS = {fault.name: fault for fault in (
           postgres_stop, n=20, hour=10, seconds=7.0),
     Fault("cut-answers", "the answer to a COMMIT, a produce request, a provider's call is lost after it was carried out",
           "the unknown is resolved; nothing twice", cut_answers, n=90, hour=204, seconds=2.0, gap_s=(0.2, 1.2)),
-    Fault("partition", "a line of a service is cut in one direction for 5 to 20 s", "timeouts fire; catches up",
-          partition, n=12, hour=6, seconds=18.0, limit_s=30.0, speed=1_000.0),
+    Fault("partition", "a line of a service is held in one direction for 5 to 20 s; then good again, or reset, or dead without a word",
+          "timeouts fire; catches up",
+          partition, n=12, hour=6, seconds=22.0, limit_s=45.0, speed=1_000.0),
     Fault("latency", "all lines of a service 50 to 5,000 ms late for 10 s", "timeouts fire; catches up",
           latency, n=12, hour=6, seconds=18.0, limit_s=30.0, speed=1_000.0),
     Fault("duplicates", "1 to 50 % of all records published again, stale and in another order", "nothing changes",

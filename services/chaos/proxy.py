@@ -77,6 +77,13 @@ class Link:
             connection.reset()
         return len(cut)
 
+    def forget(self) -> int:
+        """Let every open connection carry nothing any more, without a word to either end, as a router does that has lost its
+        memory; new ones are good. How many."""
+        for connection in self._connections:
+            connection.forget()
+        return len(self._connections)
+
     def hold(self, *, up: bool = False, down: bool = False) -> None:
         """Let nothing through in these directions (and everything in the others)."""
         self.up.held, self.down.held = up, down
@@ -152,6 +159,10 @@ class _Connection:
     def obey(self) -> None:
         for end in (self.client, self.server):
             (end.wait_for if end.line.held else end.go_on)("held")
+
+    def forget(self) -> None:
+        for end in (self.client, self.server):
+            end.wait_for("forgotten")
 
     def received(self, end: _End, data: bytes) -> None:
         if self.wire is not None:

@@ -119,7 +119,7 @@ class Supervisor:
                 if watched.reviving is None and not watched.held and not watched.child.alive:
                     watched.reviving = asyncio.create_task(self._revive(watched))
             if time.monotonic() - saved >= clocks.SAVE_EVERY_S:
-                clocks.save(self.folder.clock, self.clock, stopped=False)
+                self._on_disk("the trade clock", lambda: clocks.save(self.folder.clock, self.clock, stopped=False))
                 saved = time.monotonic()
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -279,7 +279,7 @@ class Supervisor:
         try:
             watched.child = await watched.launch()
             watched.restarts += 1
-        except processes.StartError as error:
+        except (processes.StartError, OSError) as error:  # a full disk too: it is tried again until there is room
             self.progress(f"{watched.name} does not start: {error}")
         finally:
             watched.since, watched.reviving = time.monotonic(), None
@@ -293,10 +293,20 @@ class Supervisor:
             for name, w in self.watched.items()
         }
         me = processes.itself("supervisor")
-        write_state(self.folder, {
+        state = {
             "phase": self.phase, "error": self._error, "version": version("tradewind"), "supervisor": me.as_dict(),
             "started": self._started.isoformat(), "addresses": prepare.addresses(self.settings), "processes": seen,
-        })  # fmt: skip
+        }  # fmt: skip
+        self._on_disk("the state", lambda: write_state(self.folder, state))
+
+    def _on_disk(self, what: str, write: Callable[[], None]) -> None:
+        """A full disk must not end a system that may go on when there is room again; the next time writes it anew."""
+        try:
+            write()
+        except OSError as error:
+            if not self.was_ready:
+                raise
+            self.progress(f"{what} cannot be saved: {error}")
 
     def _log_of(self, name: str):
         if name == "postgres":

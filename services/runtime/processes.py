@@ -180,7 +180,12 @@ def read_json(path: Path) -> dict | None:
 
 
 def save_pid(path: Path, child: Child, **more: object) -> None:
-    write_json(path, child.as_dict() | more)
+    """Note a process that was just started. Where that cannot be written it is ended: nobody would find it again."""
+    try:
+        write_json(path, child.as_dict() | more)
+    except OSError:
+        child.signal(signal.SIGKILL)
+        raise
 
 
 def running(path: Path) -> tuple[Child, dict] | None:

@@ -31,6 +31,7 @@ class Unfit(Exception):
 
 
 EXIT_UNFIT = 78  # EX_CONFIG of sysexits.h
+COMMAND_TIMEOUT_S = 15.0  # a connection may be dead without a word; nothing of ours takes as long
 
 
 async def connect(dsn: str, application: str) -> asyncpg.Connection:
@@ -41,7 +42,7 @@ async def connect(dsn: str, application: str) -> asyncpg.Connection:
     plans = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off",
              "enable_mergejoin": "off", "jit": "off"}
     return await asyncpg.connect(dsn, server_settings={"application_name": application[:63]} | plans,
-                                 statement_cache_size=200, command_timeout=None)
+                                 statement_cache_size=200, command_timeout=COMMAND_TIMEOUT_S)
 
 
 async def claim(conn: asyncpg.Connection, partition: int, instance: str) -> int:
