@@ -149,12 +149,19 @@ def test_only_an_armed_request_is_doomed():
     assert wire.doomed and wire.to_client(done[:4]) == (b"", False) and wire.to_client(done[4:]) == (b"", True)
 
 
-def test_a_batch_of_one_statement_is_doomed_when_it_committed():
+async def test_a_batch_of_one_statement_is_doomed_when_it_committed():
+    class Session:
+        async def fetchval(self, statement, *_):
+            self.statement = statement.encode()
+            return 1
+
+    session = Session()
+    await storage.Write().send(session, 0, 1, {}, {"topic": 1})
     wire, bind = PostgresWire(), b"B\x00\x00\x00\x20\x00write\x00..."
     inside, outside = b"2...Z\x00\x00\x00\x05T", b"2...Z\x00\x00\x00\x05I"
     wire.to_server(bind, True)
     assert not wire.doomed, "it may be any statement"
-    wire.to_server(b"P\x00\x00\x00\x40write\x00" + storage._statement(()).encode() + b"\x00...", True)
+    wire.to_server(b"P\x00\x00\x00\x40write\x00" + session.statement + b"\x00...", True)
     wire.to_server(bind, True)
     assert wire.doomed and wire.to_client(inside) == (inside, False) and not wire.doomed, "its transaction goes on"
     wire.to_server(bind, True)
