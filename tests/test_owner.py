@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from services.runtime import owner, storage
-from services.runtime.owner import Owner
+from services.runtime.owner import TRANSIENT, Owner
 from services.runtime.relay import BACKLOG_MAX, Relay
 from tests.tally import Add, Fact, Open, Raw, opening, record, until
 
@@ -222,6 +222,21 @@ async def test_who_hands_a_batch_to_a_relay_that_has_ended_does_not_wait_for_eve
     for batch in range(1, BACKLOG_MAX + 2):
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(relay.put(batch, out), 1)
+
+
+async def test_a_relay_whose_producer_never_answers_ends(monkeypatch):
+    monkeypatch.setattr("services.runtime.relay.SEND_WITHIN_S", 0.05)
+
+    async def send_batch(*_, **__):
+        return asyncio.get_running_loop().create_future()
+
+    batch = SimpleNamespace(append=lambda **_: True, record_count=lambda: 1)
+    relay = Relay(SimpleNamespace(create_batch=lambda: batch, send_batch=send_batch), 0)
+    task = asyncio.create_task(relay.run())
+    await relay.put(0, [SimpleNamespace(topic="t", key=b"k", value=b"v", headers=(("h", b""),))])
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(task, 5)
+    assert isinstance(relay.failed, TRANSIENT)
 
 
 # -- poison -----------------------------------------------------------------------------------------------------------

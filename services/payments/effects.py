@@ -32,7 +32,7 @@ PENDING_MAX = 10_000  # beyond it the webhook alone brings the answer, or the ne
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
 PENDING_RETRY_S = 15.0
 LINGER_S = 0.003
-SENDS_MAX = 5
+SENDS_MAX, SEND_WITHIN_S = 3, 10.0  # an idempotent producer may wait for ever for an answer; a new one does not
 _LOG_EVERY_S = 1.0
 
 _Record = tuple[bytes, bytes, list[tuple[str, bytes]]]
@@ -249,9 +249,10 @@ class Effects:
         await self._deliver(builder, partition)
 
     async def _deliver(self, builder, partition: int) -> None:
-        acknowledged = await self._producer.send_batch(builder, PROVIDER_RESULT.name, partition=partition)
-        point("effects.in_flight")
-        await acknowledged
+        async with asyncio.timeout(SEND_WITHIN_S):
+            acknowledged = await self._producer.send_batch(builder, PROVIDER_RESULT.name, partition=partition)
+            point("effects.in_flight")
+            await acknowledged
 
 
 def _call_of(order_id: str, intent: Intent) -> Call:

@@ -20,6 +20,7 @@ from services.runtime.crash import point
 from services.runtime.track import Unreadable
 
 BACKLOG_MAX = 4
+SEND_WITHIN_S = 30.0  # an idempotent producer may wait for ever for an answer that never comes; a new one does not
 
 
 def pack(out: list[Out]) -> bytes:
@@ -107,6 +108,7 @@ class Relay:
 
     async def _deliver(self, builder, topic: str) -> None:
         if builder.record_count():
-            acknowledged = await self._producer.send_batch(builder, topic, partition=self._partition)
-            point("relay.in_flight")
-            await acknowledged
+            async with asyncio.timeout(SEND_WITHIN_S):
+                acknowledged = await self._producer.send_batch(builder, topic, partition=self._partition)
+                point("relay.in_flight")
+                await acknowledged

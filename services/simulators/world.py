@@ -38,6 +38,7 @@ COMMIT_EVERY_S = 0.5
 FETCH_BYTES = 262_144
 WAIT_MAX_S = 0.25
 PAUSE_AFTER_ERROR_S = 0.5
+SEND_WITHIN_S = 20.0  # an idempotent producer may wait for ever for an answer; the next session has a new one
 COLLECT_EVERY_S = 30.0
 
 
@@ -124,8 +125,9 @@ class _Session(ConsumerRebalanceListener):
         for role, text in lines.items():
             self.journals[role].write(text)
         point("world.journaled")
-        await asyncio.gather(*[await self.producer.send_batch(builder, topic, partition=partition)
-                               for (topic, partition), builders in batches.items() for builder in builders])
+        async with asyncio.timeout(SEND_WITHIN_S):
+            await asyncio.gather(*[await self.producer.send_batch(builder, topic, partition=partition)
+                                   for (topic, partition), builders in batches.items() for builder in builders])
         point("world.sent")
         self.agenda.counts["said"] += len(said)
 
