@@ -28,10 +28,10 @@ from schemas.dead_letters import Reason
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.model import Command, Event
 from schemas.topics import Topic
-from services.runtime.batch import OURS, Spec
 from services.runtime.clock import Clock
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, NotYet, Stale
 from services.runtime.service import PartitionService
+from services.runtime.spec import OURS, Spec
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -6,9 +6,10 @@ import pytest
 from aiokafka.partitioner import murmur2
 
 from schemas.dead_letters import REPLAY, DiscardDeadLetter, Reason
-from services.runtime.batch import CUT_VALUE_BYTES, RETRY, VALUE_BYTES_MAX, Batch, read
+from services.runtime.batch import CUT_VALUE_BYTES, RETRY, Batch
 from services.runtime.decision import TIMER, Impossible, Incoming, SharedMissing
 from services.runtime.relay import pack, unpack
+from services.runtime.spec import VALUE_BYTES_MAX, read
 from services.runtime.track import SEEN_MAX, Entry, Record, Track
 from tests.tally import NOW, STATE, Add, Fact, Ignored, Open, Raw, record, spec
 

@@ -16,11 +16,12 @@ from schemas.dead_letters import DISCARD, ERRORS, REPLACES, REPLAY, DiscardDeadL
 from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, headers_of
 from schemas.topics import TOPICS
 from services.explorer.simulation import START, EveryStock, specs
-from services.runtime.batch import Batch, read
+from services.runtime.batch import Batch
 from services.runtime.clock import Clock
 from services.runtime.decision import Impossible, SharedMissing
 from services.runtime.owner import Owner
 from services.runtime.relay import unpack
+from services.runtime.spec import read
 from services.runtime.storage import Unfit
 from services.runtime.track import Track, Unreadable
 from services.simulators.poison import READERS, Poison, generate

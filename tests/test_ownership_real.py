@@ -17,12 +17,12 @@ from aiokafka.errors import KafkaError
 
 from services.explorer.ownership import BOTH, INPUT, OUT, TIMER, TOPICS, Ownership, World
 from services.runtime import storage
-from services.runtime.batch import read
 from services.runtime.clock import Clock
 from services.runtime.decision import TIMER as TIMER_FIRED
 from services.runtime.decision import Incoming
 from services.runtime.owner import TRANSIENT, Owner
 from services.runtime.relay import unpack
+from services.runtime.spec import read
 from services.runtime.track import Record
 from tests.tally import NOW, Add, Fact, Open, Place, record, spec, until
 

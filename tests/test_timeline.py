@@ -19,8 +19,8 @@ from services.cli.order_show import Show, as_json
 from services.cli.order_state import Call, Look, View, Waiting, waits_for
 from services.orders import machine as orders
 from services.payments import machine as payments
-from services.runtime.batch import Spec
 from services.runtime.decision import TIMER, Incoming
+from services.runtime.spec import Spec
 from services.shipping import shipment as shipping
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)

@@ -24,10 +24,11 @@ from services.cli.dlq_letters import Letter, fetch
 from services.cli.order_records import database
 from services.cli.order_state import SPECS, running_clock
 from services.cli.output import Refused
-from services.runtime.batch import OURS, Batch, read, shared_keys_of
+from services.runtime.batch import Batch, shared_keys_of
 from services.runtime.decision import SharedMissing
 from services.runtime.owner import load_entries
 from services.runtime.settings import SERVICES, Settings
+from services.runtime.spec import OURS, read
 
 ID_MAX = 48  # an id may become part of another one, which must fit into 60 characters
 Sent = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]  # topic, key, value, headers, partition

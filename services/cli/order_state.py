@@ -17,11 +17,11 @@ from services.cli.state import Folder
 from services.orders.app import spec as orders_spec
 from services.payments.app import spec as payments_spec
 from services.runtime import clock
-from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.decision import Impossible, NotYet, SharedMissing
 from services.runtime.owner import parked_record
 from services.runtime.settings import SERVICES, Settings
+from services.runtime.spec import Spec
 from services.shipping.app import spec as shipping_spec
 from services.shipping.storage import Stock
 

@@ -23,8 +23,9 @@ from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.topics import MODELS
 from services.explorer import rules
 from services.explorer.simulation import START, TOPIC_OF, settle, specs
-from services.runtime.batch import OURS, RETRY, Batch, Out, envelope_for, read, shared_keys_of
+from services.runtime.batch import RETRY, Batch, Out, envelope_for, shared_keys_of
 from services.runtime.decision import TIMER, Incoming, SharedMissing
+from services.runtime.spec import OURS, read
 from services.runtime.track import Entry, Record
 from services.shipping.storage import Stock
 

@@ -19,8 +19,9 @@ from services.explorer.machines import Machines, digest, timeless
 from services.explorer.outside import WORDS
 from services.explorer.simulation import START, order, settle
 from services.explorer.system import Action, Setting, State, Step, System
-from services.runtime.batch import Batch, read, shared_keys_of
+from services.runtime.batch import Batch, shared_keys_of
 from services.runtime.decision import SharedMissing
+from services.runtime.spec import read
 from services.shipping.storage import Stock
 
 WORLDS = 64

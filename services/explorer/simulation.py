@@ -17,8 +17,9 @@ from schemas.parties import Person, seal
 from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.orders import machine as orders
 from services.payments import machine as payments
-from services.runtime.batch import Batch, Out, Spec, envelope_for, read
+from services.runtime.batch import Batch, Out, envelope_for
 from services.runtime.decision import TIMER, Incoming
+from services.runtime.spec import Spec, read
 from services.runtime.track import Entry, Record, Track
 from services.shipping import machine as shipping
 from services.shipping import storage

@@ -5,10 +5,10 @@ from __future__ import annotations
 from schemas.topics import INTAKE, ORDER, PAYMENT, SHIPMENT
 from services.orders import machine
 from services.orders.rulebook import load
-from services.runtime.batch import Spec
 from services.runtime.decision import TIMER
 from services.runtime.main import run
 from services.runtime.settings import Settings
+from services.runtime.spec import Spec
 
 
 def spec(settings: Settings) -> Spec:

@@ -6,11 +6,11 @@ from schemas.topics import ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT
 from services.payments import machine
 from services.payments.effects import Effects
 from services.payments.providers import from_settings
-from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.decision import TIMER
 from services.runtime.main import run
 from services.runtime.settings import Settings
+from services.runtime.spec import Spec
 
 
 def spec(settings: Settings) -> Spec:

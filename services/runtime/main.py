@@ -11,10 +11,10 @@ from collections.abc import Callable
 import uvloop
 
 from services.runtime import storage
-from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.service import PartitionService
 from services.runtime.settings import Settings
+from services.runtime.spec import Spec
 
 log = logging.getLogger(__name__)
 

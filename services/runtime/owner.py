@@ -21,12 +21,13 @@ from pydantic_core import from_json, to_json
 
 from schemas.dead_letters import Reason
 from services.runtime import storage
-from services.runtime.batch import RETRY, VALUE_BYTES_MAX, Batch, Spec, read, shared_keys_of
+from services.runtime.batch import RETRY, Batch, shared_keys_of
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
 from services.runtime.limit import Levels, TooManyDeadLetters, at_start, levels_after
 from services.runtime.relay import Relay, pack, unpack
+from services.runtime.spec import VALUE_BYTES_MAX, Spec, read
 from services.runtime.track import Entry, Record, Track
 
 log = logging.getLogger(__name__)

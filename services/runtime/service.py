@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from services.runtime import storage
-from services.runtime.batch import Spec
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.owner import DEAD_LETTERS_MAX, TRANSIENT, Owner
+from services.runtime.spec import Spec
 
 log = logging.getLogger(__name__)
 

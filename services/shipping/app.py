@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from schemas.topics import ORDER, PAYMENT, REPORT, SHIPMENT
-from services.runtime.batch import Spec
 from services.runtime.decision import TIMER
 from services.runtime.main import run
 from services.runtime.settings import Settings
+from services.runtime.spec import Spec
 from services.shipping import machine, storage
 
 
