@@ -13,7 +13,7 @@ SERVICES = {"orders", "payments", "shipping", "console"}
 # What stands outside the services, and sees them only as the world does: by topic, or as processes.
 OUTSIDERS = {"simulators", "auditor"}
 # The explorer runs the machines themselves, so it may import them, and of the runtime what needs no Kafka and no database.
-PURE = ("batch", "decision", "track")
+PURE = ("batch", "spec", "decision", "track")
 
 
 def sources(folder: str) -> list[Path]:
