@@ -56,6 +56,11 @@ class Plan:
         return self.orders / (self.n * self.fault.seconds) if self.orders and self.n else self.rate_s
 
     @property
+    def meets_deadlines(self) -> bool:
+        """Whether a day of the trade passes while it runs, so that orders that wait for that long have ended by its end."""
+        return self.n * self.fault.seconds * self.fault.speed > 2 * 86_400
+
+    @property
     def command(self) -> str:
         """What does the same again."""
         parts = [f"tradewind chaos --campaign {self.fault.name} --n {self.n} --seed {self.seed}"]
@@ -128,7 +133,7 @@ class Campaign:
     async def run(self, supervisor: TormentedSupervisor) -> Told:
         self.supervisor = supervisor
         plan, told = self.plan, self.told
-        orders = stream(self.settings, supervisor.clock, deadlines=plan.fault.speed >= 3_000, hot_sku=plan.fault.hot_sku)
+        orders = stream(self.settings, supervisor.clock, deadlines=plan.meets_deadlines, hot_sku=plan.fault.hot_sku)
         self.load = Load(self.settings, supervisor.clock, orders, plan.pace_s, plan.orders)
         try:
             await self._stock()

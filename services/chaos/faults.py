@@ -34,7 +34,7 @@ TERM_S = 10.0
 ARMED_S = 20.0
 POISONED = 25  # records a time
 PILE = 20_000
-RSS_MAX_MB = 600
+RSS_MAX_MB = 400
 FULL_S = 8.0
 STALE_OWNER_S = 2 * SESSION_TIMEOUT_MS / 1000
 
@@ -417,9 +417,9 @@ FAULTS = {fault.name: fault for fault in (
           rebalance_storm, n=50, hour=25, seconds=3.5, gap_s=(0.0, 0.2), limit_s=30.0),
     Fault("poison", "bad records of every kind beside orders in flight, and a service killed with them in hand",
           "the dead letters are exactly those planted, with the right reasons; the neighbours are not lost",
-          poison, n=20, hour=0, seconds=4.0),
+          poison, n=20, hour=30, seconds=4.0),
     Fault("backlog", "orders pile up while all services stand still (--orders, default 20,000)", "bounded memory, drains",
-          backlog, n=1, hour=0, seconds=200.0, speed=50.0, recovery_max_s=1_800.0, limit_s=1_800.0),
+          backlog, n=1, hour=1, seconds=200.0, speed=50.0, recovery_max_s=1_800.0, limit_s=1_800.0),
     Fault("hot-key", "half of the orders want one SKU; its keeper is killed now and then", "the rest flows",
           hot_key, n=6, hour=6, seconds=12.0, hot_sku=True),
     Fault("provider", "answers lost, errors, late and doubled webhooks, refusals, the provider killed", "each call counts once",
