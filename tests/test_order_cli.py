@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 
 from schemas.parties import unseal
-from services.cli import exits
+from services.cli import exits, pace
 from services.cli.main import main
 from services.cli.order_place import Wish, WrongInput, order_from, order_id_for, order_of, same_but_for_time
 from services.runtime import clock
-from services.runtime.processes import free_port
+from services.runtime.processes import free_port, write_json
+from services.runtime.settings import Settings
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KEY = bytes(range(32))
@@ -107,6 +109,9 @@ def tradewind(tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatc
     own |= {f"{name}_PORT": ports + n for n, name in enumerate(("POSTGRES", "ORDERS", "CONSOLE", "PROVIDER", "WEBHOOK"))}
     for name, value in own.items():
         monkeypatch.setenv(f"TRADEWIND_{name}", str(value))
+    # How fast the trade clock may run here is test_pace.py's subject: this machine is said to have been measured.
+    quick = pace.Latency(0.05, 0.1, 100, datetime.now(UTC).isoformat(), pace._place(Settings()))
+    write_json(tmp_path / "data" / "latency.json", {quick.place: asdict(quick)})
 
     def run(*words: str) -> tuple[int, dict[str, Any], str]:
         with pytest.raises(SystemExit) as left:

@@ -132,7 +132,7 @@ async def test_a_process_that_cannot_go_on_ends_with_a_code_and_a_reason(place, 
     place = await place()
     await place.set_offsets({place.spec.inputs[0].name: 7})
     settings = SimpleNamespace(dsn=lambda name: place.dsn, bootstrap=place.bootstrap, partitions=1, linger_ms=0,
-                               dead_letters_max=100)
+                               dead_letters_max=100, parked_grace_s=None)
     with pytest.raises(SystemExit) as ended:
         await main._serve(settings, lambda settings: place.spec, None)
     assert ended.value.code == storage.EXIT_UNFIT
