@@ -23,6 +23,7 @@ from services.cli import exits
 from services.cli.table import UnknownProgram
 from services.runtime.processes import free_port
 from services.runtime.settings import Settings
+from tests.tally import until
 
 ORDERS = 300
 PROCESSES = {"orders", "payments", "shipping", "world", "load", "kafka", "postgres"}
@@ -124,11 +125,15 @@ async def test_a_long_run_can_let_its_topics_forget(kafka: str) -> None:
     try:
         await admin.create_topics([NewTopic(name, 2, 1) for name in ("forgets.a", "forgets.b")])
         await retain(kafka, ["forgets.a", "forgets.b"], 2, 400_000_000)
-        [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "forgets.b")])
-        found = {name: value for _, _, _, _, configs in answer.resources for name, value, *_ in configs}
+
+        async def applied() -> bool:  # a broker is told of what the controller has accepted a moment later
+            [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "forgets.b")])
+            found = {name: value for _, _, _, _, configs in answer.resources for name, value, *_ in configs}
+            return (found["retention.bytes"], found["retention.ms"], found["segment.bytes"]) == ("100000000", "-1", "25000000")
+
+        await until(applied)
     finally:
         await admin.close()
-    assert (found["retention.bytes"], found["retention.ms"], found["segment.bytes"]) == ("100000000", "-1", "25000000")
 
 
 def test_memory_is_noted_after_ten_thousand_orders_and_then_ten_times() -> None:
