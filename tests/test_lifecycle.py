@@ -257,6 +257,20 @@ def test_short_pick_refunds_the_missing_units():
     ends(world, "completed", buyer=-5700, refunded=2500, released=3200)
 
 
+def test_a_short_pick_of_what_the_buyer_has_cancelled_meanwhile_changes_nothing():
+    outside = Outside()
+    outside.on[ship.FulfilmentRequested] = lambda e, w: w.send(ask.CancelOrder(
+        order_id=e.order_id, lines=[LineQuantity(line_no=1, quantity=1)], reason="second thoughts"))
+
+    def short(e, w):
+        w.send(report.ShortPickReported(**ids(e), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
+        w.send(report.PackedReported(**ids(e)), "/warehouse")
+    outside.on[ship.ParcelLinesCancelled] = short
+    world, _ = given(order(lines=(("CHERRY", 1, 2500), ("TOY", 1, 2500))), outside=outside)
+    ends(world, "completed", buyer=-5700, refunded=2500, released=3200)
+    assert "ParcelShortPicked" not in world.types() and not world.dead
+
+
 def test_packing_rejected():
     outside = Outside()
     outside.on[ship.FulfilmentRequested] = lambda e, w: w.send(report.PackingRejected(**ids(e), reason="broken"), "/warehouse")

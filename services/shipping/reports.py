@@ -51,6 +51,9 @@ def packed(work, report, parcel_id, parcel, before):
 def short_picked(work, report, parcel_id, parcel, before):
     taken, refund = work.cut(parcel_id, [(line.line_no, line.quantity) for line in report.lines])
     if not taken:
+        packed = {line.line_no for line in work.content(parcel_id).lines}
+        if any(line.line_no in packed for line in report.lines):
+            return Stale("the missing units are no longer the buyer's")  # his cancellation crossed the report
         raise Impossible(Reason.UNKNOWN_LINE, "none of the lines is in the parcel")
     # The units were counted on the shelf but are not there: neither reserved nor in stock any more.
     work.move(parcel_id, "shrink", taken)
