@@ -27,7 +27,6 @@ from services.auditor.rules import ORDER_RULES, WHOLE_RULES, Call, DeadLetter
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import is_settled
 from services.console.funnel import OUTCOMES, SOURCES, STAGES, Totals, fact_of
-from services.payments.machine import LEDGER
 from services.runtime.decision import Incoming
 from services.runtime.local import LocalKafka
 from services.runtime.migrate import migrate
@@ -213,7 +212,7 @@ async def store(history: History, settings: Settings) -> None:
             read = {t: offset for (s, t, p), offset in whole.offsets.items() if (s, p) == (service, partition)}
             await db.execute("UPDATE partitions SET offsets = $2::text::jsonb WHERE partition = $1", partition, json.dumps(read))
         if service == "payments":
-            await db.copy_records_to_table("ledger", columns=LEDGER, records=[
+            await db.copy_records_to_table("ledger", records=[
                 (o, b.entry, b.account, b.currency, b.amount, b.payment_id, b.parcel_id, b.kind, datetime.now(UTC))
                 for o, rows in history.ledger_.items() for b in rows])
         if service == "shipping":

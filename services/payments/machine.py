@@ -24,7 +24,6 @@ from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Int
 
 REFUND_TRIES_MAX = 3
 RELEASE_PAUSE = timedelta(hours=1)
-LEDGER = ("order_id", "entry", "account", "currency", "amount", "payment_id", "parcel_id", "kind", "booked_at")
 
 
 @dataclass(slots=True)
