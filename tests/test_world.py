@@ -17,7 +17,7 @@ from schemas.envelope import Envelope, dataschema_of, envelope_of, event_id, hea
 from schemas.topics import MODELS, ORDER, PAYMENT, REPORT, SHIPMENT
 from services.runtime.clock import Clock
 from services.simulators.agenda import Agenda, Options, encode
-from services.simulators.demo_orders import demo_orders
+from services.simulators.demo_orders import MARKETS, ORIGIN, corridor_orders, demo_orders
 from services.simulators.edge import inbound_for
 from services.simulators.journal import Journal
 from services.simulators.outsiders import ID_MAX, Heard, Memory
@@ -274,6 +274,13 @@ def test_demo_orders_add_up_and_contain_each_scenario():
     two = sum(len({warehouse_of(l.sku) for l in o.lines}) > 1 for o in made)
     assert 0.13 < two / len(made) < 0.27
     assert all(o.origin != o.destination for o in demo_orders(5, 300, vault_key=KEY, placed_at=NOW, domestic=False))
+
+
+def test_corridor_orders_take_every_scenario_to_every_country():
+    made = corridor_orders(5, 600, vault_key=KEY, placed_at=NOW)
+    assert len(made) == len({order.order_id for order in made}) == 600
+    reached = {(scenario_of(order.order_id, 5), order.destination) for order in made}
+    assert reached >= {(name, country) for name in SCENARIOS for country in MARKETS if country != ORIGIN}
 
 
 def test_stock_covers_the_orders_except_where_a_scenario_says_otherwise():

@@ -27,6 +27,14 @@ MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
 SAMPLE = "tests/data/online-retail-sample.csv.gz"
 
 
+@dataclass(frozen=True)
+class Size:
+    """`of_file`: only so many of the file's orders. `corridors`: so many orders in all, over every country and scenario."""
+
+    of_file: int | None
+    corridors: int | None
+
+
 @dataclass
 class Told:
     """What the demo knows at its end."""
@@ -39,10 +47,13 @@ class Told:
     left: list[str]
     duties_paid: dict[str, int]  # rule → orders whose landed cost was quoted by it
     account: dict[str, Any]
+    corridors: dict[str, dict[str, int]]  # "US-CN" → orders, and how they ended
 
 
 def demo(
     short: Annotated[bool, typer.Option("--short", help=f"Only the first {SHORT_ORDERS} orders of the sample.")] = False,
+    corridors: Annotated[int | None, typer.Option(
+        min=2_500, help="So many orders: beside those of the file, each scenario to each country, and drawn ones.")] = None,
     file: Annotated[Path, typer.Option(help="Another retail file.")] = Path(SAMPLE),
     speed: Annotated[float | None, typer.Option(min=1, help="Trade seconds in a real second; default: "
                                                 f"{SPEED:,.0f}, or what this machine permits.")] = None,
@@ -56,6 +67,7 @@ def demo(
     Exit code 1 when the auditor finds anything.
 
     Example:  tradewind demo --short
+              tradewind demo --corridors 5000 --json
     """
     with Output(as_json) as out:
         base, started = Settings(), time.monotonic()
@@ -67,7 +79,8 @@ def demo(
             pace.require(base.model_copy(update={"speed": speed}), out.progress)
         settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed})
         _empty(settings.data_folder)
-        told = asyncio.run(_run(settings, file, short, timeout, out))
+        size = Size(SHORT_ORDERS if short else None, corridors)
+        told = asyncio.run(_run(settings, file, size, timeout, out))
         line = _result(told, time.monotonic() - started, settings.seed, speed)
         if not as_json:
             from services.cli.demo_report import say
@@ -89,7 +102,7 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-async def _run(settings: Settings, file: Path, short: bool, timeout: float, out: Output) -> Told:
+async def _run(settings: Settings, file: Path, size: Size, timeout: float, out: Output) -> Told:
     from services.cli.import_ import account, read_file
     from services.cli.supervisor import Supervisor, run
 
@@ -97,32 +110,35 @@ async def _run(settings: Settings, file: Path, short: bool, timeout: float, out:
 
     async def body(supervisor: Supervisor) -> Told:
         reading = await read
-        told = await _body(supervisor, settings, reading, file, short, timeout, out)
+        told = await _body(supervisor, settings, reading, file, size, timeout, out)
         told.account = account(reading)
         return told
 
     return await run(Supervisor(settings, progress=out.progress), body)
 
 
-async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, short: bool, timeout: float, out: Output) -> Told:
+async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, size: Size, timeout: float, out: Output) -> Told:
     from services.auditor.audit import audit
     from services.bench import quiet
     from services.cli.table import OUTSIDE
     from services.simulators import importer as imports
-    from services.simulators.edge import Publisher, client_journal, demo_orders, inbound_for, place_record
+    from services.simulators.edge import Publisher, client_journal, corridor_orders, demo_orders, inbound_for, place_record
     from services.simulators.scenario import SCENARIOS, scenario_of
 
     now, key = supervisor.clock.now(), settings.vault_key_bytes()
     shown = _duties_paid(settings, demo_orders(settings.seed, len(SCENARIOS) + MORE_ORDERS, vault_key=key, placed_at=now))
     reading = imports.anchored(reading, file, settings.data_folder, now)
-    plan = imports.plan(reading, file, key, settings.seed, SHORT_ORDERS if short else None)
+    plan = imports.plan(reading, file, key, settings.seed, size.of_file)
+    given = {"vault_key": key, "placed_at": now}
+    more = corridor_orders(settings.seed, size.corridors - len(plan.orders) - len(shown), **given) if size.corridors else []
+    more = _duties_paid(settings, more)
     async with watching(settings):
         async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
-            deliveries = await publisher.send(inbound_for(shown, batch="demo", time=now))
+            deliveries = await publisher.send(inbound_for([*shown, *more], batch="demo", time=now))
             await stocked(settings, deliveries)
             await publisher.send(place_record(order) for order in shown)
-        with _live(out, len(plan.orders) + len(shown)) as show:
-            work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now)
+        with _live(out, len(plan.orders) + len(shown) + len(more)) as show:
+            work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now, more)
             importer, follower, done = await work.run(show, timeout_s=timeout, extra={o.order_id for o in shown})
             left = await at_rest(settings)
         await supervisor.stop_programs(OUTSIDE)  # a webhook that comes late must still find somebody
@@ -130,11 +146,21 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
             await quiet.rest(settings, calm_s=0.0)
     out.progress("audit, while the services stop")
     examples = {scenario_of(o.order_id, settings.seed): o.order_id for o in reversed(shown[:len(SCENARIOS)])}
-    quoted = Counter(order.quote.rule_id for order in shown if order.quote)
+    quoted = Counter(order.quote.rule_id for order in (*shown, *more) if order.quote)
+    corridors = _corridors([*shown, *more, *plan.orders], follower)
     _, report, timelines = await asyncio.gather(
         supervisor.stop_programs((*SERVICES, "payments-webhook")),  # the views are asked what they have seen
         audit(settings, views=lambda: Views(settings).ask().funnel), _timelines(settings, examples))
-    return Told(importer, follower, report, timelines, done, left, dict(quoted), {})
+    return Told(importer, follower, report, timelines, done, left, dict(quoted), {}, corridors)
+
+
+def _corridors(orders: Iterable[Any], follower: Any) -> dict[str, dict[str, int]]:
+    """Most orders first."""
+    found: dict[str, Counter[str]] = {}
+    for order in orders:
+        story = follower.stories.get(order.order_id)
+        found.setdefault(f"{order.origin}-{order.destination}", Counter()).update(("orders", story and story.end or "open"))
+    return {name: dict(c) for name, c in sorted(found.items(), key=lambda item: (-item[1]["orders"], item[0]))}
 
 
 def _duties_paid(settings: Settings, orders: Iterable[Any]) -> list[Any]:
@@ -196,4 +222,5 @@ def _result(told: Told, seconds: float, seed: int, speed: float) -> dict[str, An
             "seconds": round(seconds, 1), "seed": seed, "speed": speed, "ended": dict(told.follower.ends), "left": told.left,
             "money": report["money"], "events": report["events"], "stage_times": stage_times(told.follower),
             "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines), "duties_paid": told.duties_paid,
+            "corridors": told.corridors,
             "details": report["details"][:20]}

@@ -17,6 +17,7 @@ from services.simulators.follow import STAGES
 from services.simulators.scenario import SCENARIOS
 
 STAGE_NAMES = tuple(STAGES.values())
+CORRIDORS = 12  # named; the others are summed
 BUCKETS = ("captured", "recovered", "held", "released", "refunded", "charged_back")
 
 
@@ -53,6 +54,7 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
     out.say(funnel(told.follower, line["orders"], told.importer.pending))
     out.say(_money_table(line["money"]))
     out.say(_times_table(line["stage_times"]))
+    out.say(_corridors(told.corridors))
     out.say(_exits_table(line["exits"]))
     if told.duties_paid:
         out.say("Duty and taxes paid with the order, by rule: "
@@ -82,6 +84,15 @@ def _times_table(times: dict[str, dict[str, float]]) -> Table:
     for stage, t in times.items():
         table.add_row(stage, f"{t['p50_s']:.2f}", f"{t['p95_s']:.2f}")
     return table
+
+
+def _corridors(corridors: dict[str, dict[str, int]]) -> Text:
+    """Origin and destination, with the number of orders; those that are few in one sum."""
+    shown = [(name, c["orders"]) for name, c in corridors.items()]
+    parts = [f"{name} {count:,}" for name, count in shown[:CORRIDORS]]
+    rest = shown[CORRIDORS:]
+    more = f", and {len(rest)} more with {sum(count for _, count in rest):,}" if rest else ""
+    return Text(f"Corridors, by orders: {', '.join(parts)}{more}")
 
 
 def _exits_table(counts: dict[str, int]) -> Table:

@@ -89,6 +89,22 @@ def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exi
                      rng.choices(countries, [MARKETS[c][0] for c in countries])[0], vault_key, placed_at)
 
 
+def corridor_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, prefix: str = "corridor") -> list[PlaceOrder]:
+    """One order of each scenario to each country but the merchants' own, then as many drawn ones as make `n`.
+
+    What waits longest for a deadline of the trade goes first, so that the others do their work meanwhile.
+    """
+    markets = [country for country in MARKETS if country != ORIGIN]
+    pairs = sorted(((name, country) for name in SCENARIOS for country in markets), key=lambda pair: SCENARIOS[pair[0]].fast)
+    forced = []
+    for name, country in pairs:
+        rng = random.Random(f"{seed}:{prefix}:{name}:{country}")
+        forced.append(_order(rng, forced_id(name, f"{prefix}-{seed}-{country}"), name, rng.choice(list(MERCHANTS)), country,
+                             vault_key, placed_at))
+    drawn = demo_orders(seed, max(0, n - len(forced)), vault_key=vault_key, placed_at=placed_at, forced=False, prefix=prefix)
+    return [*forced, *drawn]
+
+
 def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str, key: bytes,
            placed_at: datetime) -> PlaceOrder:
     _, currency, rate, tax_percent = MARKETS[destination]

@@ -25,7 +25,8 @@ from schemas.shipping_report import InboundReceived
 from schemas.topics import INTAKE, PROVIDER_RESULT, REPORT
 from services.runtime.crash import point
 from services.runtime.settings import Settings
-from services.simulators.demo_orders import demo_orders as demo_orders  # whoever places orders finds them here
+# whoever places orders finds them here
+from services.simulators.demo_orders import corridor_orders as corridor_orders, demo_orders as demo_orders
 from services.simulators.journal import Journal
 from services.simulators.scenario import SKU_NOWHERE, SKU_PART, warehouse_of
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -265,11 +265,12 @@ def _haste(order: Order, seed: int, undone: bool) -> int:
 
 
 class Import:
-    """One import from the first record to the last order's end. `progress` is told in words, now and then."""
+    """One import from the first record to the last order's end. `more`: orders of no file, whose stock somebody delivers."""
 
-    def __init__(self, plan: Plan, bootstrap: str, journal: Path, seed: int, time: datetime):
+    def __init__(self, plan: Plan, bootstrap: str, journal: Path, seed: int, time: datetime, more: Sequence[PlaceOrder] = ()):
         self.plan, self.bootstrap, self.journal, self.seed, self.time = plan, bootstrap, journal, seed, time
-        self.ids = {order.order_id for order in plan.orders}
+        self.orders = [*more, *plan.orders]
+        self.ids = {order.order_id for order in self.orders}
         self.unpaid: set[str] = set()
 
     async def run(self, each: Callable[[Importer, Follower], None], wait: bool = True, timeout_s: float = 3600,
@@ -288,8 +289,8 @@ class Import:
                                  timeout_s=timeout_s)
             point("importer.stocked")
             importer.follow(self.plan.wishes)
-            for start in range(0, len(self.plan.orders), PLACE_CHUNK):
-                chunk = self.plan.orders[start:start + PLACE_CHUNK]
+            for start in range(0, len(self.orders), PLACE_CHUNK):
+                chunk = self.orders[start:start + PLACE_CHUNK]
                 await publisher.send(place_record(order) for order in chunk)
                 point("importer.placed")
                 importer.placed(order.order_id for order in chunk)
