@@ -19,8 +19,10 @@ from services.bench import measure, orders
 from services.bench.measure import Snapshot
 from services.bench.mover import Share
 from services.bench.run import Plan, TooLittleDisk, own_settings, require_disk, retain, table
+from services.bench.parts import PARTS, pairs
 from services.cli import exits
 from services.cli.table import UnknownProgram
+from services.orders import rulebook
 from services.runtime.processes import free_port
 from services.runtime.settings import Settings
 from tests.tally import until
@@ -49,7 +51,7 @@ def tradewind(env: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
 
 @pytest.fixture(scope="module")
 def figures(environment: dict[str, str]) -> dict:
-    code, line, error = tradewind(environment, "bench", "--orders", str(ORDERS), "--seed", "7")
+    code, line, error = tradewind(environment, "bench", "--orders", str(ORDERS), "--seed", "7", "--parts", "40")
     assert code == exits.OK, (line, error)
     assert not error  # progress belongs on a terminal
     return line
@@ -68,6 +70,24 @@ def test_processor_time_is_told_for_every_process(figures: dict, where: str) -> 
     assert set(micros) == PROCESSES | {"total"}
     assert all(micros[name] > 0 for name in ("orders", "payments", "shipping", "world", "kafka", "postgres"))
     assert abs(micros["total"] - sum(micros[name] for name in PROCESSES)) <= len(PROCESSES)
+
+
+def test_each_part_is_told_with_what_it_adds(figures: dict) -> None:
+    assert set(figures["parts"]) == set(PARTS)
+    for part in figures["parts"].values():
+        assert part["orders"] == 40 and part["without_us"] > 0 and part["ratio"] > 0
+        assert abs(part["adds_us"]["total"] - (part["with_us"] - part["without_us"])) <= 1
+        assert set(part["adds_us"]) == PROCESSES | {"total"}
+
+
+def test_the_two_sides_of_a_part_differ_in_the_part_alone() -> None:
+    given = {"vault_key": bytes(32), "placed_at": datetime(2026, 11, 25, tzinfo=UTC)}
+    for part in PARTS.values():
+        made = list(pairs(part, rulebook.load(), 3, 20, **given))
+        assert len(made) == 20
+        for plain, dressed in made:
+            assert plain.lines[0].sku == dressed.lines[0].sku and plain.destination == dressed.destination
+            assert plain.model_copy(update={"order_id": dressed.order_id}) != dressed, "the part changes nothing"
 
 
 def test_delays_are_told_at_full_and_at_half_load(figures: dict) -> None:

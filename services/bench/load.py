@@ -26,13 +26,13 @@ class Stalled(StartError):
 
 
 class Load:
-    """`placed` and `finished` only grow; `open` holds the keys of the orders in flight.
+    """`orders` is where the next ones are taken from. `placed` and `finished` only grow; `open` holds the keys of the orders in flight.
 
     An order that ends a second time (a refund after its completion) counts once, at its first end.
     """
 
     def __init__(self, bootstrap: str, partitions: int, orders: Reader):
-        self._orders, self._tps = orders, [TopicPartition(ORDER.name, p) for p in range(partitions)]
+        self.orders, self._tps = orders, [TopicPartition(ORDER.name, p) for p in range(partitions)]
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=0,
                                           max_batch_size=900_000, request_timeout_ms=20_000)
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
@@ -70,7 +70,7 @@ class Load:
             now = time.monotonic()
             wanted = min(room(now - started), last - self.placed)
             if wanted > 0:
-                await self._place(self._orders.take(wanted))
+                await self._place(self.orders.take(wanted))
             if await self._hear():
                 moved = now
             each()

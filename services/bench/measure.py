@@ -34,6 +34,10 @@ class Meter:
     def __init__(self, pids: Mapping[str, int]):
         self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._processes)
+
     def snapshot(self, finished: int) -> Snapshot:
         cpu = {name: _cpu_s(process) for name, process in self._processes.items()}
         times = psutil.cpu_times()

@@ -6,7 +6,7 @@ A file, because a million orders in memory would be the largest thing on the mac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -69,28 +69,41 @@ def build(path: Path, *, seed: int, count: int, vault_key: bytes, placed_at: dat
 
     All cross a border and end without a deadline of the trade. The same arguments give the same orders, except the seals.
     """
-    mix, pack = Mix(), msgpack.Packer().pack
+    mix = Mix()
     orders = demo_orders(seed, count, vault_key=vault_key, placed_at=placed_at, fast=True, forced=False, domestic=False,
                          prefix=PREFIX)
 
-    def written(file) -> Iterator[PlaceOrder]:
+    def counted() -> Iterator[PlaceOrder]:
+        for order, size in written(path, orders, partitions):
+            mix.count(order, scenario_of(order.order_id, seed, EXITS_PERMILLE, fast=True), size)
+            yield order
+
+    stock = list(inbound_for(counted(), batch=f"{PREFIX}-{seed}", time=placed_at))
+    return mix, stock
+
+
+def written(path: Path, orders: Iterable[PlaceOrder], partitions: int) -> Iterator[tuple[PlaceOrder, int]]:
+    """Each order once it is in the file, and the bytes of its body."""
+    pack = msgpack.Packer().pack
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
         for order in orders:
             record = place_record(order)
             partition = (murmur2(record.key) & 0x7FFFFFFF) % partitions
             file.write(pack((partition, record.key, record.value, record.headers)))
-            mix.count(order, scenario_of(order.order_id, seed, EXITS_PERMILLE, fast=True), len(record.value))
-            yield order
+            yield order, len(record.value)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
-        stock = list(inbound_for(written(file), batch=f"{PREFIX}-{seed}", time=placed_at))
-    return mix, stock
+
+def write(path: Path, orders: Iterable[PlaceOrder], partitions: int) -> None:
+    for _ in written(path, orders, partitions):
+        pass
 
 
 class Reader:
-    """Takes orders from the file that `build` wrote, in its order."""
+    """Takes orders from a file, in its order."""
 
     def __init__(self, path: Path):
+        self.path = path
         self._file = open(path, "rb")
         self._orders = msgpack.Unpacker(self._file, use_list=False, read_size=1 << 20)
 

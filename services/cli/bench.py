@@ -18,6 +18,8 @@ def bench(
     in_flight: Annotated[int, typer.Option(min=1, help="Orders in flight; at most a fifth of all.")] = IN_FLIGHT,
     half_load: Annotated[bool, typer.Option(help="Also measure delays at half of the rate found.")] = True,
     limit: Annotated[bool, typer.Option(help="Also move the same bytes and rows without logic.")] = True,
+    part_orders: Annotated[int, typer.Option("--parts", help="So many orders without and with each part of the trade, to see "
+                                             "what it costs.")] = 0,
     retain_gb: Annotated[float | None, typer.Option(min=0.1, help="Let its topics keep only so much; with --no-limit.")] = None,
     profile: Annotated[str | None, typer.Option(hidden=True, help="Run this program under cProfile.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
@@ -27,17 +29,20 @@ def bench(
     All orders cross a border, a fifth have two parcels, 5 % take an exit. The payment provider is in the process.
     Processor µs an order are given for every process. What the run left stays in the folder.
 
-    Example:  tradewind bench --orders 1000000 --no-limit --retain-gb 10 --json
+    Example:  tradewind bench --orders 24000 --parts 4000 --json
+              tradewind bench --orders 1000000 --no-limit --retain-gb 10 --json
     """
     if retain_gb is not None and limit:
         raise typer.BadParameter("what the limit program is to move is counted on whole topics: add --no-limit",
                                  param_hint="--retain-gb")
     with Output(as_json) as out:
         settings = Settings()
-        plan = Plan(orders, settings.seed if seed is None else seed, in_flight, half_load, limit, profile, retain_gb)
+        plan = Plan(orders, settings.seed if seed is None else seed, in_flight, half_load, limit, profile,
+                    part_orders // 4 * 4, retain_gb)
         figures = measured(settings, plan, out.progress)
         _show(out, figures)
-        bad = "stalled" in figures or "stalled" in figures.get("half_load", {}) or figures["dead_letters"]
+        phases = (figures, figures.get("half_load", {}), *figures.get("parts", {}).values())
+        bad = any("stalled" in phase for phase in phases) or figures["dead_letters"]
         out.result(figures, exits.VIOLATIONS if bad else exits.OK)
 
 
@@ -54,6 +59,10 @@ def _show(out: Output, f: dict) -> None:
                       *(str(memory.get(moment) or "") for moment in ("start", "warm", "end")))
     out.say(table)
     _show_memory(out, f["rss_mb"])
+    for name, part in f.get("parts", {}).items():
+        if "stalled" not in part:
+            out.say(f"{name.replace('_', ' ')} ({part['what']}): {part['adds_us']['total']:+,} µs an order, "
+                    f"{part['without_us']:,} without, ratio {part['ratio']}")
     for title, part in (("closed loop", f), (f"half load ({half.get('wanted_per_s')}/s)", half)):
         for what, d in part.get("delays", {}).items():
             out.say(f"placed → {what.replace('_', ' ')}, {title}: p50 {d['p50_s']} s, p99 {d['p99_s']} s")
