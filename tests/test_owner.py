@@ -120,7 +120,7 @@ async def test_a_batch_of_a_former_owner_is_refused(place, monkeypatch, fenced):
     place = await place()
     if not fenced:
         monkeypatch.setattr(storage, "_FENCE", "UPDATE partitions SET offsets = $4::text::jsonb WHERE partition = $1"
-                            " AND $2::bigint > 0 AND $3::text <> '' RETURNING partition")
+                            " AND $2::bigint > 0 AND $3::text <> '' AND $5::bigint >= 0 RETURNING partition")
         storage._statement.cache_clear()
     async with place.running() as service:
         await place.send(*opening("a"))

@@ -176,7 +176,8 @@ class Store:
             write.append(table, rows)
 
     def _orders(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
-        live, names = self.live[table], ("order_id", "status", "closed", "seq", "track", "state")
+        live, names = self.live[table], ("order_id", "status", "closed", "seq", "track", "state",
+                                       "merchant")
         changed = [live[n] for n in range(min(updated, len(live)))]
         if rows := self._fresh(table, inserted):
             write.insert_orders(self._columns(table, rows, *names))

@@ -22,12 +22,13 @@ from schemas.dead_letters import DISCARD, ERRORS, Reason
 from schemas.envelope import Envelope, event_id
 from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale
 from services.runtime.spec import OURS, VALUE_BYTES_MAX, Spec
+from services.runtime.standing import MERCHANT, STANDING, Standing
 from services.runtime.track import DEAD, SEEN_MAX, Entry, Mark, Record, Track, fingerprint
 
 CUT_KEY_BYTES, CUT_VALUE_BYTES = 1_000, 100_000  # what a dead letter keeps of a record that would not fit with its reasons
 RETRY = "Retry"
 DISCARDED = "discarded"  # a dead letter that a person gave up, behind an earlier one
-CONTROL = frozenset({RETRY, DISCARD})  # what moves a queue and is no event of the order
+CONTROL = frozenset({RETRY, DISCARD, STANDING})  # what moves a queue, or concerns all orders of a merchant
 
 
 def shared_keys_of(spec: Spec, entries: dict[str, Entry], records: list[Record]) -> set[str]:
@@ -68,12 +69,13 @@ class Batch:
 
     `cautious`: the batch has failed before. What waits for a record is then tried in a batch of its own (`again`), one at
     a time, so that a record that can never be applied takes nobody with it. `postponed`: orders whose timer failed. `dead`:
-    (topic, offset) -> reason and detail of the dead letters.
+    (topic, offset) -> reason and detail of the dead letters. `known`: merchant -> how he stands; `standings`: the changes.
     """
 
     def __init__(self, spec: Spec, partition: int, partitions: int, entries: dict[str, Entry], shared: Any, now: datetime,
-                 cautious: bool = False):
-        self.cautious = cautious
+                 cautious: bool = False, known: dict[str, Standing] | None = None):
+        self.cautious, self.known = cautious, known or {}
+        self.standings: dict[str, Standing] = {}
         self.spec, self.partition, self.partitions, self.shared, self.now = spec, partition, partitions, shared, now
         self.entries = entries
         self.drafts: dict[str, Entry] = {}
@@ -190,7 +192,23 @@ class Batch:
                 track.read[record.topic] = max(record.offset, track.read.get(record.topic, -1))
 
     def _decide(self, draft: Entry, incoming: Incoming) -> Decision | NotYet | Stale:
+        if self.known:
+            incoming = self._with_standing(draft, incoming)
         return self.spec.decide(draft.state, draft.document, incoming, self.shared, self.now)
+
+    def _with_standing(self, draft: Entry, incoming: Incoming) -> Incoming:
+        """First of all an order learns how its merchant stands now, if that is news; a new one, and the merchant himself, is
+        told with the record."""
+        state = draft.state
+        if state.order_id.startswith(MERCHANT):
+            return incoming._replace(standing=self.known.get(state.order_id.removeprefix(MERCHANT)))
+        row = self.known.get(state.merchant_id or getattr(incoming.data, "merchant_id", ""))
+        if row is None:
+            return incoming
+        if row.label != state.standing:
+            news = Incoming(STANDING, row.cause, "standing", 0, self.now, None, row.cause, standing=row)
+            self._apply(draft, news, self.spec.decide(state, draft.document, news, self.shared, self.now))
+        return incoming._replace(standing=row) if state.status == "new" else incoming
 
     def _apply(self, draft: Entry, incoming: Incoming, decision: Decision) -> None:
         order_id = incoming.data.order_id if incoming.data is not None else draft.state.order_id
@@ -211,6 +229,10 @@ class Batch:
         if decision.document is not None:
             draft.document = decision.document
             self.documents.append((order_id, decision.document))
+        if decision.standing is not None:
+            merchant = order_id.removeprefix(MERCHANT)
+            self.standings[merchant] = decision.standing
+            self.known = self.known | {merchant: decision.standing}
         self.counts["applied"] += 1
 
     # -- waiting --------------------------------------------------------------------------------------------------
@@ -247,6 +269,9 @@ class Batch:
     def _control(self, draft: Entry, record: Record) -> None:
         if record.incoming.type == RETRY:
             self._retry(draft, alone=True)
+            return
+        if record.incoming.type == STANDING:
+            self._with_standing(draft, record.incoming)
             return
         before = self._parked_as(draft, record.incoming.data)
         if before is None or not before.dead:

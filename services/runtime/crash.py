@@ -30,6 +30,7 @@ POINTS = {
     "owner.connected": "a database session without a claim: the former owner is still the owner",
     "owner.claimed": "the epoch is raised: the former owner can commit nothing; the next claim raises it again",
     "owner.offsets_read": "nothing is sought yet; the next owner reads the same offsets",
+    "owner.standing_read": "nothing is changed by reading how merchants stand",
     "owner.topics_checked": "nothing is changed by looking at the topics' ends",
     "owner.sought": "Kafka may fetch from here; the offsets in the database alone decide where the next owner reads",
     "owner.outbox_read": "what an earlier owner committed is not sent yet, and is sent by the next in the same order",

@@ -21,7 +21,8 @@ TIMER = "TimerFired"
 
 
 class Incoming(NamedTuple):
-    """One event or command, decoded. `data` is its schema model (None for a fired timer)."""
+    """One event or command, decoded. `data` is its schema model (None for a fired timer). `standing`: the merchant's row
+    (`standing.py`), told with a new order, with what is asked about the merchant, and with STANDING."""
 
     type: str
     id: str
@@ -31,6 +32,7 @@ class Incoming(NamedTuple):
     data: Any
     correlation: str = ""
     merchant: str = ""
+    standing: Any = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,7 +57,8 @@ class State(Protocol):
 
 @dataclass(slots=True)
 class Decision:
-    """APPLIED. `rows` are append-only rows by table; `moves` change shared rows; `document` is written once."""
+    """APPLIED. `rows` are append-only rows by table; `moves` change shared rows; `document` is written once; `standing`:
+    the merchant whose subject this is stands otherwise from now on."""
 
     state: Any
     events: list[BaseModel] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Decision:
     rows: list[tuple[str, tuple]] = field(default_factory=list)
     moves: list[Any] = field(default_factory=list)
     document: Any = None
+    standing: Any = None
 
 
 @dataclass(slots=True, frozen=True)

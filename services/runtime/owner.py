@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from pydantic_core import from_json, to_json
 
 from schemas.dead_letters import Reason
-from services.runtime import storage
+from services.runtime import standing, storage
 from services.runtime.batch import RETRY, Batch, shared_keys_of
 from services.runtime.clock import Clock
 from services.runtime.crash import point
@@ -28,6 +28,7 @@ from services.runtime.decision import TIMER, Impossible, Incoming, Intent, Share
 from services.runtime.limit import Levels, TooManyDeadLetters, at_start, levels_after
 from services.runtime.relay import Relay, pack, unpack
 from services.runtime.spec import VALUE_BYTES_MAX, Spec, read
+from services.runtime.standing import MERCHANT, STANDING, Standings
 from services.runtime.track import Entry, Record, Track
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,9 @@ class Owner:
         self.next_batch = self.epoch << 32
         self.relay = Relay(self.producer, self.partition)
         self.due = await storage.next_due(self.conn, self.partition)
+        self.standings = Standings(self.conn, self.partition, self.spec.walked_for)
+        await self.standings.begin()
+        point("owner.standing_read")
         await self._refuse_other_topics()
         point("owner.topics_checked")
         # What was fetched before the claim is thrown away: seek drops it.
@@ -165,6 +169,10 @@ class Owner:
             if records:
                 point("owner.fetched")
                 await self._process(records, now)
+            elif await self.standings.changed():  # a busy owner is told by its fence
+                await self.standings.learn()
+            if self.standings.walks:
+                await self._walk()
             if fired:  # the rows that were not due yet are still there
                 self.due = await storage.next_due(self.conn, self.partition)
             if loop.time() >= housekeeping:
@@ -209,6 +217,13 @@ class Owner:
                                 f"timer:{order_id}:{due.timestamp():.6f}"))
                 for order_id, due in rows]
 
+    async def _walk(self) -> None:
+        """Tell some more of a merchant's open orders how he stands now; those that know are as they were."""
+        merchant, after = next(iter(self.standings.walks.items()))
+        found = await standing.open_orders(self.conn, self.partition, merchant, after, self.batch_max)
+        await self._process([self._internal(STANDING, order_id) for order_id in found], self.clock.now())
+        await self.standings.walked(merchant, found[-1] if len(found) == self.batch_max else None)
+
     async def _tidy(self) -> None:
         """Once a second: move past records of no interest, delete what the broker has, give up what waited too long."""
         if self.ahead != self.stored or self.relay.acknowledged > self.relay.deleted:
@@ -249,7 +264,7 @@ class Owner:
                 done, again = await self._alone(records, now)
             records = records[done:]
             if again:
-                records = [self._retry_of(order_id) for order_id in again] + records
+                records = [self._internal(RETRY, order_id) for order_id in again] + records
 
     async def _sent(self) -> None:
         """Wait a little until the broker has all that is committed: whoever looks why we stopped looks at dead letters."""
@@ -270,28 +285,42 @@ class Owner:
             return await self._attempt(records, now, cautious=True, poison=why)
 
     @staticmethod
-    def _retry_of(order_id: str) -> Record:
-        return Record("retry", 0, order_id.encode(), None, (), order_id,
-                      Incoming(RETRY, f"retry:{order_id}", "retry", 0, datetime.min, None))
+    def _internal(kind: str, order_id: str) -> Record:
+        source = kind.lower()
+        return Record(source, 0, order_id.encode(), None, (), order_id,
+                      Incoming(kind, f"{source}:{order_id}", source, 0, datetime.min, None))
 
-    async def _attempt(self, records: list[Record], now: datetime, poison: Exception | None = None,
+    async def _attempt(self, *arguments, **more) -> tuple[int, set[str]]:
+        """`_try`, as often as a merchant's standing changes meanwhile."""
+        while True:
+            try:
+                return await self._try(*arguments, **more)
+            except storage.StandingChanged:
+                await self.standings.learn()
+
+    async def _try(self, records: list[Record], now: datetime, poison: Exception | None = None,
                        expire: list[tuple] = (), cautious: bool = False) -> tuple[int, set[str]]:
         """One transaction. Returns how many records it settled (fewer, when one needs rows not yet locked) and the
         orders whose parked records need a batch of their own."""
-        await self._load([r.order_id for r in records if r.order_id] + [key[0] for key in expire])
+        await self._load(records, [key[0] for key in expire])
         conn, keys = self.conn, shared_keys_of(self.spec, self.cache, records)
+        alone = any(r.order_id.startswith(MERCHANT) for r in records)  # with the rows of all partitions locked
         point("owner.loaded")
-        transaction = conn.transaction() if keys else None  # without shared rows the one statement that writes is enough
+        # Without shared rows the one statement that writes is enough.
+        transaction = conn.transaction() if keys or alone else None
         if transaction:
             await transaction.start()
         try:
+            if alone:
+                await standing.hold(conn)
             if transaction:
-                await storage.fence(conn, self.partition, self.epoch, self.stored)
+                await storage.fence(conn, self.partition, self.epoch, self.stored, self.standings.version)
                 point("batch.fenced")
             shared = await self.spec.shared.lock(conn, keys) if self.spec.shared else None
             if transaction:
                 point("batch.shared_locked")
-            batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious)
+            batch = Batch(self.spec, self.partition, self.partitions, self.cache, shared, now, cautious,
+                          self.standings.known)
             done = self._decide(batch, records, poison)
             for key in expire:
                 batch.expire(key)
@@ -300,6 +329,8 @@ class Owner:
                 levels = levels_after(levels, records[:done], batch.dead, self.dead_letters_max, self.partition)
             point("batch.decided")
             number = await self._write(batch, end, levels)
+            if batch.standings:
+                await standing.write(conn, self.standings.version + 1, batch.standings)
             point("batch.written")
         except Exception:  # whatever it was, nothing of the batch may stay; the caller sorts it out
             if transaction and not conn.is_closed():
@@ -337,10 +368,20 @@ class Owner:
                 end[record.topic] = max(end.get(record.topic, 0), record.offset + 1)
         return end
 
-    async def _load(self, order_ids: list[str]) -> None:
-        missing = [order_id for order_id in set(order_ids) if order_id not in self.cache]
+    async def _load(self, records: list[Record], more: list[str]) -> None:
+        """The orders that are not in the cache, and how the merchants of these stand."""
+        ids = {r.order_id for r in records if r.order_id}.union(more)
+        missing = {order_id for order_id in ids if order_id not in self.cache}
         if missing:
-            self.cache |= await load_entries(self.spec, self.conn, self.partition, missing)
+            found = await load_entries(self.spec, self.conn, self.partition, list(missing))
+            self.cache |= found
+            if self.spec.walked_for:
+                merchants = {entry.state.merchant_id for entry in found.values()}
+                for record in records:
+                    if record.order_id in missing and record.order_id not in found and record.incoming is not None:
+                        merchants.add(record.order_id.removeprefix(MERCHANT) if record.order_id.startswith(MERCHANT)
+                                      else getattr(record.incoming.data, "merchant_id", ""))
+                await self.standings.look_up(merchants)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -382,7 +423,7 @@ class Owner:
         if levels != self.levels:
             write.set_levels(levels)
         if write or end != self.stored:
-            await write.send(self.conn, self.partition, self.epoch, self.stored, end)
+            await write.send(self.conn, self.partition, self.epoch, self.stored, end, self.standings.version)
         return self.next_batch
 
     def _rows_of(self, batch: Batch) -> tuple[list, list, list, list]:
@@ -396,7 +437,8 @@ class Owner:
             postponed = order_id in batch.postponed
             if not postponed and entry is not None and entry.state is state and entry.track == draft.track and entry.armed == draft.armed:
                 continue
-            row = (order_id, state.status, state.closed, draft.seq, draft.track.encode(), encode(state).decode())
+            row = (order_id, state.status, state.closed, draft.seq, draft.track.encode(), encode(state).decode(),
+                   state.merchant_id)
             (changed if stored else fresh).append(row)
             due = batch.now + POISONED_TIMER_PAUSE * self.clock.speed if postponed else None if state.closed else state.due()
             if due is not None and (postponed or draft.armed is None or due < draft.armed):
@@ -411,6 +453,8 @@ class Owner:
     async def _committed(self, batch: Batch, end: dict[str, int], number: int) -> None:
         """Only now is the batch true: the cache takes the drafts, the relay the events, the callers the intents."""
         self.stored = end
+        if batch.standings:
+            self.standings.wrote(batch.standings)
         self.relay.deleted = self._deleting
         self.counts.update(batch.counts)
         for (topic, offset), (reason, detail) in batch.dead.items():

@@ -11,6 +11,19 @@ CREATE TABLE IF NOT EXISTS partitions (
     dead_levels jsonb NOT NULL DEFAULT '{}'         -- topic -> how near it is to the limit of dead letters; see limit.py
 ) WITH (fillfactor = 50);
 ALTER TABLE partitions ADD COLUMN IF NOT EXISTS dead_levels jsonb NOT NULL DEFAULT '{}';
+ALTER TABLE partitions ADD COLUMN IF NOT EXISTS standing bigint NOT NULL DEFAULT 0;  -- version of `merchants`; see standing.py
+ALTER TABLE partitions ADD COLUMN IF NOT EXISTS walked bigint NOT NULL DEFAULT 0;    -- up to which open orders were told of it
+
+-- How merchants stand with this service: what all orders of a merchant obey. Rows exist only for those it was told of.
+CREATE TABLE IF NOT EXISTS merchants (
+    merchant_id text PRIMARY KEY,
+    label       text NOT NULL,                      -- another one after each change that orders must obey
+    status      text NOT NULL,
+    cause       text NOT NULL,                      -- id of the event that made it so
+    facts       json NOT NULL,
+    version     bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS merchants_changed ON merchants (version);
 
 -- Facts of the installation that must not change silently: partition count, schema version.
 CREATE TABLE IF NOT EXISTS installation (name text PRIMARY KEY, value text NOT NULL);
@@ -23,8 +36,16 @@ CREATE TABLE IF NOT EXISTS orders (
     closed     boolean NOT NULL,
     seq        integer NOT NULL,                    -- last sequence this service published for the order
     track      json NOT NULL,                       -- last sequence seen per source, outsiders' ids, what waits
-    state      json NOT NULL
+    state      json NOT NULL,
+    merchant   text NOT NULL DEFAULT ''
 ) WITH (fillfactor = 60);
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attname = 'merchant') THEN
+        ALTER TABLE orders ADD COLUMN merchant text NOT NULL DEFAULT '';
+        UPDATE orders SET merchant = state->>'merchant_id' WHERE NOT closed;
+    END IF;
+END $$;
+CREATE INDEX IF NOT EXISTS orders_of_merchant ON orders (partition, merchant, order_id) WHERE NOT closed;
 
 -- What of an order is large and never changes.
 CREATE TABLE IF NOT EXISTS documents (order_id text PRIMARY KEY, body json NOT NULL);

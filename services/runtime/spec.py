@@ -36,6 +36,7 @@ class Spec:
     document_type: TypeAdapter | None = None
     shared_keys: Callable[[Any, Any, Incoming], Iterable[str]] | None = None
     shared: Any = None  # module with `lock(conn, keys) -> view` and `write(conn, view, write)`
+    walked_for: frozenset[str] = frozenset()  # what open orders are told of without delay: a merchant's status; see standing.py
 
     def __post_init__(self):
         models, known = {}, {}

@@ -13,6 +13,7 @@ import json
 import logging
 from datetime import datetime
 from functools import lru_cache
+from typing import NoReturn
 
 import asyncpg
 from pydantic_core import to_json
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 
 class OwnershipLost(Exception):
     """Another instance claimed the partition, or moved its offsets: this owner must drop its cache and leave."""
+
+
+class StandingChanged(Exception):
+    """How a merchant stands has changed since this owner last looked: it must look again, and decide again."""
 
 
 class Unfit(Exception):
@@ -116,13 +121,23 @@ async def installed_partitions(dsn: str) -> int | None:
         await conn.close()
 
 
-async def fence(conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int]) -> None:
-    """Begin a batch that locks shared rows: still the owner, and nobody moved the offsets it starts from. Holds the row."""
+async def fence(conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int], standing: int = 0) -> None:
+    """Begin a batch that locks shared rows: still the owner, and nobody moved the offsets it starts from, or changed how a
+    merchant stands. Holds the row. Raises OwnershipLost, StandingChanged."""
     done = await conn.fetchval(
-        "SELECT 1 FROM partitions WHERE partition = $1 AND epoch = $2 AND offsets = $3::text::jsonb FOR UPDATE",
-        partition, epoch, _text(start))
+        "SELECT 1 FROM partitions WHERE partition = $1 AND epoch = $2 AND offsets = $3::text::jsonb AND standing = $4 FOR UPDATE",
+        partition, epoch, _text(start), standing)
     if done is None:
-        raise OwnershipLost(f"partition {partition}: epoch {epoch} or its offsets are no longer current")
+        await _refused(conn, partition, epoch, start)
+
+
+async def _refused(conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int]) -> NoReturn:
+    """Why the fence found no row."""
+    ours = await conn.fetchval("SELECT 1 FROM partitions WHERE partition = $1 AND epoch = $2 AND offsets = $3::text::jsonb",
+                               partition, epoch, _text(start))
+    if ours is not None:
+        raise StandingChanged(f"partition {partition}")
+    raise OwnershipLost(f"partition {partition}: epoch {epoch} or its offsets are no longer current")
 
 
 async def load(conn: asyncpg.Connection, partition: int, order_ids: list[str]) -> list[asyncpg.Record]:
@@ -160,7 +175,7 @@ class Write:
         self._levels = [json.dumps(levels)]
 
     def insert_orders(self, rows: list[tuple]) -> None:
-        """(order_id, status, closed, seq, track, state) of orders that have no row yet."""
+        """(order_id, status, closed, seq, track, state, merchant) of orders that have no row yet."""
         self._add(f"INSERT INTO orders (partition, {_ORDER}) SELECT fence.partition, {_NEW_ORDER} FROM fence, {_ORDERS}", rows)
 
     def update_orders(self, rows: list[tuple]) -> None:
@@ -221,14 +236,15 @@ class Write:
         self._parts.append(statement)
         self._arguments += columns
 
-    async def send(self, conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int], end: dict[str, int]
-                   ) -> None:
-        """Write everything and move the offsets from `start` to `end`, as the partition's owner of this epoch: a
-        transaction of its own, unless one is open. Raises OwnershipLost; then nothing was written."""
+    async def send(self, conn: asyncpg.Connection, partition: int, epoch: int, start: dict[str, int], end: dict[str, int],
+                   standing: int = 0) -> None:
+        """Write everything and move the offsets from `start` to `end`, as the partition's owner of this epoch, who knows how
+        merchants stand: a transaction of its own, unless one is open. Raises OwnershipLost, StandingChanged; then nothing
+        was written."""
         done = await conn.fetchval(_statement(tuple(self._parts), bool(self._levels)), partition, epoch, _text(start),
-                                   _text(end), *self._levels, *self._arguments)
+                                   _text(end), standing, *self._levels, *self._arguments)
         if done is None:
-            raise OwnershipLost(f"partition {partition}: epoch {epoch} or its offsets are no longer current")
+            await _refused(conn, partition, epoch, start)
 
     def _add(self, statement: str, rows: list[tuple]) -> None:
         self._parts.append(statement)
@@ -240,17 +256,17 @@ class Write:
 
 
 _FENCE = ("UPDATE partitions SET offsets = $4::text::jsonb{} WHERE partition = $1 AND epoch = $2"
-          " AND offsets = $3::text::jsonb RETURNING partition")
-_ORDER = "order_id, status, closed, seq, track, state"
-_NEW_ORDER = "n.order_id, n.status, n.closed, n.seq, n.track::json, n.state::json"
-_ORDERS = f"unnest({{}}::text[], {{}}::text[], {{}}::bool[], {{}}::int[], {{}}::text[], {{}}::text[]) AS n({_ORDER})"
+          " AND offsets = $3::text::jsonb AND standing = $5 RETURNING partition")
+_ORDER = "order_id, status, closed, seq, track, state, merchant"
+_NEW_ORDER = "n.order_id, n.status, n.closed, n.seq, n.track::json, n.state::json, n.merchant"
+_ORDERS = f"unnest({{}}::text[], {{}}::text[], {{}}::bool[], {{}}::int[], {{}}::text[], {{}}::text[], {{}}::text[]) AS n({_ORDER})"
 
 
 @lru_cache(maxsize=256)
 def _statement(parts: tuple[str, ...], levels: bool) -> str:
     """The fence and the parts in one; PostgreSQL executes each of them once, whether or not anybody reads its rows."""
-    numbers = itertools.count(5 + levels)
-    fence = _FENCE.format(", dead_levels = $5::text::jsonb" if levels else "")
+    numbers = itertools.count(6 + levels)
+    fence = _FENCE.format(", dead_levels = $6::text::jsonb" if levels else "")
     texts = [part.format(*(f"${next(numbers)}" for _ in range(part.count("{}")))) for part in parts]
     named = "".join(f", part_{n} AS ({text})" for n, text in enumerate(texts))
     return f"WITH fence AS ({fence}){named} SELECT partition FROM fence"
