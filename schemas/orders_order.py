@@ -16,6 +16,22 @@ class PlacedLine(Part):
     hs_code: str | None = None
 
 
+class ChinaImport(Part):
+    """Cross-border retail import into China: what the buyer may bring in by the rules of the day, in fen.
+
+    `person`: keyed hash of the identity number (of the person, where none is known); `value`: dutiable, counted to the `year`
+    (Asia/Shanghai). A parcel is worth `per_parcel` at most, one with a single item in it `single_item`.
+    """
+
+    rules: list[str]
+    person: str
+    year: int
+    value: Minor
+    yearly: Minor
+    per_parcel: Minor
+    single_item: Minor
+
+
 class OrderPlaced(Event):
     """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault.
 
@@ -39,6 +55,7 @@ class OrderPlaced(Event):
     consignee_hash: str
     placed_at: Time
     quote: Quote | None = None
+    china: ChinaImport | None = None
 
 
 class OrderRejected(Event):
@@ -106,6 +123,15 @@ class RefundGranted(Event):
     reason: Text = ""
 
 
+class QuotaMoved(Event):
+    """China: of what was reserved of a person's year, `amount` (fen) is now committed, released or, after that, restored.
+    `parcel_id` is empty for what is in no parcel."""
+
+    parcel_id: str = ""
+    kind: Literal["commit", "release", "restore"]
+    amount: Minor
+
+
 class OrderCompleted(Event):
     """Every parcel has ended, at least one with the goods at the buyer and the money at the merchant."""
 
@@ -121,5 +147,5 @@ class OrderCancelled(Event):
 
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
-    DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled,
+    DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved,
 )

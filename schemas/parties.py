@@ -34,6 +34,7 @@ class SealedParty(CommandPart):
     token: Id
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     sealed: Annotated[str, Field(max_length=4000, description="base64: 12 bytes of nonce, then the ciphertext")]
+    identity: Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$", description="keyed hash of the identity number alone")] = ""
 
 
 class SealBroken(ValueError):
@@ -53,7 +54,14 @@ def seal(person: Person, key: bytes) -> SealedParty:
     digest = hmac.digest(key, plain, hashlib.sha256).hex()
     nonce = hmac.digest(key, b"nonce\0" + plain, hashlib.sha256)[:12]
     sealed = base64.b64encode(nonce + _cipher(key).encrypt(nonce, plain, None)).decode()
-    return SealedParty(token=f"per_{digest[32:56]}", hash=digest[:32], sealed=sealed)
+    return SealedParty(token=f"per_{digest[32:56]}", hash=digest[:32], sealed=sealed,
+                       identity=identity_hash(person.identity_no, key))
+
+
+def identity_hash(number: str, key: bytes) -> str:
+    """The same for one number, whatever else is told of its person; empty for none."""
+    number = unicodedata.normalize("NFKC", number).strip()
+    return hmac.digest(key, b"identity\0" + number.encode(), hashlib.sha256).hex()[:32] if number else ""
 
 
 def unseal(party: SealedParty, key: bytes) -> Person:

@@ -22,6 +22,7 @@ from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
 from services.auditor.evidence import letter_of, partition_of
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
+from services.auditor.rules_quota import COLUMNS
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import watched
 from services.cli.duties import duties_paid
@@ -189,6 +190,9 @@ class History:
                     self.call(answer["order_id"], **{name: answer[name] for name in Call._fields[1:]})
         for (sku, warehouse), change in world.stock.changes.items():
             self.whole_.stock[warehouse, sku] = {kind: change.get(kind, 0) for kind in STOCK_KINDS}
+        for key, change in world.quota.changes.items():  # one person, who buys in several worlds
+            row = self.whole_.quota.setdefault(key, dict.fromkeys(COLUMNS, 0))
+            row |= {name: row[name] + change.get(name, 0) for name in COLUMNS}
 
     def call(self, order_id: str, **fields) -> None:
         self.calls.append((order_id, Call(len(self.calls) + 1, **fields)))

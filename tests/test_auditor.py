@@ -24,6 +24,7 @@ from services.auditor.evidence import CannotRead, content_of, letter_of, partiti
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.report import Report
 from services.auditor.rules import ORDER_RULES, WHOLE_RULES, Call, DeadLetter
+from services.auditor.rules_quota import COLUMNS, YEARLY_FEN
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import is_settled
 from services.console.funnel import OUTCOMES, SOURCES, STAGES, Totals, fact_of
@@ -87,7 +88,7 @@ async def test_while_it_runs_only_what_always_holds_is_judged(history):
 
 
 def test_each_invariant_has_a_rule_or_says_where_it_is_checked():
-    assert list(invariants.INVARIANTS) == list(range(1, 32))
+    assert list(invariants.INVARIANTS) == list(range(1, 33))
     for number in invariants.INVARIANTS:
         assert invariants.rules_of(number) or number in invariants.ELSEWHERE
 
@@ -208,6 +209,8 @@ async def store(history: History, settings: Settings) -> None:
             await db.copy_records_to_table("documents", records=[(order_id, "{}") for order_id in whole_orders])
         if service == "orders":
             await db.copy_records_to_table("vault", records=[(order_id, "buyer", "t", "h", "s") for order_id in whole_orders])
+            await db.copy_records_to_table("quota", columns=("key", *COLUMNS, "allowed"), records=[
+                (key, *row.values(), YEARLY_FEN) for key, row in history.whole_.quota.items()])
         for partition in range(PARTITIONS):
             read = {t: offset for (s, t, p), offset in whole.offsets.items() if (s, p) == (service, partition)}
             await db.execute("UPDATE partitions SET offsets = $2::text::jsonb WHERE partition = $1", partition, json.dumps(read))

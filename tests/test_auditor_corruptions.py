@@ -375,7 +375,23 @@ def timer_of_an_ended_order(h):
     h.whole_.needless.append(("orders", "normal"))
 
 
+def another_value_reserved(h):
+    records, at = h.find(ORDER.name, "OrderPlaced", "china")
+    china = json.loads(records[at].value)["china"]
+    h.change(ORDER.name, "OrderPlaced", "china", china=china | {"value": china["value"] - 1})
+
+
+def a_quota_nobody_committed(h):
+    h.change(ORDER.name, "QuotaMoved", "china", kind="release")
+
+
+def a_person_above_the_limit(h):
+    """Table and events agree: the service let it happen."""
+    h.whole_.quota["quota:somebody:2026"] = {"reserved": 2_600_001, "committed": 2_600_001, "released": 0, "restored": 0}
+
+
 PLANTED = [
+    (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),
     (timer_of_an_ended_order, {26}),
     (placed_twice, {1, 3, 16}), (more_allocated_than_ordered, {15}),
     (passed_by, {22}), (read_and_taken_back, {30}), (read_and_never_committed, {30}),

@@ -103,7 +103,7 @@ PLANTED = {
     "booked twice": (lambda m: m.setattr(payments, "_refunded", _refund_booked_twice), "china", "ledger"),
     "end not heard": (lambda m: m.setitem(orders.HANDLERS, "PaymentSettled", _settles_silently), "two", "no end"),
     "handler raises": (lambda m: m.setattr(payments, "_authorise_answered", _declined_twice), "domestic", "KeyError"),
-    "stock not named": (lambda m: m.setattr(shipping, "stock_keys", lambda s, d, i: []), "domestic", "stock_keys"),
+    "stock not named": (lambda m: m.setattr(shipping, "stock_keys", lambda s, d, i: []), "domestic", "shared_keys"),
     "no timer": (lambda m: m.setattr(orders, "deadlines", _never), "domestic", "KeyError"),
     "random": (lambda m: m.setattr(payments._Work, "emit", _impure), "domestic", "two results"),
 }

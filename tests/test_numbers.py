@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.numbers import is_resident_number, resident_check
 from schemas.orders_order import OrderPlaced
 from schemas.parties import Person, seal
-from services.explorer.simulation import KEY, START, order
+from services.explorer.simulation import KEY, START, EveryQuota, order
 from services.orders import machine
 from services.runtime.decision import Incoming
 from services.simulators.demo_orders import demo_orders
@@ -45,7 +45,7 @@ def test_swapped_neighbours_are_found(first, at):
 def test_a_miswritten_identity_number_is_refused_into_china_and_never_told(destination, number, reason):
     buyer = seal(Person(name="Mei Lin", identity_no=number), KEY)
     incoming = Incoming("PlaceOrder", "e", "/storefront", 0, START, order(destination=destination, buyer=buyer))
-    (event,) = machine.decide(machine.Order("A1"), None, incoming, KEY, START).events
+    (event,) = machine.decide(machine.Order("A1"), None, incoming, KEY, START, shared=EveryQuota()).events
     assert isinstance(event, OrderPlaced) if reason is None else event.reason == reason
     assert not number or number not in event.model_dump_json()
 
@@ -53,5 +53,5 @@ def test_a_miswritten_identity_number_is_refused_into_china_and_never_told(desti
 def test_the_demos_buyers_in_china_have_well_written_numbers():
     for placed in demo_orders(5, 100, vault_key=KEY, placed_at=START):
         incoming = Incoming("PlaceOrder", "e", "/storefront", 0, START, placed)
-        (event,) = machine.decide(machine.Order(placed.order_id), None, incoming, KEY, START).events
+        (event,) = machine.decide(machine.Order(placed.order_id), None, incoming, KEY, START, shared=EveryQuota()).events
         assert isinstance(event, OrderPlaced) or event.reason == "total_mismatch"

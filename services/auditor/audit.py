@@ -104,6 +104,7 @@ class _Audit:
         self.funnel = Funnel()
         self.report = Report(live=live)
         self.stock: Counter[tuple[str, str, str]] = Counter()
+        self.quota: Counter[tuple[str, str]] = Counter()
         self.newest: Any = None
 
     async def run(self, began: float) -> Report:
@@ -123,7 +124,7 @@ class _Audit:
         whole.dead_letters, whole.expected_dead_letters, whole.originals = letters, self.expected, self.originals
         whole.live = self.live
         whole.planted = None if self.expected else self.journals.planted
-        whole.stock_of_events, whole.newest = self.stock, self.newest
+        whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
         for rule in self._applicable(WHOLE_RULES):
@@ -171,6 +172,9 @@ class _Audit:
     def _order(self, case: Case) -> None:
         report, stock = self.report, case.is_stock
         self.stock.update(case.facts.stock)
+        if case.facts.quota:
+            china = case.facts.placed.china
+            self.quota.update({(f"quota:{china.person}:{china.year}", name): fen for name, fen in case.facts.quota.items()})
         for rule in self._rules[stock]:
             label = rule.label
             for verdict in rule.check(case):

@@ -24,7 +24,7 @@ from pydantic_core import from_json
 
 from schemas.dead_letters import REPLAY
 from schemas.topics import TOPICS
-from services.auditor.facts import STOCK_KINDS
+from services.auditor.facts import QUOTA_KINDS, STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import JOURNAL, watched
@@ -32,6 +32,7 @@ from services.runtime.settings import SERVICES, Settings
 
 FETCH = 2_000
 GRACE_S = 120.0  # real time: a service that was killed fires its timers when it is back
+QUOTA_COLUMNS = ("reserved", *QUOTA_KINDS.values())
 ROLES = ("warehouse", "carrier", "customs")
 _LETTER = "__dlq.errors."
 
@@ -216,6 +217,8 @@ class Evidence:
         columns = ", ".join(STOCK_KINDS)
         for warehouse, sku, *counts in await self._databases["shipping"].fetch(f"SELECT warehouse, sku, {columns} FROM stock"):
             whole.stock[warehouse, sku] = dict(zip(STOCK_KINDS, counts, strict=True))
+        for key, *counts in await self._databases["orders"].fetch(f"SELECT key, {', '.join(QUOTA_COLUMNS)} FROM quota"):
+            whole.quota[key] = dict(zip(QUOTA_COLUMNS, counts, strict=True))
         payments = self._databases["payments"]
         for service, what, query in PARTS:
             whole.strangers += [(f"{service} has no {what} of it", row[0]) for row in await self._databases[service].fetch(

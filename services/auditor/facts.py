@@ -10,9 +10,10 @@ from datetime import datetime
 from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine
 from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
 
+QUOTA_KINDS = {"commit": "committed", "release": "released", "restore": "restored"}
 STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shrunk")
 # Facts that no machine's state depends on.
-ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived"}
+ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived", "QuotaMoved"}
 REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
 _OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
 
@@ -88,10 +89,21 @@ class Facts:
             elif event.type == "RefundGranted":
                 granted[event.data[0]] = event.data[1]
         self._granted: dict[str, int | None] = granted
+        self.quota = self._fold_quota()
         self._walk_goods()
         self._walk_money()
         self.states = self._walk_order()
         self._walk_returns()
+
+    def _fold_quota(self) -> Counter[str]:
+        """Column of the quota table -> fen that this order put into it."""
+        sums: Counter[str] = Counter()
+        if self.placed and self.placed.china:
+            sums["reserved"] = self.placed.china.value
+        for event in self.story.of("orders", "QuotaMoved"):
+            kind, amount = event.data
+            sums[QUOTA_KINDS[kind]] += amount
+        return sums
 
     def of(self, *types: str) -> list[Event]:
         return [e for e in self.story.all() if e.type in types]

@@ -1,8 +1,8 @@
-"""The 31 invariants of a Tradewind, and where each is checked: by the auditor's rules of the same number, or elsewhere."""
+"""The invariants of a Tradewind, and where each is checked: by the auditor's rules of the same number, or elsewhere."""
 
 from __future__ import annotations
 
-from services.auditor import rules_end, rules_events, rules_fold, rules_goods, rules_money  # noqa: F401  (they register)
+from services.auditor import rules_end, rules_events, rules_fold, rules_goods, rules_money, rules_quota  # noqa: F401  (they register)
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
 
 INVARIANTS = {
@@ -37,6 +37,7 @@ INVARIANTS = {
     29: "The operators' views, live and rebuilt, are the fold of the events.",
     30: "What was read of an order once is never taken back.",
     31: "The auditor notices planted bugs.",
+    32: "What a person brings into China in a year: never above the limit; reserved, committed and given back with the goods.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

@@ -3,7 +3,7 @@
 A rule about one order takes a `Case`, one about everything a `Whole`. It is a generator that yields one verdict for each
 thing it looked at: None when that is right, else the evidence. So "0 violations" always comes with how much was checked.
 Numbers are those of the invariants: intake 1-5, money 6-13, goods 14-15, events 16-23, the end 24-27, each service's topic
-against its database 28, views 29, reads 30.
+against its database 28, views 29, reads 30, what a person brings into China 32.
 """
 
 from __future__ import annotations
@@ -167,6 +167,8 @@ class Whole:
 
     stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    quota: dict[str, dict[str, int]] = field(default_factory=dict)
+    quota_of_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     offsets: dict[tuple[str, str, int], int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     outbox: dict[tuple[str, int], int] = field(default_factory=dict)

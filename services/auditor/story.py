@@ -46,9 +46,21 @@ class Landed(NamedTuple):
     total: int
 
 
+class China(NamedTuple):
+    """What an order reserves of a person's year, and the limits it states; fen."""
+
+    person: str
+    year: int
+    value: int
+    yearly: int
+    per_parcel: int
+    single_item: int
+
+
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
-    and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted."""
+    and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
+    where nothing is imported into China."""
 
     merchant: str
     currency: str
@@ -58,6 +70,8 @@ class Placed(NamedTuple):
     persons: tuple[str, str, str, str]
     regime: str = ""
     landed: Landed | None = None
+    freight: int = 0
+    china: China | None = None
 
 
 class Plan(NamedTuple):
@@ -155,7 +169,11 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
     persons = (m.buyer_token, m.buyer_hash, m.consignee_token, m.consignee_hash) if hasattr(m, "buyer_token") else (
         m.buyer.token, m.buyer.hash, m.consignee.token, m.consignee.hash)
     return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""),
-                      _landed(m) if m.quote else None)
+                      _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)))
+
+
+def _china(m: Any) -> China | None:
+    return m and China(m.person, m.year, m.value, m.yearly, m.per_parcel, m.single_item)
 
 
 def _landed(m: Any) -> Landed:
@@ -209,6 +227,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
     "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
+    "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
     "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity)),

@@ -22,17 +22,17 @@ from pydantic_core import from_json, to_json
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.topics import MODELS
 from services.explorer import rules
+from services.explorer import shared as rows
 from services.explorer.simulation import START, TOPIC_OF, settle, specs
 from services.runtime.batch import RETRY, Batch, Out, envelope_for, shared_keys_of
 from services.runtime.decision import TIMER, Incoming, SharedMissing
 from services.runtime.spec import OURS, read
 from services.runtime.track import Entry, Record
-from services.shipping.storage import Stock
 
 STALE_FOR_GOOD = " for a parcel that is "  # shipping's words where the parcel's table says that no coming state allows it
 FAR = START + timedelta(days=400)
 LATE = START + timedelta(days=60)  # later than any window for returns
-Free = dict[str, dict[str, int]]   # SKU -> warehouse -> units that nobody has reserved
+Free = rows.Levels
 
 
 class Broken(Exception):
@@ -88,25 +88,8 @@ class Effect(NamedTuple):
     idle: bool = False
 
 
-class _Watched(Stock):
-    """Stock rows that note which SKUs were looked at, and what was moved."""
-
-    def __init__(self, keys: set[str], free: Free):
-        super().__init__(keys, [(warehouse, sku, units) for sku in keys for warehouse, units in free.get(sku, {}).items()])
-        self.looked: set[str] = set()
-        self.moves: list = []
-
-    def apply(self, move) -> None:
-        self.moves.append(move)
-        super().apply(move)
-
-    def _need(self, sku: str) -> None:
-        self.looked.add(sku)
-        super()._need(sku)
-
-
 class Machines:
-    """The steps of all three services, remembered by (local, message or timer, stock looked at).
+    """The steps of all three services, remembered by (local, message or timer, shared rows looked at).
 
     `thorough`: one step in so many is held against the rules of every step; each is against those of its result."""
 
@@ -189,12 +172,8 @@ class Machines:
         again = self._run(number, cue, free, looked)
         if again != effect:
             raise Broken(f"the same step gave two results: {effect.said} and {again.said}")
-        after = dict((sku, dict(rows)) for sku, rows in free.items())
-        for move in effect.moves:
-            change = {"receive": 1, "restock": 1, "release": 1, "reserve": -1}.get(move.kind, 0) * move.units
-            after.setdefault(move.sku, {})[move.warehouse] = after.get(move.sku, {}).get(move.warehouse, 0) + change
         if isinstance(cue, int):
-            twice = self._run(effect.local, cue, after, looked)
+            twice = self._run(effect.local, cue, rows.after(free, effect.moves), looked)
             if (twice.local, twice.out, twice.intents, twice.moves) != (effect.local, (), (), ()):
                 raise Broken(f"the same record once more is not a repetition: {twice.said}")
             self._another_version(self.messages[cue])
@@ -243,15 +222,14 @@ class Machines:
         """One record in one transaction, with the rows locked that the service names beforehand."""
         shared = None
         if spec.shared is not None:
-            shared = _Watched(shared_keys_of(spec, entries, [record]), free)
+            shared = rows.VIEWS[spec.name](shared_keys_of(spec, entries, [record]), free)
             for move in moves:
-                if move.sku in shared._keys:
-                    Stock.apply(shared, move)
+                shared.again(move)
         batch = Batch(spec, 0, 1, entries, shared, now)
         try:
             batch.handle(record)
-        except SharedMissing as sku:
-            raise Broken(f"{record.incoming.type} needs stock of {sku}, which `stock_keys` does not name") from sku
+        except SharedMissing as key:
+            raise Broken(f"{record.incoming.type} needs the row of {key}, which the service's `shared_keys` does not name") from key
         finally:
             if shared is not None:
                 looked |= shared.looked
@@ -270,8 +248,8 @@ class Machines:
             raise Broken(f"{message.type} with an unknown field reads differently")
 
 
-def _seen(skus: tuple[str, ...], free: Free) -> tuple:
-    return tuple([tuple(sorted(free.get(sku, {}).items())) for sku in skus]) if skus else ()
+def _seen(keys: tuple[str, ...], free: Free) -> tuple:
+    return tuple([tuple(sorted(free.get(key, {}).items())) for key in keys]) if keys else ()
 
 
 def _words(batch: Batch) -> list[str]:

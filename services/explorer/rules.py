@@ -6,7 +6,8 @@ Each returns sentences that say what is wrong; an empty list is what everybody h
 from __future__ import annotations
 
 from schemas.lifecycle import ORDER, PARCEL, PAYMENT
-from services.shipping.storage import COUNTERS as COUNTER_OF
+from services.explorer.shared import Counters, level
+from services.orders.storage import QUOTA
 
 # What may become of one parcel: goods at shipping -> money at payments.
 OUTCOMES = {
@@ -15,7 +16,7 @@ OUTCOMES = {
     "returned": {"refunded", "charged_back"},
     "lost": {"refunded", "charged_back", "settled"},  # settled: the carrier's claim went on to the merchant
 }
-Stocks = dict[tuple[str, str], dict[str, int]]  # (SKU, warehouse) -> counters
+YEARLY_FEN = 2_600_000  # what the law allows a person, said once more: the rules must not be judged by themselves
 
 
 def of_local(local) -> list[str]:
@@ -74,32 +75,50 @@ def _goods(local, state) -> list[str]:
             if parcel.status not in PARCEL[state.regime].states]
 
 
-def of_stock(stocks: Stocks) -> list[str]:
-    """At any moment: nothing is sold twice."""
-    return [f"{sku} in {warehouse}: {free(counters)} units free" for (sku, warehouse), counters in stocks.items()
-            if free(counters) < 0 or min(counters.values(), default=0) < 0]
+def of_shared(counters: Counters) -> list[str]:
+    """At any moment: nothing is sold twice, and nobody brings in more than is allowed."""
+    faults = []
+    for row, counts in counters.items():
+        now, quota = level(row, counts), row[0].startswith(QUOTA)
+        if now < 0 or min(counts.values(), default=0) < 0:
+            faults.append(f"{' in '.join(filter(None, row))}: {now} {'fen used' if quota else 'units free'}")
+        if quota and now > YEARLY_FEN:
+            faults.append(f"{row[0]}: {now} fen used of {YEARLY_FEN}")
+    return faults
 
 
-def free(counters: dict[str, int]) -> int:
-    get = counters.get
-    return get("received", 0) + get("restocked", 0) + get("released", 0) - get("reserved", 0)
-
-
-def of_end(orders: list[tuple], stocks: Stocks) -> list[str]:
+def of_end(orders: list[tuple], counters: Counters) -> list[str]:
     """The system is at rest. `orders`: (orders' local, payments' local, shipping's local) of each order."""
-    faults = of_stock(stocks)
+    faults = of_shared(counters)
     gone: dict[tuple[str, str], int] = {}
     for trio in orders:
         faults += _agree(*trio)
         _count(trio[2], gone)
-    for row, counters in stocks.items():
-        reserved = counters.get("reserved", 0) - sum(counters.get(k, 0) for k in ("released", "consumed", "shrunk"))
+    for row, counts in counters.items():
+        get = counts.get
+        if row[0].startswith(QUOTA):
+            faults += _quota_at_rest(row[0], counts, orders)
+            continue
+        reserved = get("reserved", 0) - sum(get(k, 0) for k in ("released", "consumed", "shrunk"))
         if reserved:
             faults.append(f"{reserved} units of {row[0]} in {row[1]} stay reserved for nobody")
-        out = counters.get("consumed", 0) - counters.get("restocked", 0)
+        out = get("consumed", 0) - get("restocked", 0)
         if out != gone.get(row, 0):
             faults.append(f"{out} units of {row[0]} left {row[1]}, buyers and carriers have {gone.get(row, 0)}")
     return faults
+
+
+def _quota_at_rest(key: str, counts: dict[str, int], orders: list[tuple]) -> list[str]:
+    """What a person has used of the year is what came in and stayed. `before`: used by nobody of these orders."""
+    get, kept = counts.get, 0
+    for local, _, _ in orders:
+        quota = local.entry.state.quota if local.entry else None
+        if quota is not None and quota.key == key:
+            kept += sum(share.worth(local.entry.document) for share in quota.shares.values())
+    open_ = get("reserved", 0) - get("released", 0) - get("committed", 0)
+    faults = [f"{key}: {open_} fen stay reserved for nobody"] if open_ else []
+    used = get("committed", 0) - get("restored", 0) - get("before", 0)
+    return faults + ([f"{key}: {used} fen committed, but {kept} came in and stayed"] if used != kept else [])
 
 
 def _count(shipping, gone: dict[tuple[str, str], int]) -> None:

@@ -17,12 +17,14 @@ from typing import Any
 
 from services.explorer.machines import Machines, digest, timeless
 from services.explorer.outside import WORDS
+from services.explorer.rules import YEARLY_FEN
+from services.explorer.shared import VIEWS
 from services.explorer.simulation import START, order, settle
 from services.explorer.system import Action, Setting, State, Step, System
+from services.orders.quota import is_import, key_of
 from services.runtime.batch import Batch, shared_keys_of
 from services.runtime.decision import SharedMissing
 from services.runtime.spec import read
-from services.shipping.storage import Stock
 
 WORLDS = 64
 STEPS_MAX = 4_000          # a schedule that has not ended by then never will: each takes some hundreds
@@ -76,7 +78,13 @@ def setting(world: int) -> Setting:
     stock = {("SEA1", "CHERRY"): dice.randint(0, 5), ("PVD1", "CHERRY"): dice.randint(0, 2),
              ("PVD1", "TOY"): dice.randint(0, 6)}
     return Setting(orders, tuple(words), {row: units for row, units in stock.items() if units},
-                   (("SEA1", "CHERRY", 3), ("PVD1", "TOY", 2)), placed=False)
+                   (("SEA1", "CHERRY", 3), ("PVD1", "TOY", 2)), used=_almost(orders, dice), placed=False)
+
+
+def _almost(orders: tuple, dice: random.Random) -> tuple[tuple[str, int], ...]:
+    """All orders are one person's. Of the year's quota there is room for both that go to China, for one, or for none."""
+    room = dice.choice((4_000, 7_500, 10_000, 20_000))
+    return tuple((key, YEARLY_FEN - room) for key in {key_of(order) for order in orders if is_import(order)})
 
 
 class Schedules:
@@ -235,9 +243,8 @@ def _together(system: System, state: State, queue: int, most: int = 4) -> str:
     mine = [machines.locals[n] for slot, n in zip(system.slots, state.locals) if slot[0] == service]
     entries = {local.order_id: local.entry for local in mine if local.entry is not None}
     records = [read(spec, message.topic, message.number, *message.record) for message in messages]
-    keys, free = shared_keys_of(spec, entries, records), system.free(state)
-    stock = Stock(keys, [(w, sku, units) for sku in keys for w, units in free.get(sku, {}).items()]) if spec.shared else None
-    batch, done = Batch(spec, 0, 1, entries, stock, START), 0
+    view = VIEWS[service](shared_keys_of(spec, entries, records), system.free(state)) if spec.shared else None
+    batch, done = Batch(spec, 0, 1, entries, view, START), 0
     for record in records:
         try:
             batch.handle(record)

@@ -16,6 +16,8 @@ from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.orders import machine as orders
+from services.orders import quota
+from services.orders import storage as orders_storage
 from services.payments import machine as payments
 from services.runtime.batch import Batch, Out, envelope_for
 from services.runtime.decision import TIMER, Incoming
@@ -31,16 +33,26 @@ TOPIC_OF = {model.__name__: topic.name for topic in TOPICS for model in topic.me
 
 def specs() -> list[Spec]:
     def decide_order(state, document, incoming, shared, now):
-        return orders.decide(state, document, incoming, KEY, now)
+        return orders.decide(state, document, incoming, KEY, now, None, shared)
 
     return [
         Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - {TIMER}, orders.Order, decide_order,
-             orders.STATE, orders.DOCUMENT),
+             orders.STATE, orders.DOCUMENT, quota.shared_keys, orders_storage),
         Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - {TIMER},
              payments.Account, payments.decide, payments.STATE),
         Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - {TIMER}, shipping.Shipment,
              shipping.decide, shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage),
     ]
+
+
+class EveryQuota(orders_storage.Rows):
+    """All persons' rows, always locked."""
+
+    def __init__(self):
+        super().__init__(set())
+
+    def _need(self, key: str) -> None:
+        pass
 
 
 class EveryStock(storage.Stock):
@@ -85,7 +97,7 @@ class World:
         self.parties = {spec.name: Party(spec) for spec in specs()}
         self.topics: dict[str, list[tuple[bytes, bytes, tuple]]] = defaultdict(list)
         self.now = START
-        self.stock = EveryStock()
+        self.stock, self.quota = EveryStock(), EveryQuota()
         self.events: list[Out] = []
         self.dead: list[Out] = []
         self.intents: list[tuple[str, object]] = []
@@ -153,7 +165,8 @@ class World:
         self._apply(party, [record for record in found if record is not None])
 
     def _apply(self, party: Party, records: list[Record]) -> None:
-        batch = Batch(party.spec, 0, 1, party.entries, self.stock, self.now)
+        shared = {"shipping": self.stock, "orders": self.quota}.get(party.spec.name)
+        batch = Batch(party.spec, 0, 1, party.entries, shared, self.now)
         for record in records:
             batch.handle(record)
         party.entries.update(settle(batch))
@@ -172,10 +185,10 @@ class World:
 
 def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 5000),), freight: int = 700,
           on_shortage: str = "ship_available", token: str = "tok_ok", **more) -> PlaceOrder:
-    """A PlaceOrder of (sku, quantity, amount) lines from the US."""
+    """A PlaceOrder of (sku, quantity, amount) lines from the US; into China in its currency, as its customs wants it."""
     person = seal(Person(name="Mei Lin", address="1 Long Road"), KEY)
     fields = dict(
-        order_id=order_id, merchant_id="m1", currency="USD", origin="US", destination=destination, freight=freight,
+        order_id=order_id, merchant_id="m1", currency="CNY" if destination == "CN" else "USD", origin="US", destination=destination, freight=freight,
         lines=[OrderLine(line_no=n, sku=s, quantity=q, amount=a) for n, (s, q, a) in enumerate(lines, 1)],
         total=sum(a for _, _, a in lines) + freight, on_shortage=on_shortage, payment_token=token, buyer=person,
         consignee=person, placed_at=START)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from services.explorer.ownership import Ownership
+from services.explorer.shared import moved
 from services.explorer.system import SERVICES, Action, Step, System
 
 WHO = {"/storefront": "the buyer", "/warehouse": "the warehouse", "/carrier": "the carrier", "/customs": "customs",
@@ -49,7 +50,9 @@ def _effect(system: System, step: Step) -> str:
     parts += [f"publishes {_event(system, number)}" for number in effect.out]
     parts += [f"asks the provider to {intent.kind} {intent.body['amount']} {intent.body['currency']}"
               for intent in effect.intents]
-    parts += [f"stock: {move.kind} {move.units} {move.sku} in {move.warehouse}" for move in effect.moves]
+    for move in effect.moves:
+        (key, place), _, units = moved(move)
+        parts.append(f"{move.kind} {units} of {key}" + (f" in {place}" if place else ""))
     return "".join(f"\n       {part}" for part in parts)
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from schemas.orders_intake import PlaceOrder
 from schemas.topics import REPORT
-from services.explorer import rules
+from services.explorer import rules, shared
 from services.explorer.machines import Effect, Machines
 from services.explorer.outside import Offer, Outside, Send, Way
 
@@ -43,11 +43,12 @@ class Setting:
     stock: dict[tuple[str, str], int]
     inbound: tuple[tuple[str, str, int], ...] = ()
     timers: frozenset[str] | None = None  # kinds that may fire; None: all
+    used: tuple[tuple[str, int], ...] = ()  # (key of a person's quota, fen used by other orders)
     placed: bool = True  # the orders stand on the intake topic; else each is placed at some moment
 
 
 class State(NamedTuple):
-    """`locals`: one number a slot; `queues`: unread messages of each (service, topic); `offers`: what the world may do, sorted;
+    """`locals`: one number a slot; `stock`: of the shared rows; `queues`: unread messages of each (service, topic); `offers`: what the world may do, sorted;
     `last`: what each service published last, while it may still be published twice."""
 
     locals: tuple[int, ...]
@@ -92,9 +93,9 @@ class System:
         self._offers: list[Offer] = []
         self._offer_numbers: dict[Offer, int] = {}
         self._ways: list[list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]] = []
-        self._stocks: list[rules.Stocks] = []
-        self._stock_numbers: dict[tuple, int] = {}
-        self._frees: list[dict] = []
+        self._rows: list[shared.Counters] = []
+        self._row_numbers: dict[tuple, int] = {}
+        self._levels: list[shared.Levels] = []
         self._moved: dict[tuple, int] = {}
         self._routes: dict[int, tuple[int, ...]] = {}
         self._upon: dict[int, tuple[int, ...]] = {}
@@ -105,7 +106,8 @@ class System:
     # -- the beginning ----------------------------------------------------------------------------------------------
 
     def start(self) -> State:
-        stocks = {(sku, warehouse): {"received": units} for (warehouse, sku), units in self.setting.stock.items()}
+        counters = {(sku, warehouse): {"received": units} for (warehouse, sku), units in self.setting.stock.items()}
+        counters |= {(key, ""): {"reserved": fen, "committed": fen, "before": fen} for key, fen in self.setting.used}
         locals_ = tuple(self.machines.unborn(service, order_id) for service, order_id in self.slots)
         queues: list[tuple[int, ...]] = [()] * len(self.queues)
         offers: list[int] = []
@@ -119,7 +121,7 @@ class System:
             first = self._outsides[order.order_id].at_first(order.order_id, self.setting.inbound if n == 0 else ())
             offers += [self._offer(offer) for offer in first]
         last = ((),) * len(SERVICES) if self._resends else ()
-        return State(locals_, self._stock(stocks), tuple(queues), tuple(sorted(offers)), last)
+        return State(locals_, self._numbered(counters), tuple(queues), tuple(sorted(offers)), last)
 
     # -- what may happen --------------------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class System:
                 n = action[0][1]
                 message = state.queues[n][0]
                 slot = self._slot_numbers[self.queues[n][0], self.machines.messages[message].order_id]
-                if self.machines.step(state.locals[slot], message, self._frees[state.stock]).idle:
+                if self.machines.step(state.locals[slot], message, self._levels[state.stock]).idle:
                     return [action]
         locals_, allowed = self.machines.locals, self.setting.timers
         for slot, local in enumerate(state.locals):
@@ -182,13 +184,13 @@ class System:
         return self._advance(state, slot, message, queues)
 
     def _advance(self, state: State, slot: int, cue: int | str, queues: list[tuple[int, ...]]) -> Step:
-        effect = self.machines.step(state.locals[slot], cue, self._frees[state.stock])
+        effect = self.machines.step(state.locals[slot], cue, self._levels[state.stock])
         if effect.broken:
             return Step(state, effect, cue, effect.broken)
         offers, stock, last = state.offers, state.stock, state.last
         if effect.moves:
             stock = self._moves(stock, effect.moves)
-            if faults := rules.of_stock(self._stocks[stock]):
+            if faults := rules.of_shared(self._rows[stock]):
                 return Step(state, effect, cue, "; ".join(faults))
         if effect.out or effect.intents:
             order_id = self.slots[slot][1]
@@ -210,7 +212,7 @@ class System:
         if effect.local != locals_[slot]:
             locals_ = locals_[:slot] + (effect.local,) + locals_[slot + 1:]
         if self.reduced and offers and (offers is not state.offers or self.slots[slot][0] == "shipping"):
-            offers = tuple([number for number in offers if not self._is_futile(number, locals_, self._frees[stock])])
+            offers = tuple([number for number in offers if not self._is_futile(number, locals_, self._levels[stock])])
         return Step(State(locals_, stock, self._tuple(queues), offers, last), effect, cue)
 
     def _is_futile(self, number: int, locals_: tuple[int, ...], free: dict) -> bool:
@@ -244,7 +246,7 @@ class System:
         return state.locals, state.stock
 
     def faults_of_end(self, state: State) -> list[str]:
-        return rules.of_end(list(self.trios(state).values()), self._stocks[state.stock])
+        return rules.of_end(list(self.trios(state).values()), self._rows[state.stock])
 
     def trios(self, state: State) -> dict[str, tuple]:
         """Order id -> its local at orders, payments and shipping."""
@@ -289,8 +291,8 @@ class System:
         return self._ways[number]
 
     def free(self, state: State) -> dict[str, dict[str, int]]:
-        """SKU -> warehouse -> units that nobody has reserved."""
-        return self._frees[state.stock]
+        """SKU -> warehouse -> units that nobody has reserved, and the persons' quota."""
+        return self._levels[state.stock]
 
     def _tuple(self, queues: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
         found = tuple(queues)
@@ -329,24 +331,25 @@ class System:
     def _send(self, send: Send) -> int:
         return self.machines.command(send.model, send.source, send.id, send.planted, send.late)
 
-    def _stock(self, stocks: rules.Stocks) -> int:
-        key = tuple(sorted((row, tuple(sorted(counters.items()))) for row, counters in stocks.items()))
-        number = self._stock_numbers.get(key)
+    def _numbered(self, counters: shared.Counters) -> int:
+        key = tuple(sorted((row, tuple(sorted(counts.items()))) for row, counts in counters.items()))
+        number = self._row_numbers.get(key)
         if number is None:
-            number = self._stock_numbers[key] = len(self._stocks)
-            self._stocks.append(stocks)
-            free: dict[str, dict[str, int]] = {}
-            for (sku, warehouse), counters in stocks.items():
-                free.setdefault(sku, {})[warehouse] = rules.free(counters)
-            self._frees.append(free)
+            number = self._row_numbers[key] = len(self._rows)
+            self._rows.append(counters)
+            levels: shared.Levels = {}
+            for row, counts in counters.items():
+                levels.setdefault(row[0], {})[row[1]] = shared.level(row, counts)
+            self._levels.append(levels)
         return number
 
-    def _moves(self, stock: int, moves: tuple) -> int:
-        after = self._moved.get((stock, moves))
+    def _moves(self, number: int, moves: tuple) -> int:
+        after = self._moved.get((number, moves))
         if after is None:
-            stocks = {row: dict(counters) for row, counters in self._stocks[stock].items()}
+            counters = {row: dict(counts) for row, counts in self._rows[number].items()}
             for move in moves:
-                counters, name = stocks.setdefault((move.sku, move.warehouse), {}), rules.COUNTER_OF[move.kind]
-                counters[name] = counters.get(name, 0) + move.units
-            after = self._moved[stock, moves] = self._stock(stocks)
+                row, name, units = shared.moved(move)
+                counts = counters.setdefault(row, {})
+                counts[name] = counts.get(name, 0) + units
+            after = self._moved[number, moves] = self._numbered(counters)
         return after

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.topics import INTAKE, ORDER, PAYMENT, SHIPMENT
-from services.orders import machine
+from services.orders import machine, quota, storage
 from services.orders.rulebook import load
 from services.runtime.decision import TIMER
 from services.runtime.main import run
@@ -15,10 +15,10 @@ def spec(settings: Settings) -> Spec:
     key, rules = settings.vault_key_bytes(), load(settings.rates_file, settings.tax_rounding)
 
     def decide(state, document, incoming, shared, now):
-        return machine.decide(state, document, incoming, key, now, rules)
+        return machine.decide(state, document, incoming, key, now, rules, shared)
 
     return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - {TIMER}, machine.Order,
-                decide, machine.STATE, machine.DOCUMENT)
+                decide, machine.STATE, machine.DOCUMENT, quota.shared_keys, storage)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.orders_intake import PlaceOrder
 from schemas.quotes import Quote
+from services.orders.quota import NOTED, Quota, follow, reserve
 from services.orders.rulebook import Rules, load
-from services.orders.screening import freeze, screen
+from services.orders.screening import accept
 from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale, earliest
 
 GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "ParcelReturned": "returned", "ParcelLost": "lost"}
@@ -64,11 +65,12 @@ class Order:
     reason: str = ""
     parcels: dict[str, Parcel] = field(default_factory=dict)
     timers: dict[str, datetime] = field(default_factory=dict)
+    quota: Quota | None = None
 
     def draft(self) -> Order:
         parcels = {k: p.draft() for k, p in self.parcels.items()}
         return Order(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.reason, parcels,
-                     dict(self.timers))
+                     dict(self.timers), self.quota)
 
     def due(self) -> datetime | None:
         return earliest(self.timers)
@@ -76,10 +78,12 @@ class Order:
 
 @dataclass(slots=True, frozen=True)
 class Document:
-    """What was ordered: line number -> quantity. `quote`: the landed cost, when duty and taxes were paid with the order."""
+    """What was ordered: line number -> quantity. `quote`: the landed cost, when duty and taxes were paid with the order;
+    `amounts`: line number -> price, into China alone."""
 
     quantities: dict[int, int]
     quote: Quote | None = None
+    amounts: dict[int, int] | None = None
 
 
 STATE = TypeAdapter(Order)
@@ -87,32 +91,32 @@ DOCUMENT = TypeAdapter(Document)
 
 
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
-           rules: Rules | None = None) -> Decision | NotYet | Stale:
+           rules: Rules | None = None, shared: Any = None) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
-    `rules` check quotes; None: those we ship."""
+    `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship."""
     handler = HANDLERS[incoming.type]
     if order.status == "new" and incoming.type != "PlaceOrder":
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
-        return _place(order, incoming, vault_key, rules)
-    return handler(order.draft(), document, incoming, now)
+        return _place(order, incoming, vault_key, shared, rules or load())
+    answer = handler(order.draft(), document, incoming, now)
+    if order.quota is not None and isinstance(answer, Decision):
+        follow(answer, document, incoming)
+    return answer
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def _place(order: Order, incoming: Incoming, vault_key: bytes, rules: Rules | None) -> Decision:
+def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return _refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
     fresh = Order(order.order_id, merchant_id=command.merchant_id)
-    refusal, quote = screen(command, vault_key), None
-    if refusal is None and command.quote is not None:
-        frozen = freeze(command, rules or load())
-        refusal, quote = (frozen, None) if isinstance(frozen, tuple) else (None, frozen)
-    if refusal is not None:
-        fresh.status, fresh.closed, fresh.reason = _step(fresh, "OrderRejected"), True, refusal[0]
-        return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=refusal[0], detail=refusal[1])])
+    found = accept(command, vault_key, shared, rules)
+    if isinstance(found, tuple):
+        fresh.status, fresh.closed, fresh.reason = _step(fresh, "OrderRejected"), True, found[0]
+        return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])
     fresh.status = _step(fresh, "OrderPlaced")
     fresh.regime = ("domestic" if command.origin == command.destination else
                     "china" if command.destination == "CN" else "abroad")
@@ -124,10 +128,12 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, rules: Rules | No
                                               hs_code=l.hs_code) for l in command.lines],
         freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
-        consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=quote)
+        consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote, china=found.china)
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
-    return Decision(fresh, [placed], rows=rows, document=Document({l.line_no: l.quantity for l in command.lines}, quote))
+    amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
+    return Decision(fresh, [placed], rows=rows, moves=reserve(fresh, found.china) if found.china else [],
+                    document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts))
 
 
 def _cancel(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision:
@@ -284,6 +290,10 @@ def _paid(order: Order, document: Document, incoming: Incoming, now: datetime) -
     for part in incoming.data.parcels:
         order.parcels[part.parcel_id].money = "authorised" if incoming.type == "PaymentAuthorised" else "held"
     return Decision(order)
+
+
+def _noted(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | Stale:
+    return Decision(order) if order.quota is not None else Stale("of no concern to the order")
 
 
 def _goods_ended(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet:
@@ -486,4 +496,5 @@ HANDLERS = {
     **dict.fromkeys(GOODS_END, _goods_ended), "CustomsRefused": _customs_refused,
     **dict.fromkeys(MONEY_END, _money_ended), "PaymentPartiallyRefunded": _part_refunded, "FundsRecovered": _recovered,
     "ReturnReceived": _return_received, "GrantPriced": _grant_priced, TIMER: _timer,
+    **dict.fromkeys(NOTED, _noted),
 }

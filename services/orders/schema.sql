@@ -7,3 +7,17 @@ CREATE TABLE IF NOT EXISTS vault (
     sealed    text NOT NULL,
     PRIMARY KEY (order_id, role)
 );
+
+-- What one person brings into China in one calendar year, in fen, as counters that only grow:
+--   open = reserved - released - committed,  kept = committed - restored,  used = open + kept
+CREATE TABLE IF NOT EXISTS quota (
+    key        text PRIMARY KEY,      -- quota:<keyed hash of the identity number>:<year>
+    reserved   bigint NOT NULL DEFAULT 0,
+    released   bigint NOT NULL DEFAULT 0,
+    committed  bigint NOT NULL DEFAULT 0,
+    restored   bigint NOT NULL DEFAULT 0,
+    allowed    bigint NOT NULL DEFAULT 0,
+    CONSTRAINT within_the_year CHECK (reserved - released - restored <= allowed),
+    CONSTRAINT open_not_negative CHECK (reserved - released - committed >= 0),
+    CONSTRAINT kept_not_negative CHECK (committed - restored >= 0)
+) WITH (fillfactor = 50);

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import iso4217
 from pydantic_core import from_json
 
 from schemas.numbers import is_resident_number
 from schemas.orders_intake import PlaceOrder
-from schemas.parties import SealBroken, check
+from schemas.orders_order import ChinaImport
+from schemas.parties import SealBroken, SealedParty, check, identity_hash
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
+from services.orders import quota
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules, countries
 
@@ -19,6 +23,25 @@ from services.orders.rulebook import Rules, countries
 def _currencies() -> frozenset[str]:
     # A currency without an exponent (gold, testing codes) cannot be counted in minor units.
     return frozenset(c.code for c in iso4217.Currency if c.exponent is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What is frozen of an order besides what it says: its landed cost, and the limits of an import into China."""
+
+    quote: Quote | None = None
+    china: ChinaImport | None = None
+
+
+def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules) -> Accepted | tuple[str, str]:
+    """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`."""
+    if (refusal := screen(command, vault_key)) is not None:
+        return refusal
+    frozen = freeze(command, rules) if command.quote is not None else None
+    if isinstance(frozen, tuple):
+        return frozen
+    china = quota.limits(command, shared, rules) if quota.is_import(command) else None
+    return china if isinstance(china, tuple) else Accepted(frozen, china)
 
 
 def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
@@ -43,16 +66,18 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
             check(command.consignee, vault_key)
     except SealBroken as why:
         return "party_unreadable", str(why)
-    if command.destination == "CN" != command.origin and not _identity_holds(buyer):
-        # The number itself is never told: what we say here stands on a topic.
-        return "identity_invalid", "the buyer's identity number is miswritten (its check character does not fit); ask for it again"
-    return None
+    return _identity_wrong(command.buyer, buyer, vault_key) if quota.is_import(command) else None
 
 
-def _identity_holds(buyer: bytes) -> bool:
+def _identity_wrong(sealed: SealedParty, buyer: bytes, vault_key: bytes) -> tuple[str, str] | None:
     """Without a number Chinese customs gets no papers, which is found later; a wrong one would be found by them."""
     number = from_json(buyer)["identity_no"]
-    return not number or is_resident_number(number)
+    if number and not is_resident_number(number):
+        # The number itself is never told: what we say here stands on a topic.
+        return "identity_invalid", "the buyer's identity number is miswritten (its check character does not fit); ask for it again"
+    if sealed.identity != identity_hash(number, vault_key):  # or a person's year could be counted on several rows
+        return "party_unreadable", "the keyed hash of the buyer's identity number is missing or another person's; seal the buyer again"
+    return None
 
 
 def freeze(command: PlaceOrder, rules: Rules) -> Quote | tuple[str, str]:

@@ -19,6 +19,20 @@ class Line:
 
 
 @dataclass(slots=True, frozen=True)
+class Limits:
+    """What a parcel into China may be worth at most, in fen: `per_parcel`, or `single_item` when that is all it holds.
+    `prices`: line -> (price of its units as ordered, how many), without tax."""
+
+    per_parcel: int
+    single_item: int
+    prices: dict[int, tuple[int, int]]
+
+    def allow(self, content: Content) -> bool:
+        worth = content.freight + sum(self.prices[l.line_no][0] * l.quantity // self.prices[l.line_no][1] for l in content.lines)
+        return worth <= (self.single_item if sum(l.quantity for l in content.lines) == 1 else self.per_parcel)
+
+
+@dataclass(slots=True, frozen=True)
 class Wanted:
     """What an order wants of the warehouses. `goods`: sum of all line amounts as placed; the base of shares of freight."""
 
@@ -28,13 +42,17 @@ class Wanted:
     freight: int
     goods: int
     lines: list[Line]
+    limits: Limits | None = None
 
     @classmethod
     def of(cls, placed: Any) -> Wanted:
         amounts = [line.amount for line in placed.lines]
         taxes = shares(placed.tax, amounts)
         lines = [Line(l.line_no, l.sku, l.quantity, l.amount + tax, l.hs_code) for l, tax in zip(placed.lines, taxes)]
-        return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines)
+        limits = placed.china and Limits(placed.china.per_parcel, placed.china.single_item,
+                                         {l.line_no: (l.amount, l.quantity) for l in placed.lines})
+        return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines,
+                   limits)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -101,6 +119,14 @@ def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[
         freight = freights[n - 1]
         result.parcels[f"{order_id}-P{n}"] = Content(warehouse, lines, freight, values[warehouse] + freight)
     return result
+
+
+def within_limits(found: Allocation, limits: Limits) -> bool:
+    """Take the parcels out that customs would refuse for what they are worth; whether there were any."""
+    over = [parcel_id for parcel_id, content in found.parcels.items() if not limits.allow(content)]
+    for parcel_id in over:
+        found.missing += [(line, line.quantity) for line in found.parcels.pop(parcel_id).lines]
+    return bool(over)
 
 
 def shares(total: int, weights: list[int], of: int | None = None) -> list[int]:

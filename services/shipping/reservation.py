@@ -8,7 +8,7 @@ from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.model import LineUnits
 from services.runtime.decision import Impossible, Incoming, Stale
-from services.shipping.allocation import Content, Document, Wanted, allocate
+from services.shipping.allocation import Content, Document, Wanted, allocate, within_limits
 from services.shipping.shipment import Parcel, Work
 from services.shipping.storage import StockMove
 
@@ -28,7 +28,9 @@ def placed(work: Work, incoming: Incoming) -> Stale | None:
 def try_to_allocate(work: Work, first: bool) -> None:
     s = work.shipment
     found = allocate(s.order_id, s.pending, work.stock.available)
-    if found.parcels and (not found.missing or s.pending.on_shortage == "ship_available"):
+    if s.pending.limits and within_limits(found, s.pending.limits) and not found.parcels:
+        fail(work, "over_parcel_limit")
+    elif found.parcels and (not found.missing or s.pending.on_shortage == "ship_available"):
         _reserve(work, found)
     elif s.pending.on_shortage == "wait":
         work.arm("retry", "backorder_retry")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 from schemas.numbers import resident_check
@@ -16,6 +16,8 @@ from services.simulators.scenario import (EXITS_PERMILLE, SCENARIOS, WAREHOUSES,
 ORIGIN = "US"
 TWO_WAREHOUSES_PERMILLE = 200
 PERSONS = 400
+PERSONS_IN = {"CN": 20_000}  # a year's limit is a person's: 400 would have bought all they may before a benchmark ends
+FEN_MAX = 480_000            # a parcel into China is worth CNY 5,000 at most, freight included
 
 # merchant -> (description, HS code, price in US cents); its SKUs are the name, the product's number and a size.
 MERCHANTS = {
@@ -55,7 +57,7 @@ def _shelves() -> dict[tuple[str, str], list[tuple[str, str, str, int]]]:
 SHELVES = _shelves()
 
 
-@lru_cache(maxsize=PERSONS * len(MARKETS))
+@lru_cache(maxsize=PERSONS * len(MARKETS) + sum(PERSONS_IN.values()))
 def _party(number: int, country: str, key: bytes) -> SealedParty:
     city = _CITIES[country]
     return seal(Person(name=f"Buyer {number} of {city}", phone=f"+0{number:09d}", address=f"{number} Harbour Road, {city}",
@@ -64,7 +66,8 @@ def _party(number: int, country: str, key: bytes) -> SealedParty:
 
 def _identity_no(number: int) -> str:
     """Well written, and nobody's: there is no region 990000."""
-    first = f"99000019500101{number:03d}"
+    born = date(1950, 1, 1) + timedelta(days=number // 1000)
+    first = f"990000{born:%Y%m%d}{number % 1000:03d}"
     return first + resident_check(first)
 
 
@@ -111,9 +114,10 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     lines = _lines(rng, order_id, scenario, merchant, destination)
     goods = sum(line.amount for line in lines)
     freight, tax = round((900 + 300 * len(lines)) * rate), goods * tax_percent // 100
-    consignee = buyer = rng.randrange(PERSONS)
+    persons = PERSONS_IN.get(destination, PERSONS)
+    consignee = buyer = rng.randrange(persons)
     if rng.random() < 0.1:
-        consignee = rng.randrange(PERSONS)  # a gift
+        consignee = rng.randrange(persons)  # a gift
     return PlaceOrder(
         order_id=order_id, merchant_id=merchant, currency=currency, origin=ORIGIN, destination=destination, lines=lines,
         freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
@@ -130,9 +134,15 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     if not first_sku and rng.randrange(1000) < TWO_WAREHOUSES_PERMILLE:
         away = WAREHOUSES[1 - WAREHOUSES.index(home)]
         chosen = [*chosen[:2], rng.choice(SHELVES[merchant, away])]
-    lines = []
+    lines: list[OrderLine] = []
+    room = FEN_MAX if destination == "CN" else None
     for line_no, (sku, text, hs_code, cents) in enumerate(chosen, 1):
         quantity = rng.randint(2, 4)  # so that one unit can be cancelled, missing or sent back, and something remains
+        if room is not None:
+            quantity = min(quantity, room // round(cents * rate))
+            room -= quantity * round(cents * rate)
+            if quantity < 2:
+                break
         if line_no == 1:
             sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
         hs_code = codes.get(hs_code, hs_code)

@@ -1,0 +1,165 @@
+"""What one person may bring into China: limits by the rules of the day, and how each order's part of the year is reserved when
+it is placed, committed when customs has the list, and given back when the goods do not stay. Pure.
+
+Of a parcel it is the dutiable value (goods and freight, without tax) that counts, in fen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from schemas.orders_intake import PlaceOrder
+from schemas.orders_order import ChinaImport, QuotaMoved
+from services.orders.rulebook import Rules, spans
+from services.orders.storage import QUOTA, QuotaMove
+from services.runtime.decision import Decision, Incoming
+
+CHINA = ZoneInfo("Asia/Shanghai")
+CURRENCY = "CNY"  # customs takes no other: 142 on every document
+FEN = 100
+
+
+@dataclass(slots=True)
+class Share:
+    """One parcel's part: the units of each line that count, its freight, and whether customs has its list."""
+
+    units: dict[int, int]
+    freight: int
+    committed: bool = False
+
+    def worth(self, document: Any) -> int:
+        """In fen. Freight counts as long as anything is in the parcel."""
+        goods = sum(document.amounts[n] * units // document.quantities[n] for n, units in self.units.items())
+        return goods + self.freight if any(self.units.values()) else 0
+
+
+@dataclass(slots=True)
+class Quota:
+    """An order's part of a person's year. `value`: all of it; `shares`: by parcel, once there are parcels."""
+
+    key: str
+    value: int
+    shares: dict[str, Share] = field(default_factory=dict)
+
+    def draft(self) -> Quota:
+        return Quota(self.key, self.value, {k: Share(dict(s.units), s.freight, s.committed) for k, s in self.shares.items()})
+
+
+def is_import(command: PlaceOrder) -> bool:
+    return command.destination == "CN" != command.origin
+
+
+def key_of(command: PlaceOrder) -> str:
+    """The shared row of this order's buyer and year."""
+    return f"{QUOTA}{command.buyer.identity or command.buyer.hash}:{command.placed_at.astimezone(CHINA).year}"
+
+
+def shared_keys(order: Any, document: Any, incoming: Incoming) -> list[str]:
+    """The rows this event may move, to be locked before it is decided."""
+    if incoming.type == "PlaceOrder":
+        return [key_of(incoming.data)] if is_import(incoming.data) else []
+    if order is None or order.quota is None or incoming.type not in MOVING:
+        return []
+    return [order.quota.key]
+
+
+def limits(command: PlaceOrder, rows: Any, rules: Rules) -> ChinaImport | tuple[str, str]:
+    """What holds for this order, or (reason, detail) why it cannot come in."""
+    if command.currency != CURRENCY:
+        return "customs_currency", f"Chinese customs takes documents in {CURRENCY} alone, not {command.currency}; quote in {CURRENCY}"
+    day = command.placed_at.astimezone(CHINA).date()
+    found = _limits_of(rules, day)
+    if isinstance(found, str):
+        return "no_rule_for_date", found
+    names, yearly, per_parcel, single = found
+    value = sum(line.amount for line in command.lines) + command.freight
+    if value > yearly:
+        return "quota_exceeded", f"{value} fen are more than a person may bring in within a year ({yearly}); clear it as general trade"
+    key = key_of(command)
+    if rows.used(key) + value > yearly:  # how much is used is the buyer's own business: what we say here stands on a topic
+        return "quota_exceeded", f"the buyer would pass the {yearly} fen of {day.year}; wait for the next year"
+    return ChinaImport(rules=names, person=key.split(":")[1], year=day.year, value=value, yearly=yearly, per_parcel=per_parcel,
+                       single_item=single)
+
+
+def _limits_of(rules: Rules, day: date) -> tuple[list[str], int, int, int] | str:
+    """(ids of rows, yearly, per parcel, single item) in fen, or why there are none."""
+    known = [rule for rule in rules.rules_for("CN") if rule.enabled and rule.yearly_limit is not None]
+    dated = [rule for rule in known if rule.holds(day)]
+    if not dated:
+        return f"no rule of retail import is valid on {day}; they are known for {spans(known)}"
+    usual = [rule.value.up_to for rule in dated if not rule.single_item]
+    single = [rule.value.up_to for rule in dated if rule.single_item]
+    yearly, per_parcel = min(rule.yearly_limit for rule in dated), max(usual)
+    return [rule.id for rule in dated], int(yearly * FEN), int(per_parcel * FEN), int(max([per_parcel, *single]) * FEN)
+
+
+def reserve(order: Any, china: ChinaImport) -> list[QuotaMove]:
+    key = f"{QUOTA}{china.person}:{china.year}"
+    order.quota = Quota(key, china.value)
+    return [QuotaMove(key, "reserve", china.value, china.yearly)]
+
+
+# -- what becomes of it -------------------------------------------------------------------------------------------------
+
+
+def follow(decision: Decision, document: Any, incoming: Incoming) -> None:
+    """Move the order's part along with its parcels: adds to the decision's events and moves."""
+    move = MOVING.get(incoming.type)
+    if move is not None:
+        decision.state.quota = quota = decision.state.quota.draft()
+        move(decision, quota, document, incoming.data)
+
+
+def _move(decision: Decision, quota: Quota, parcel_id: str, kind: str, amount: int) -> None:
+    if amount:
+        decision.events.append(QuotaMoved.model_construct(order_id=decision.state.order_id, parcel_id=parcel_id, kind=kind,
+                                                          amount=amount))
+        decision.moves.append(QuotaMove(quota.key, kind, amount))
+
+
+def _shared_out(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    """Each parcel its value; what is in none is not brought in."""
+    for plan in event.parcels:
+        quota.shares[plan.parcel_id] = Share({line.line_no: line.quantity for line in plan.lines}, plan.freight)
+    _move(decision, quota, "", "release", quota.value - sum(share.worth(document) for share in quota.shares.values()))
+
+
+def _not_allocated(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    _move(decision, quota, "", "release", quota.value)
+
+
+def _listed(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    share = quota.shares[event.parcel_id]
+    if not share.committed:
+        share.committed = True
+        _move(decision, quota, event.parcel_id, "commit", share.worth(document))
+
+
+def _given_back(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    """All that is left of the parcel: it never came in."""
+    _cut_to(decision, quota, document, event.parcel_id, {})
+
+
+def _cut(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    """Some units are no longer in the parcel, or went back in time."""
+    gone = {line.line_no: line.quantity for line in event.lines}
+    left = {n: units - gone.get(n, 0) for n, units in quota.shares[event.parcel_id].units.items()}
+    _cut_to(decision, quota, document, event.parcel_id, {n: units for n, units in left.items() if units > 0})
+
+
+def _cut_to(decision: Decision, quota: Quota, document: Any, parcel_id: str, left: dict[int, int]) -> None:
+    share = quota.shares[parcel_id]
+    before, share.units = share.worth(document), left
+    _move(decision, quota, parcel_id, "restore" if share.committed else "release", before - share.worth(document))
+
+
+MOVING = {
+    "ParcelsAllocated": _shared_out, "AllocationFailed": _not_allocated, "DocumentsMatched": _listed,
+    "ParcelShortPicked": _cut, "ParcelLinesCancelled": _cut, "ReturnReceived": _cut,
+    **dict.fromkeys(("ParcelCancelled", "ParcelReturned", "ParcelLost", "CustomsRefused"), _given_back),
+}
+NOTED = ("DocumentsMatched", "ParcelShortPicked", "ParcelLinesCancelled")  # what orders hears of for the quota's sake alone
