@@ -51,6 +51,8 @@ class Reason(StrEnum):
     # What the order says to it.
     UNKNOWN_PARCEL = ("unknown_parcel", "it names a parcel that the order does not have", "Edit parcel_id and replay, or discard it.")
     UNKNOWN_LINE = ("unknown_line", "it names lines that the parcel does not have", "Edit the lines and replay, or discard it.")
+    UNKNOWN_CODE = ("unknown_code", "no row of the carriers' codes says what the scan means, or it lacks what its code needs",
+                    "Ask the carrier what it means; add a row to schemas/carrier_codes.toml and replay, or edit or discard it.")
     AMOUNT_MISMATCH = ("amount_mismatch", "the amount or currency is not what was asked for",
                        "Compare with the payment provider's own books before anything else; then edit and replay.")
     PARKED_TOO_LONG = ("parked_too_long", "what it waits for did not come in time",

@@ -112,7 +112,7 @@ PAYMENT = Machine("payment", [
     *_rows("payments", "FundsRecovered", (("settled", "refunded", "charged_back"), "recovered")),
 ], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
 
-_BEFORE_HANDOVER = ("allocated", "documented", "requested", "packed")
+_BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
 _LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup",
          "delivery_failed")
 
@@ -133,26 +133,29 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
         *_rows("shipping", "ParcelsAllocated", (NEW, "allocated")),
         *_rows("shipping", documents, ("allocated", "documented")),
         *_rows("shipping", "FulfilmentRequested", ("documented", "requested")),
-        *_rows("shipping", "ParcelShortPicked", ("requested", "requested")),
-        *_rows("shipping", "ParcelPacked", ("requested", "packed")),
-        *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:3]),
+        *_rows("shipping", "PackingHeld", ("requested", "on_hold")),
+        *_rows("shipping", "PackingResumed", ("on_hold", "requested")),
+        *_loops("shipping", "ParcelShortPicked", "requested", "on_hold"),
+        *_rows("shipping", "ParcelPacked", (("requested", "on_hold"), "packed")),  # whoever packs holds nothing up any more
+        *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:4]),
         *_rows("shipping", "ParcelCancelled", (_BEFORE_HANDOVER, "cancelled")),
         *_loops("shipping", "InterceptRequested", *legs),
-        *_loops("shipping", "CancellationDeclined", *_BEFORE_HANDOVER[3:], *legs, "delivered", "returning", "lost"),
+        *_loops("shipping", "CancellationDeclined", *_BEFORE_HANDOVER[4:], *legs, "delivered", "returning", "lost", "destroyed"),
         *_rows("shipping", "ParcelHandedOver", ("packed", "handed_over")),
         *(border if customs else []),
         *_rows("shipping", "ParcelOutForDelivery", ((last_mile, "delivery_failed"), "out_for_delivery")),
         *_rows("shipping", "DeliveryFailed", ("out_for_delivery", "delivery_failed")),
-        *_rows("shipping", "ParcelAtPickup", ("delivery_failed", "at_pickup")),
+        *_rows("shipping", "ParcelAtPickup", ((last_mile, "out_for_delivery", "delivery_failed"), "at_pickup")),
         *_rows("shipping", "ParcelDelivered", (("out_for_delivery", "at_pickup"), "delivered")),
         *_rows("shipping", "ParcelReturning", (legs, "returning")),
         *_rows("shipping", "ParcelReturned", ("returning", "returned")),
+        *_rows("shipping", "ParcelDestroyed", ((*legs, "returning"), "destroyed")),
         *_rows("shipping", "ParcelLost", ((*legs, "returning"), "lost")),
         *_loops("shipping", "ClaimPaid", "lost"),
         *_loops("shipping", "ReturnAuthorised", "delivered"),
         *_loops("shipping", "ReturnReceived", "delivered"),
         *_loops("shipping", "GrantPriced", "delivered"),
-    ], {"cancelled", "delivered", "returned", "lost"})
+    ], {"cancelled", "delivered", "returned", "destroyed", "lost"})
 
 
 PARCEL = {
@@ -190,5 +193,5 @@ def deadlines() -> dict[str, int]:
     return {
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
-        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day,
+        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "packing_hold": 5 * day,
     }

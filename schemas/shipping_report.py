@@ -6,11 +6,11 @@ Reports may come late, twice and out of order; the record's CloudEvents id makes
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.model import Command, Id, LineQuantity, Minor, Quantity, Sku, Text
+from schemas.model import Command, Id, LineQuantity, Minor, Quantity, Sku, Text, Time
 
 
 class ParcelReport(Command):
@@ -39,6 +39,16 @@ class PackingRejected(ParcelReport):
     """The warehouse cannot pack this parcel at all."""
 
     reason: Text
+
+
+class PackingHeldReported(ParcelReport):
+    """The warehouse cannot pack this parcel now: it stands still until it is resumed, packed, rejected or cancelled."""
+
+    reason: Text
+
+
+class PackingResumedReported(ParcelReport):
+    """What held it up is over."""
 
 
 class HandedOverReported(ParcelReport):
@@ -79,6 +89,10 @@ class DeliveryFailureReported(ParcelReport):
     reason: Text = ""
 
 
+class AtPickupReported(ParcelReport):
+    """It waits for the buyer at a pickup point."""
+
+
 class DeliveredReported(ParcelReport):
     pass
 
@@ -99,6 +113,26 @@ class LossReported(ParcelReport):
     pass
 
 
+class DestroyedReported(ParcelReport):
+    """It was destroyed on its way, or instead of coming back."""
+
+
+class CarrierScanReported(ParcelReport):
+    """An event in the carrier's own words: `code` of `dialect`, scanned `at` a place. carrier_codes.toml says which report it
+    is, or that it is information only; a code without a row is refused.
+
+    `leg`: which border, for codes that are used at both. `reason`: why a parcel is held, or could not be delivered."""
+
+    dialect: Literal["upu", "cainiao", "gs1"]
+    code: Annotated[str, Field(min_length=1, max_length=60)]
+    at: Time
+    place: Annotated[str, Field(max_length=100)] = ""
+    leg: Literal["export", "import"] | None = None
+    carrier: Id | None = None
+    tracking_no: Id | None = None
+    reason: Text = ""
+
+
 class ClaimPaidReported(ParcelReport):
     amount: Minor
 
@@ -110,8 +144,9 @@ class ReturnReceivedReported(ParcelReport):
 
 
 MESSAGES = (
-    InboundReceived, PackedReported, ShortPickReported, PackingRejected, HandedOverReported, ExportedReported,
-    ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported, CustomsRefusalReported,
-    OutForDeliveryReported, DeliveryFailureReported, DeliveredReported, InterceptAccepted, InterceptRefused,
-    ReturnedToSenderReported, LossReported, ClaimPaidReported, ReturnReceivedReported,
+    InboundReceived, PackedReported, ShortPickReported, PackingRejected, PackingHeldReported, PackingResumedReported,
+    HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
+    CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
+    InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,
+    ReturnReceivedReported, CarrierScanReported,
 )

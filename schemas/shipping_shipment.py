@@ -64,6 +64,14 @@ class StockReceived(Event):
     available: int
 
 
+class InventoryAdjusted(Event):
+    """Units that were free to sell are not on the shelf: a parcel was to be packed with them and its buyer had cancelled them."""
+
+    warehouse: str
+    sku: str
+    quantity: int
+
+
 class ParcelEvent(Event):
     parcel_id: str
 
@@ -91,6 +99,16 @@ class ParcelPacked(ParcelEvent):
     warehouse: str
     destination: Country
     regime: Regime
+
+
+class PackingHeld(ParcelEvent):
+    """The warehouse cannot pack it now; resumed, packed, or cancelled and refunded by the deadline."""
+
+    reason: Text
+
+
+class PackingResumed(ParcelEvent):
+    pass
 
 
 class ParcelShortPicked(ParcelEvent):
@@ -168,7 +186,7 @@ class DeliveryFailed(ParcelEvent):
 
 
 class ParcelAtPickup(ParcelEvent):
-    """After the third failed attempt it waits for the buyer at a pickup point."""
+    """It waits for the buyer at a pickup point: the carrier says so, or it was the third failed attempt."""
 
 
 class ParcelDelivered(ParcelEvent):
@@ -183,6 +201,13 @@ class ParcelReturning(ParcelEvent):
 
 class ParcelReturned(ParcelEvent):
     """Back at the warehouse and restocked."""
+
+    reason: str
+    refund: Minor
+
+
+class ParcelDestroyed(ParcelEvent):
+    """Nobody will have the goods."""
 
     reason: str
     refund: Minor
@@ -222,9 +247,9 @@ class GrantPriced(ParcelEvent):
 
 
 MESSAGES = (
-    ParcelsAllocated, AllocationFailed, Backordered, StockReceived, DocumentsReady, DocumentsMatched,
-    FulfilmentRequested, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
+    ParcelsAllocated, AllocationFailed, Backordered, StockReceived, InventoryAdjusted, DocumentsReady, DocumentsMatched,
+    FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning, ParcelReturned,
-    ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced,
+    ParcelDestroyed, ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced,
 )

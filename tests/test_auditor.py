@@ -147,7 +147,7 @@ def test_journals_are_read_as_their_writers_leave_them(tmp_path):
     assert {o: [(r.acknowledged, r.content) for r in requests] for o, requests in found.client.items()} == {
         "A": [(True, "11")], "B": [(False, "11")], "C": [(False, "different each time")]}
     assert found.provider["A"] == [Call(1, "i1", "capture", "A-Y1", 5, "USD", "succeeded")]
-    assert found.handovers == {"A": {"A-P1": {"scan:1"}}}
+    assert found.handovers == {"A": {"A-P1": {"T"}}}
     assert found.messages == {"carrier": {hash(("/carrier/c", "scan:1")): digest_of(message)}}
 
 

@@ -5,6 +5,8 @@ Each test says what the outside world does differently; then the goods, the mone
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from schemas import orders_intake as ask
@@ -269,6 +271,68 @@ def test_a_short_pick_of_what_the_buyer_has_cancelled_meanwhile_changes_nothing(
     world, _ = given(order(lines=(("CHERRY", 1, 2500), ("TOY", 1, 2500))), outside=outside)
     ends(world, "completed", buyer=-5700, refunded=2500, released=3200)
     assert "ParcelShortPicked" not in world.types() and not world.dead
+
+
+@pytest.mark.parametrize("whole", (False, True), ids=("a line", "everything"))
+def test_a_short_pick_of_what_the_buyer_has_cancelled_meanwhile_is_taken_out_of_what_is_free(whole):
+    """The unit was released when the buyer cancelled it; it is not on the shelf all the same, and must not be sold again."""
+    outside = Outside()
+    lines = None if whole else [LineQuantity(line_no=1, quantity=1)]
+    outside.on[ship.FulfilmentRequested] = lambda e, w: w.send(ask.CancelOrder(order_id=e.order_id, lines=lines))
+
+    def short(e, w):
+        for n in (1, 2):  # told twice, it is still one unit that is missing
+            w.send(report.ShortPickReported(**ids(e), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse", f"short-{n}")
+    outside.on[ship.ParcelCancelled if whole else ship.ParcelLinesCancelled] = short
+    world, _ = given(order(lines=(("CHERRY", 1, 2500), ("TOY", 1, 2500))), outside=outside, stock=1)
+    adjusted = [json.loads(e.value) for e in world.events if e.type == "InventoryAdjusted"]
+    assert [(e["sku"], e["quantity"]) for e in adjusted] == [("CHERRY", 1)]
+    assert dict(world.stock.available("CHERRY")) == {"SEA1": 0} and not world.dead
+
+
+def test_the_warehouse_holds_a_parcel_up_then_packs_it():
+    outside = Outside()
+
+    def hold(e, w):
+        w.send(report.PackingResumedReported(**ids(e)), "/warehouse")  # too early: it waits for its hold
+        w.send(report.PackingHeldReported(**ids(e), reason="no carton"), "/warehouse")
+    outside.on[ship.FulfilmentRequested] = hold
+    outside.on[ship.PackingResumed] = lambda e, w: w.send(report.PackedReported(**ids(e)), "/warehouse")
+    world, _ = given(outside=outside)
+    assert world.types("shipping")[3:7] == ["FulfilmentRequested", "PackingHeld", "PackingResumed", "ParcelPacked"]
+    ends(world, "completed", buyer=-5700, released=5700)
+
+
+def test_a_parcel_that_is_held_up_for_five_days_is_cancelled_and_refunded():
+    outside = Outside()
+    outside.on[ship.FulfilmentRequested] = lambda e, w: w.send(
+        report.PackingHeldReported(**ids(e), reason="no carton"), "/warehouse")
+    world, _ = given(outside=outside)
+    world.wait(days=4)
+    assert world.state("shipping").parcels["A1-P1"].status == "on_hold"
+    world.wait(days=2)
+    ends(world, "cancelled", buyer=-5700, refunded=5700, reason="hold_expired")
+    assert dict(world.stock.available("CHERRY")) == {"SEA1": 100}
+
+
+def test_a_parcel_that_is_held_up_can_still_be_cancelled_or_packed():
+    for then in ("cancel", "pack"):
+        outside = Outside()
+        outside.on[ship.FulfilmentRequested] = lambda e, w: w.send(
+            report.PackingHeldReported(**ids(e), reason="no carton"), "/warehouse")
+        outside.on[ship.PackingHeld] = lambda e, w, then=then: w.send(
+            report.PackedReported(**ids(e)) if then == "pack" else ask.CancelOrder(order_id=e.order_id))
+        world, _ = given(outside=outside)
+        assert not world.state("shipping").timers
+        ends(world, "completed" if then == "pack" else "cancelled", buyer=-5700,
+             **({"released": 5700} if then == "pack" else {"refunded": 5700, "reason": "cancelled"}))
+
+
+def test_a_parcel_that_the_carrier_destroys_is_refunded():
+    outside = Outside()
+    outside.on[ship.ParcelHandedOver] = lambda e, w: w.send(report.DestroyedReported(**ids(e)), "/carrier")
+    world, _ = given(outside=outside)
+    ends(world, "cancelled", buyer=-5700, refunded=5700, reason="destroyed")
 
 
 def test_packing_rejected():

@@ -26,7 +26,7 @@ from schemas.dead_letters import REPLAY
 from schemas.topics import TOPICS
 from services.auditor.facts import QUOTA_KINDS, STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
-from services.auditor.story import Raw, digest_of
+from services.auditor.story import Raw, digest_of, handed_over_as
 from services.auditor.watch import JOURNAL, watched
 from services.runtime.settings import SERVICES, Settings
 
@@ -303,9 +303,8 @@ def read_journals(folder: Path) -> Journals:
             written = messages[role] = {}
             for _, line, message in _lines(path):
                 written[hash((line["source"], line["id"]))] = digest_of(message)
-                if line["type"] == "HandedOverReported":
-                    parcels = handovers.setdefault(line["order"], {})
-                    parcels.setdefault(line["message"]["parcel_id"], set()).add(line["id"])
+                if number := handed_over_as(line["type"], line["message"]):
+                    handovers.setdefault(line["order"], {}).setdefault(line["message"]["parcel_id"], set()).add(number)
     return Journals(_requests(clients) if clients else None, provider, handovers, messages, tuple(notes), seen, read_planted(folder))
 
 

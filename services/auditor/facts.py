@@ -116,6 +116,10 @@ class Facts:
             if event.type == "StockReceived":
                 warehouse, sku, units = event.data
                 self.stock[warehouse, sku, "received"] += units
+            elif event.type == "InventoryAdjusted":  # booked as a reservation that found nothing
+                warehouse, sku, units = event.data
+                self.stock[warehouse, sku, "reserved"] += units
+                self.stock[warehouse, sku, "shrunk"] += units
             for parcel_id, _ in event.parcels:
                 parcel = self._parcel(event, parcel_id)
                 before = parcel.goods
@@ -277,7 +281,7 @@ def _interleaves(machine: Machine, queues: list[list[Event]]) -> bool:
     return False
 
 
-_UNDOING = {"ParcelCancelled", "CustomsRefused", "ParcelReturned", "ParcelLost"}
+_UNDOING = {"ParcelCancelled", "CustomsRefused", "ParcelReturned", "ParcelDestroyed", "ParcelLost"}
 _PRICED = _UNDOING | {"ParcelShortPicked", "ParcelLinesCancelled", "ReturnReceived", "GrantPriced"}
 _PAPERS = {row.event for row in DECLARATION.rows}
 _CUTS = {"ParcelShortPicked": "shrunk", "ParcelLinesCancelled": "released", "ReturnReceived": "restocked"}

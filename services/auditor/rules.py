@@ -92,7 +92,7 @@ class DeadLetter(NamedTuple):
 
 @dataclass(frozen=True)
 class Journals:
-    """What outsiders wrote down, by order. None: there is no such journal. `handovers`: order -> parcel -> ids of messages;
+    """What outsiders wrote down, by order. None: there is no such journal. `handovers`: order -> parcel -> carrier's numbers;
     `messages`: role -> hash of (source, id) -> digest of the content; `planted`: where a bad record was put -> service ->
     reason of the dead letter that it must become."""
 

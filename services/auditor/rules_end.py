@@ -10,7 +10,7 @@ from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rul
 from services.auditor.story import Event, Money, Story
 
 SERVICES = ("orders", "payments", "shipping")
-_GOODS_END = {"cancelled", "delivered", "returned", "lost"}
+_GOODS_END = {"cancelled", "delivered", "returned", "destroyed", "lost"}
 _MONEY = ("captured", "held", "released", "refunded", "charged_back", "recovered")
 
 
@@ -158,8 +158,9 @@ _WAITS = (
     ("ParcelsAllocated", "reservation",
      ("PaymentAuthorised", "PaymentHeld", "PaymentDeclined", "PaymentVoided", "ParcelCancelled")),
     ("PaymentAuthorised", "authorisation", ("PaymentHeld", "PaymentVoided", "PaymentExpired")),
-    ("CustomsPresented", "customs", ("CustomsReleased", "CustomsRefused", "ParcelReturning", "ParcelLost")),
-    ("ParcelAtPickup", "pickup", ("ParcelDelivered", "ParcelReturning", "ParcelLost")),
+    ("CustomsPresented", "customs", ("CustomsReleased", "CustomsRefused", "ParcelReturning", "ParcelDestroyed", "ParcelLost")),
+    ("ParcelAtPickup", "pickup", ("ParcelDelivered", "ParcelReturning", "ParcelDestroyed", "ParcelLost")),
+    ("PackingHeld", "packing_hold", ("PackingResumed", "ParcelPacked", "ParcelCancelled")),
 )
 
 

@@ -11,12 +11,13 @@ from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rul
 
 @order_rule(14, "at most one hand-over a parcel")
 def handed_over_once(case: Case) -> Iterator[Verdict]:
+    """A carrier may tell of one hand-over twice; under two numbers it took the parcel twice."""
     reported: dict[str, list[str]] = defaultdict(list)
-    for said in case.story.said.values():
-        if said.type == "HandedOverReported":
-            reported[said.about].append(str(said))
-    for parcel_id, ids in case.journals.handovers.get(case.order_id, {}).items():
-        reported[parcel_id] = max(reported[parcel_id], [f"carrier's journal: {i}" for i in sorted(ids)], key=len)
+    for parcel_id, number, said in sorted((s.about, s.number, str(s)) for s in case.story.said.values() if s.number):
+        if not any(number in told for told in reported[parcel_id]):
+            reported[parcel_id].append(f"{number}: {said}")
+    for parcel_id, numbers in case.journals.handovers.get(case.order_id, {}).items():
+        reported[parcel_id] = max(reported[parcel_id], [f"carrier's journal: {n}" for n in sorted(numbers)], key=len)
     for evidence in reported.values():
         yield None if len(evidence) == 1 else evidence
     for parcel_id, parcel in case.facts.parcels.items():

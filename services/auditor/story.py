@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
+from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
 from schemas.envelope import BadEnvelope, envelope_of, event_id
 from schemas.payments_payment import ParcelPaymentEvent
 from schemas.quotes import PAID_TO_OTHERS, Quote
+from schemas.shipping_report import CarrierScanReported
 from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TOPICS
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
@@ -126,7 +128,7 @@ class Event:
 
 
 class Said(NamedTuple):
-    """One message of an outsider. `about`: its parcel, or a Placed."""
+    """One message of an outsider. `about`: its parcel, or a Placed. `number`: under which the carrier took the parcel over."""
 
     topic: str
     partition: int
@@ -137,6 +139,7 @@ class Said(NamedTuple):
     cause: str
     content: str
     about: Any
+    number: str = ""
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}@{self.offset} {self.type} {self.id!r} of {self.source}"
@@ -222,6 +225,19 @@ def _other(model: type) -> Callable[[Any], tuple[tuple, str]]:
     return lambda m: (parcels(m), said(m))
 
 
+def handed_over_as(report: str, message: dict[str, Any] | Any) -> str:
+    """The carrier's number, of a report or scan that a parcel was handed over; empty for any other."""
+    if report == "CarrierScanReported":
+        scan = CarrierScanReported.model_validate(message, strict=False) if isinstance(message, dict) else message
+        try:
+            return scan.tracking_no if meaning_of(scan).report == "HandedOverReported" else ""
+        except UnknownCode:
+            return ""
+    if report != "HandedOverReported":
+        return ""
+    return message["tracking_no"] if isinstance(message, dict) else message.tracking_no
+
+
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
@@ -230,7 +246,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
-    "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity)),
+    **dict.fromkeys(("StockReceived", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }
 OTHERS = {PAYMENT.name: _money, SHIPMENT.name: _goods}
@@ -288,8 +304,9 @@ class Fold:
             if _has(raw, REPLACES):
                 story.mended.add(envelope.id)
             about = data if kind[0] == "PlaceOrder" else parcels[0][0] if parcels else ""
+            number = handed_over_as(kind[0], message)
             self._said(story, Said(*raw[:3], kind[0], envelope.source, envelope.id, envelope.causation,
-                                   digest_of(raw.value), about))
+                                   digest_of(raw.value), about, number))
 
     def _read(self, raw: Raw) -> tuple | str | None:
         """(envelope, kind, model), or what is wrong with the record; None: it tells of no order."""

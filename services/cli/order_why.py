@@ -13,6 +13,7 @@ _GOODS = {
     "allocated": ("the payment must be authorised", "reservation", "the reservation ends and the parcel is cancelled"),
     "documented": ("the money must be captured", "authorisation", "the authorisation expires and the parcel is cancelled"),
     "requested": ("the warehouse must pack it", "", ""),
+    "on_hold": ("the warehouse holds it up and must go on packing it", "hold", "it is cancelled and refunded"),
     "packed": ("the carrier must collect it", "", ""),
     "handed_over": ("the carrier must bring it on its way", "lost", "it counts as lost"),
     "exported": ("it must arrive in the country of destination", "lost", "it counts as lost"),
@@ -127,7 +128,7 @@ def _money(look: Look, goods: Any, hold: Any) -> list[str]:
         return [f"the merchant's account refused the money; payments asks again{_by(look, retry)}"]
     if hold.held and hold.confirmed and not hold.frozen:
         return [f"payments must release {money(hold.held, currency)} to the merchant"]
-    if goods is not None and goods.status in ("cancelled", "returned") and hold.status not in _MONEY_ENDED:
+    if goods is not None and goods.status in ("cancelled", "returned", "destroyed") and hold.status not in _MONEY_ENDED:
         return ["payments must give up the authorisation"]
     return []
 

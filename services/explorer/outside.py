@@ -8,6 +8,7 @@ person may wish (cancel, return, grant, dispute) is on offer from the start. Way
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from schemas import orders_intake as ask
@@ -46,6 +47,8 @@ WORDS = {
     "release fails": "the provider refuses a release, twice at most", "answers twice": "answers come again, by webhook and caller",
     "contradicts": "the provider says afterwards the opposite of its answer", "wrong amount": "an answer names another amount",
     "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
+    "holds up": "the warehouse holds a parcel up, once, and may go on", "destroys": "the carrier destroys a parcel",
+    "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
     "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
     "loses": "the carrier reports a parcel lost", "stops": "the carrier stops a parcel when asked",
     "swaps": "scans come in the wrong order", "express": "the scans of a leg come all at once",
@@ -56,7 +59,8 @@ WORDS = {
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
-TOKENS = {"release fails": 2, "refund fails": 4, "contradicts": 1, "wrong amount": 1, "answers twice": 2}
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)  # as in simulation.py
+TOKENS = {"holds up": 1, "release fails": 2, "refund fails": 4, "contradicts": 1, "wrong amount": 1, "answers twice": 2}
 
 
 class Outside:
@@ -157,6 +161,11 @@ def _fulfil(e, words):
     if "rejects" in words:
         ways.append(Way("rejects the parcel", (_report(e, report.PackingRejected, "/warehouse", reason="broken"),)))
     offers = [Offer(f"pack {e.parcel_id}", tuple(ways), must=True)]
+    if "holds up" in words:
+        resumed = _report(e, report.PackingResumedReported, "/warehouse")
+        offers.append(Offer(f"hold up {e.parcel_id}", (Way(
+            "holds the parcel up", (_report(e, report.PackingHeldReported, "/warehouse", reason="no carton"),),
+            (_offer(f"resume {e.parcel_id}", "goes on", resumed),), (f"token holds up {e.order_id}",)),)))
     if "dispute" in words:
         offers.append(_offer(f"dispute {e.parcel_id}", "the buyer disputes", Send(
             ask.OpenDispute(order_id=e.order_id, parcel_id=e.parcel_id), "/storefront", f"dispute:{e.parcel_id}")))
@@ -170,6 +179,8 @@ def _packed(e, words):
 
 def _handed_over(e, words):
     offers = []
+    if "destroys" in words:
+        offers.append(_offer(f"destroy {e.parcel_id}", "destroys the parcel", _report(e, report.DestroyedReported, "/carrier")))
     if "loses" in words:
         offers.append(_offer(f"lose {e.parcel_id}", "reports the parcel lost", _report(e, report.LossReported, "/carrier")))
     if e.regime == "domestic":
@@ -206,13 +217,36 @@ def _customs(e, words):
     return [Offer(f"decide {e.parcel_id}", tuple(ways))]
 
 
+def _scan(e: Any, code: str, minute: int, copy: str = "") -> Send:
+    """A scan in the codes of UPU, so many minutes after the beginning; `copy`: the same scan once more, as another message."""
+    return _report(e, report.CarrierScanReported, "/carrier", f":{code}:{minute}{copy}", dialect="upu", code=code,
+                   at=START + timedelta(minutes=minute), reason="nobody at home" if code == "EMH" else "")
+
+
+def _scanned_last_mile(e, words, attempt: int):
+    """The scans may come in any order, the first also twice; the attempts may fail."""
+    out, failed, done = (_scan(e, code, 10 * attempt + n) for n, code in enumerate(("EDG", "EMH", "EMI")))
+    ways = [Way("scans the delivery", (done,))]
+    if "fails" in words:
+        ways.append(Way("scans a failed attempt", (failed,)))
+    offers = [Offer(f"scan {e.parcel_id} {attempt} out", (Way("scans the way out", (out,)),)),
+              Offer(f"scan {e.parcel_id} {attempt} door", tuple(ways))]
+    if attempt == 1:  # once is enough to be taken for the second attempt
+        offers.append(_offer(f"scan {e.parcel_id} again", "scans the way out once more", _scan(e, "EDG", 10, "again")))
+    return offers
+
+
 def _last_mile(e, words, attempt: int = 1):
     """Out for delivery, and then at the door; a carrier does not wait for anybody between two scans."""
+    if "scans" in words:
+        return _scanned_last_mile(e, words, attempt)
     out = _report(e, report.OutForDeliveryReported, "/carrier", f":{attempt}")
     ways = [Way("delivers", (_report(e, report.DeliveredReported, "/carrier"),))]
     if "fails" in words:
         ways.append(Way("finds nobody at home", (_report(
             e, report.DeliveryFailureReported, "/carrier", f":{attempt}", attempt=attempt),)))
+    if "pickup" in words:
+        ways.append(Way("leaves it at a pickup point", (_report(e, report.AtPickupReported, "/carrier"),)))
     door = Offer(f"deliver {e.parcel_id} {attempt}", tuple(ways))
     if "swaps" in words:
         return [Offer(f"go out {e.parcel_id} {attempt}", (Way("goes out for delivery", (out,)),)), door]

@@ -126,6 +126,15 @@ PATHS: tuple[Path, ...] = (
         "cancelled: packing_rejected"}),
     _path("warehouse-last", "nothing on the shelf", "short, rejects, cancel", DOMESTIC | {
         "cancelled: packing_rejected", "cancelled: cancelled", "cancelled: short_pick"}, regime="domestic", stock=1),
+    _path("warehouse-hold", "held up, and packed or not", "holds up, cancel", DOMESTIC | {
+        "cancelled: hold_expired", "cancelled: cancelled"}, regime="domestic"),
+    _path("warehouse-short-late", "too few on the shelf, and one unit cancelled", "short, cancel line, express", DOMESTIC | {
+        "cancelled: short_pick", "cancelled: cancelled"}, regime="domestic"),
+    _path("destroyed", "destroyed on its way", "destroys, cancel, express", ABROAD | {
+        "cancelled: destroyed", "cancelled: cancelled"}),
+    _path("scans", "told in another's codes, twice and in any order", "scans, fails",
+          {"completed", "cancelled: not_collected"}, regime="domestic", timers=frozenset({"pickup", "confirm"})),
+    _path("pickup", "left at a pickup point", "pickup", DOMESTIC | {"cancelled: not_collected"}, regime="domestic"),
     _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),
     _path("customs-china", "the same into China", "confirm, holds, refuses", CHINA, regime="china"),
     _path("deliveries", "nobody at home three times, or lost", "fails, loses", DOMESTIC | {

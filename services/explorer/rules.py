@@ -14,6 +14,7 @@ OUTCOMES = {
     "delivered": {"settled", "charged_back", "refunded"},
     "cancelled": {"voided", "declined", "expired", "refunded", "charged_back"},
     "returned": {"refunded", "charged_back"},
+    "destroyed": {"refunded", "charged_back"},
     "lost": {"refunded", "charged_back", "settled"},  # settled: the carrier's claim went on to the merchant
 }
 YEARLY_FEN = 2_600_000  # what the law allows a person, said once more: the rules must not be judged by themselves
@@ -122,10 +123,10 @@ def _quota_at_rest(key: str, counts: dict[str, int], orders: list[tuple]) -> lis
 
 
 def _count(shipping, gone: dict[tuple[str, str], int]) -> None:
-    """Units that are with buyers, or lost on their way."""
+    """Units that are with buyers, or lost or destroyed on their way."""
     entry = shipping.entry
     for parcel_id, parcel in entry.state.parcels.items() if entry else ():
-        if parcel.status in ("delivered", "lost"):
+        if parcel.status in ("delivered", "lost", "destroyed"):
             for line in entry.document.parcels[parcel_id].lines:
                 row = (line.sku, parcel.warehouse)
                 gone[row] = gone.get(row, 0) + line.quantity - parcel.cut.get(line.line_no, 0)

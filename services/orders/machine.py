@@ -21,10 +21,12 @@ from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
 from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale, earliest
 
-GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "ParcelReturned": "returned", "ParcelLost": "lost"}
+GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "ParcelReturned": "returned", "ParcelLost": "lost",
+             "ParcelDestroyed": "destroyed"}
 MONEY_END = {"PaymentVoided": "voided", "PaymentDeclined": "declined", "PaymentExpired": "expired",
              "PaymentRefunded": "refunded", "PaymentSettled": "settled", "PaymentChargedBack": "charged_back"}
 UNDONE = {"voided", "declined", "expired", "refunded"}
+GONE = {"cancelled", "returned", "lost", "destroyed"}
 
 
 @dataclass(slots=True)
@@ -224,7 +226,7 @@ def _open_dispute(order: Order, document: Document, incoming: Incoming, now: dat
         return _unknown_parcel(order, incoming, parcel_id)
     if parcel.money in ("open", "authorised"):
         return NotYet("PaymentHeld")
-    if parcel.money in UNDONE or parcel.money == "charged_back" or parcel.goods in ("cancelled", "returned", "lost"):
+    if parcel.money in UNDONE or parcel.money == "charged_back" or parcel.goods in GONE:
         return _refuse(order, incoming, "nothing_to_dispute", f"the money is {parcel.money}, the goods are {parcel.goods}")
     if parcel.dispute or parcel.pending:
         return _refuse(order, incoming, "busy", "a return, refund or dispute of this parcel is still open")

@@ -289,7 +289,7 @@ def _lowered(work: _Work, incoming: Incoming) -> NotYet | None:
         ref = event.return_id
     elif incoming.type == "GrantPriced":
         ref = event.grant_id
-    named = incoming.type in ("ParcelCancelled", "ParcelReturned")  # elsewhere `reason` is somebody's free text
+    named = incoming.type in ("ParcelCancelled", "ParcelReturned", "ParcelDestroyed")  # elsewhere `reason` is somebody's free text
     reason = event.reason if named else REASONS[incoming.type]
     _lower(account, event.parcel_id, Owed(event.refund, reason, ref))
     return None
@@ -483,7 +483,7 @@ def _timer(work: _Work, incoming: Incoming) -> None:
 
 REASONS = {"ParcelShortPicked": "short_pick", "ParcelLinesCancelled": "lines_cancelled", "CustomsRefused": "customs_refused",
            "ReturnReceived": "returned", "GrantPriced": "granted", "ParcelLost": "lost", "ParcelCancelled": "",
-           "ParcelReturned": ""}
+           "ParcelReturned": "", "ParcelDestroyed": ""}
 
 HANDLERS = {
     "OrderPlaced": _placed, "ReceiptConfirmed": _confirmed, "ReturnRequested": _frozen, "ReturnExpired": _thawed,

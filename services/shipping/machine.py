@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import after_delivery, reports, reservation, undoing
+from services.shipping import after_delivery, packing, reports, reservation, scans, undoing
 from services.shipping.allocation import Document
 from services.shipping.shipment import Shipment, Work
 
@@ -46,7 +46,9 @@ def stock_keys(shipment: Shipment | None, document: Document | None, incoming: I
         return [line.sku for line in incoming.data.lines]
     if incoming.type == "InboundReceived":
         return [incoming.data.sku]
-    if incoming.type not in TOUCHES_STOCK or shipment is None:
+    touches = incoming.type in TOUCHES_STOCK or (
+        incoming.type == "CarrierScanReported" and scans.report_of(incoming.data) in TOUCHES_STOCK)
+    if not touches or shipment is None:
         return []
     if shipment.pending is not None:
         return [line.sku for line in shipment.pending.lines]
@@ -57,7 +59,7 @@ def stock_keys(shipment: Shipment | None, document: Document | None, incoming: I
         content = document.parcels.get(parcel_id)
         return [line.sku for line in content.lines] if content else []
     if incoming.type == TIMER and not any(due <= incoming.time for name, due in shipment.timers.items()
-                                          if name == "reservation"):
+                                          if name.partition(":")[0] in STOCK_TIMERS):
         return []
     return [line.sku for content in document.parcels.values() for line in content.lines]
 
@@ -122,6 +124,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
         elif kind == "reservation":
             for each in s.parcels:
                 undoing.cancel_parcel(work, each, "reservation_expired")
+        elif kind == "hold" and work.step(s.parcels[parcel_id], "ParcelCancelled"):
+            packing.cancel(work, parcel_id, "on_hold", "hold_expired")
         elif kind == "customs" and work.step(s.parcels[parcel_id], "CustomsRefused"):
             reports.refuse_at_customs(work, parcel_id, "no decision by the deadline")
         elif kind == "pickup" and work.step(s.parcels[parcel_id], "ParcelReturning"):
@@ -130,23 +134,31 @@ def _timer(work: Work, incoming: Incoming) -> None:
             reports.lose(work, parcel_id, "no_scan")
 
 
+STOCK_TIMERS = {"reservation", "hold"}
 TOUCHES_STOCK = {"PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
+
+REPORTS = {
+    "PackedReported": packing.packed, "ShortPickReported": packing.short_picked, "PackingRejected": packing.rejected,
+    "PackingHeldReported": packing.held, "PackingResumedReported": packing.resumed,
+    "HandedOverReported": reports.handed_over, "ExportedReported": reports.plain("ParcelExported", out.ParcelExported),
+    "ArrivedReported": reports.arrived, "PresentedReported": reports.presented, "CustomsHoldReported": reports.customs_held,
+    "CustomsReleaseReported": reports.customs_released, "CustomsRefusalReported": reports.customs_refused,
+    "OutForDeliveryReported": reports.plain("ParcelOutForDelivery", out.ParcelOutForDelivery),
+    "DeliveryFailureReported": reports.delivery_failed, "AtPickupReported": reports.at_pickup,
+    "DeliveredReported": reports.delivered,
+    "InterceptAccepted": reports.intercepted, "InterceptRefused": reports.intercept_refused,
+    "ReturnedToSenderReported": reports.returned_to_sender, "LossReported": reports.lost,
+    "DestroyedReported": reports.destroyed, "ClaimPaidReported": reports.claim_paid,
+    "ReturnReceivedReported": after_delivery.return_received,
+}
 
 HANDLERS = {
     "OrderPlaced": reservation.placed, "InboundReceived": reservation.inbound,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
     "CancellationRequested": undoing.cancellation,
-    "PackedReported": reports.packed, "ShortPickReported": reports.short_picked, "PackingRejected": reports.packing_rejected,
-    "HandedOverReported": reports.handed_over, "ExportedReported": reports.plain("ParcelExported", out.ParcelExported),
-    "ArrivedReported": reports.arrived, "PresentedReported": reports.presented, "CustomsHoldReported": reports.customs_held,
-    "CustomsReleaseReported": reports.customs_released, "CustomsRefusalReported": reports.customs_refused,
-    "OutForDeliveryReported": reports.plain("ParcelOutForDelivery", out.ParcelOutForDelivery),
-    "DeliveryFailureReported": reports.delivery_failed, "DeliveredReported": reports.delivered,
-    "InterceptAccepted": reports.intercepted, "InterceptRefused": reports.intercept_refused,
-    "ReturnedToSenderReported": reports.returned_to_sender, "LossReported": reports.lost,
-    "ClaimPaidReported": reports.claim_paid,
-    "ReturnRequested": after_delivery.return_requested, "ReturnReceivedReported": after_delivery.return_received,
+    **REPORTS, "CarrierScanReported": scans.scanned(REPORTS),
+    "ReturnRequested": after_delivery.return_requested,
     "ReturnExpired": after_delivery.return_expired, "RefundGranted": after_delivery.grant,
     TIMER: _timer,
 }

@@ -1,4 +1,4 @@
-"""What warehouses, carriers and customs report of a parcel, from packing to the door or back."""
+"""What carriers and customs report of a parcel, from hand-over to the door or back. For the warehouse see packing.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, Answer
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
-from services.shipping.shipment import Work, line_units
+from services.shipping.shipment import Work
 from services.shipping.undoing import decline
 
 
@@ -38,38 +38,6 @@ def plain(event: str, model: type):
     def act(work, report, parcel_id, parcel, before):
         work.emit(model, parcel_id=parcel_id)
     return act
-
-
-@reported("ParcelPacked")
-def packed(work, report, parcel_id, parcel, before):
-    work.move(parcel_id, "consume")
-    work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime)
-
-
-@reported("ParcelShortPicked")
-def short_picked(work, report, parcel_id, parcel, before):
-    taken, refund = work.cut(parcel_id, [(line.line_no, line.quantity) for line in report.lines])
-    if not taken:
-        packed = {line.line_no for line in work.content(parcel_id).lines}
-        if any(line.line_no in packed for line in report.lines):
-            return Stale("the missing units are no longer the buyer's")  # his cancellation crossed the report
-        raise Impossible(Reason.UNKNOWN_LINE, "none of the lines is in the parcel")
-    # The units were counted on the shelf but are not there: neither reserved nor in stock any more.
-    work.move(parcel_id, "shrink", taken)
-    if any(units for _, units in work.left(parcel_id)):
-        work.emit(out.ParcelShortPicked, parcel_id=parcel_id, lines=line_units(taken), refund=refund)
-    else:
-        work.step(parcel, "ParcelCancelled")
-        parcel.reason, parcel.undone = "short_pick", True
-        work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund)
-
-
-@reported("ParcelCancelled")
-def packing_rejected(work, report, parcel_id, parcel, before):
-    work.move(parcel_id, "restock" if before == "packed" else "release")
-    parcel.reason = "packing_rejected"
-    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="packing_rejected", refund=work.undo(parcel_id))
 
 
 @reported("ParcelHandedOver")
@@ -118,9 +86,18 @@ def delivery_failed(work, report, parcel_id, parcel, before):
     work.emit(out.DeliveryFailed, parcel_id=parcel_id, attempt=parcel.attempts, reason=report.reason)
     if parcel.attempts >= 3:
         work.step(parcel, "ParcelAtPickup")
-        work.disarm(f"lost:{parcel_id}")
-        work.arm(f"pickup:{parcel_id}", "pickup")
-        work.emit(out.ParcelAtPickup, parcel_id=parcel_id)
+        _wait_at_pickup(work, parcel_id)
+
+
+@reported("ParcelAtPickup")
+def at_pickup(work, report, parcel_id, parcel, before):
+    _wait_at_pickup(work, parcel_id)
+
+
+def _wait_at_pickup(work: Work, parcel_id: str) -> None:
+    work.disarm(f"lost:{parcel_id}")
+    work.arm(f"pickup:{parcel_id}", "pickup")
+    work.emit(out.ParcelAtPickup, parcel_id=parcel_id)
 
 
 @reported("ParcelDelivered")
@@ -160,6 +137,18 @@ def returned_to_sender(work, report, parcel_id, parcel, before):
     refund = work.undo(parcel_id)
     work.move(parcel_id, "restock")
     work.emit(out.ParcelReturned, parcel_id=parcel_id, reason=parcel.reason, refund=refund)
+
+
+@reported("ParcelDestroyed")
+def destroyed(work, report, parcel_id, parcel, before):
+    destroy(work, parcel_id, "destroyed")
+
+
+def destroy(work: Work, parcel_id: str, reason: str) -> None:
+    parcel = work.shipment.parcels[parcel_id]
+    work.disarm(f"lost:{parcel_id}", f"customs:{parcel_id}", f"pickup:{parcel_id}")
+    parcel.reason = reason
+    work.emit(out.ParcelDestroyed, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
 
 
 @reported("ParcelLost")

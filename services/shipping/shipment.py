@@ -14,6 +14,18 @@ from services.shipping.storage import StockMove
 
 
 @dataclass(slots=True)
+class Aside:
+    """What only few parcels need. `attempt_at`: when the carrier last scanned an attempt to deliver; `short`: units of a line
+    that were not on the shelf, whoever they were for."""
+
+    attempt_at: datetime | None = None
+    short: dict[int, int] = field(default_factory=dict)
+
+    def draft(self) -> Aside:
+        return Aside(self.attempt_at, dict(self.short))
+
+
+@dataclass(slots=True)
 class Parcel:
     """`cut`: units of a line that are no longer the buyer's; `granted`: money given back without goods (minor units)."""
 
@@ -27,10 +39,17 @@ class Parcel:
     claim_open: bool = False
     returns: dict[str, list[list[int]] | None] = field(default_factory=dict)
     reason: str = ""
+    aside: Aside | None = None
 
     def draft(self) -> Parcel:
         return Parcel(self.warehouse, self.status, dict(self.cut), self.granted, self.undone, self.attempts, self.intercept,
-                      self.claim_open, dict(self.returns), self.reason)
+                      self.claim_open, dict(self.returns), self.reason, self.aside.draft() if self.aside else None)
+
+    def beside(self) -> Aside:
+        """Its `aside`, made when it is needed first."""
+        if self.aside is None:
+            self.aside = Aside()
+        return self.aside
 
 
 @dataclass(slots=True)

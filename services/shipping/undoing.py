@@ -9,8 +9,8 @@ from services.runtime.decision import Incoming, Stale
 from services.shipping.reservation import fail
 from services.shipping.shipment import Work, line_units
 
-BEFORE_HANDOVER = {"allocated", "documented", "requested", "packed"}
-CUTTABLE = {"allocated", "documented", "requested"}
+BEFORE_HANDOVER = {"allocated", "documented", "requested", "on_hold", "packed"}
+CUTTABLE = {"allocated", "documented", "requested", "on_hold"}
 
 
 def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
@@ -20,6 +20,7 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
     left = work.left(parcel_id)
     if parcel.status in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
         parcel.reason = reason
+        work.disarm(f"hold:{parcel_id}")
         work.move(parcel_id, kind, left)
         work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
         if all(p.status == "cancelled" for p in work.shipment.parcels.values()):

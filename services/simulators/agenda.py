@@ -147,7 +147,7 @@ class Agenda:
                at_once: list[Said]) -> None:
         headers = dict(record.headers)
         event_id, event_time = headers["ce_id"], headers["ce_time"]
-        heard = Heard(event_id.decode(), interest.validate(record.value))
+        heard = Heard(event_id.decode(), interest.validate(record.value), event_time)
         correlation = headers.get("ce_correlationid") or event_id
         merchant = headers.get("ce_merchant", b"")
         for role in interest.roles:

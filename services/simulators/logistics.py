@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from functools import lru_cache
 
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
 from schemas.topics import REPORT
-from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, said_id
+from services.simulators.dialects import Leg, carrier_of, tell
+from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, said_id
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
 
-CARRIERS = ("bluewave", "northport", "silkroad")
 RETURNS_DESK = "/warehouse/returns"  # the events of a return do not name the warehouse
 BEFORE_HANDOVER = frozenset({"cancel_whole", "cancel_line", "refund_fails"})
 # A parcel that the buyer is about to cancel lies in the warehouse at least this long, in real time: where trade legs
@@ -28,7 +27,15 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     if scenario == "packing_rejected":
         message = report.PackingRejected(order_id=order_id, parcel_id=parcel_id, reason="damaged in storage")
         return [after(1, 6, memory, REPORT.name, source, f"rejected:{parcel_id}", message, 0.0, parcel_id)]
-    said = []
+    said, start = [], 0.0
+    if scenario in ("warehouse_hold", "warehouse_hold_expires"):
+        held = after(1, 2, memory, REPORT.name, source, f"hold:{parcel_id}",
+                     report.PackingHeldReported(order_id=order_id, parcel_id=parcel_id, reason="no carton of this size"))
+        if scenario == "warehouse_hold_expires":
+            return [held]
+        resumed = after(12, 24, memory, REPORT.name, source, f"resume:{parcel_id}",
+                        report.PackingResumedReported(order_id=order_id, parcel_id=parcel_id), held.delay_s)
+        said, start = [held, resumed], resumed.delay_s
     if scenario == "short_pick":
         missing = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
         said.append(after(1, 2, memory, REPORT.name, source, f"short:{parcel_id}",
@@ -38,7 +45,7 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     slow = scenario in BEFORE_HANDOVER
     low, high = (36, 48) if slow else (2, 6)
     said.append(after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
-                    report.PackedReported(order_id=order_id, parcel_id=parcel_id), 0.0, parcel_id,
+                    report.PackedReported(order_id=order_id, parcel_id=parcel_id), start, parcel_id,
                     CANCEL_ROOM_S if slow else 0.0))
     return said
 
@@ -71,55 +78,38 @@ def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 # -- carrier ----------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16_384)
-def carrier_of(parcel_id: str) -> str:
-    """The events after hand-over do not name the carrier; it follows from the parcel."""
-    return CARRIERS[zlib.crc32(parcel_id.encode()) % len(CARRIERS)]
-
-
-def _scans(heard: Heard, memory: Memory, *legs: tuple[str, type, dict, float, float]) -> list[Reaction]:
-    """One scan after another, each `low` to `high` trade hours after the one before; none for a stopped parcel."""
-    order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
-    if parcel_id in memory.stopped:
-        return []
-    source, at, said = f"/carrier/{carrier_of(parcel_id)}", 0.0, []
-    for word, model, fields, low, high in legs:
-        scan = f"{word}:{parcel_id}"
-        at += hours(memory, scan, low, high)
-        said.append(Reaction(at, REPORT.name, model(order_id=order_id, parcel_id=parcel_id, **fields), scan, source,
-                             parcel_id))
-    return said
-
-
 def collect(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     parcel_id = heard.data.parcel_id
     tracking_no = f"TW{zlib.crc32(parcel_id.encode()):010d}{zlib.adler32(parcel_id.encode()):010d}"
-    return _scans(heard, memory, ("handed-over", report.HandedOverReported,
-                                  {"carrier": carrier_of(parcel_id), "tracking_no": tracking_no}, 1, 6))
+    handed_over = {"carrier": carrier_of(parcel_id, scenario), "tracking_no": tracking_no}
+    return tell(heard, scenario, memory, (Leg("handed-over", report.HandedOverReported, handed_over, 1, 6),))
 
 
 def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     if scenario in ("lost_silent", "cancel_too_late_accepted"):
         return []  # lost without a trace; or still in the depot when the buyer's wish arrives
-    if scenario == "lost_reported":
-        return _scans(heard, memory, ("lost", report.LossReported, {}, 24, 48))
+    if scenario in ("lost_reported", "destroyed"):
+        word, model = ("lost", report.LossReported) if scenario == "lost_reported" else ("destroyed", report.DestroyedReported)
+        return tell(heard, scenario, memory, (Leg(word, model, {}, 24, 48),))
     if heard.data.regime == "domestic":
         return last_mile(heard, scenario, memory)
-    return _scans(heard, memory, ("exported", report.ExportedReported, {}, 1, 6),
-                  ("arrived", report.ArrivedReported, {}, 1, 6))
+    return tell(heard, scenario, memory, (Leg("exported", report.ExportedReported, {}, 1, 6),
+                                          Leg("arrived", report.ArrivedReported, {}, 1, 6)))
 
 
 def last_mile(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     out = report.OutForDeliveryReported
+    if scenario == "pickup_point":
+        return tell(heard, scenario, memory, (Leg("pickup", report.AtPickupReported, {}, 1, 6),))
     if scenario not in ("delivery_pickup", "delivery_return"):
-        return _scans(heard, memory, ("out:1", out, {}, 1, 6), ("delivered", report.DeliveredReported, {}, 1, 6))
+        return tell(heard, scenario, memory, (Leg("out:1", out, {}, 1, 6), Leg("delivered", report.DeliveredReported, {}, 1, 6)))
     failed = report.DeliveryFailureReported
-    return _scans(heard, memory, *(leg for n in (1, 2, 3) for leg in (
-        (f"out:{n}", out, {}, 1, 20), (f"failed:{n}", failed, {"attempt": n, "reason": "nobody at home"}, 1, 4))))
+    return tell(heard, scenario, memory, tuple(leg for n in (1, 2, 3) for leg in (
+        Leg(f"out:{n}", out, {}, 1, 20), Leg(f"failed:{n}", failed, {"attempt": n, "reason": "nobody at home"}, 1, 4))))
 
 
 def collected(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    return _scans(heard, memory, ("delivered", report.DeliveredReported, {}, 12, 48))
+    return tell(heard, scenario, memory, (Leg("delivered", report.DeliveredReported, {}, 12, 48),))
 
 
 def gives_way(parcel_id: str, scenario: str, memory: Memory) -> bool:
@@ -134,7 +124,7 @@ def intercept(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     message = (report.InterceptAccepted(**common) if gives_way(event.parcel_id, scenario, memory) else
                report.InterceptRefused(**common, reason="already on its way"))
     said = said_id("intercept", f"{event.parcel_id}:{event.cancellation_id}")
-    return [after(0.5, 2, memory, REPORT.name, f"/carrier/{carrier_of(event.parcel_id)}", said, message)]
+    return [after(0.5, 2, memory, REPORT.name, f"/carrier/{carrier_of(event.parcel_id, scenario)}", said, message)]
 
 
 def pay_claim(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -142,7 +132,7 @@ def pay_claim(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     if not event.claim:
         return []
     message = report.ClaimPaidReported(order_id=event.order_id, parcel_id=event.parcel_id, amount=event.claim)
-    source = f"/carrier/{carrier_of(event.parcel_id)}"
+    source = f"/carrier/{carrier_of(event.parcel_id, scenario)}"
     return [after(24, 48, memory, REPORT.name, source, f"claim:{event.parcel_id}", message)]
 
 

@@ -15,10 +15,11 @@ Message = Any  # a command or report of `schemas`
 
 @dataclass(slots=True, frozen=True)
 class Heard:
-    """One event of our services: its CloudEvents id and the decoded model."""
+    """One event of our services: its CloudEvents id, the decoded model, and its time as the envelope has it."""
 
     id: str
     data: Any
+    time: bytes = b""
 
 
 class Reaction(NamedTuple):

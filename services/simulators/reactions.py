@@ -42,7 +42,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     "carrier": {
         "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),
         "CustomsReleased": (logistics.last_mile, None), "ParcelLost": (logistics.pay_claim, None),
-        "ParcelAtPickup": (logistics.collected, frozenset({"delivery_pickup"})),
+        "ParcelAtPickup": (logistics.collected, frozenset({"delivery_pickup", "pickup_point"})),
         "InterceptRequested": (logistics.intercept, None),
     },
     "customs": {"ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},

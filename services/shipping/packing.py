@@ -1,0 +1,101 @@
+"""What the warehouse reports of a parcel that it was asked to pack: packed, too little on the shelf, rejected, held up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas import shipping_shipment as out
+from schemas.dead_letters import Reason
+from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping.reports import reported
+from services.shipping.shipment import Work, line_units
+from services.shipping.storage import StockMove
+
+
+@reported("ParcelPacked")
+def packed(work, report, parcel_id, parcel, before):
+    work.move(parcel_id, "consume")
+    if before == "on_hold":
+        work.disarm(f"hold:{parcel_id}")
+    work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
+              regime=work.shipment.regime)
+
+
+@reported("ParcelCancelled")
+def rejected(work, report, parcel_id, parcel, before):
+    cancel(work, parcel_id, before, "packing_rejected")
+
+
+def cancel(work: Work, parcel_id: str, before: str, reason: str) -> None:
+    """The parcel, which is cancelled now and was `before`, will not be packed, or was for nothing."""
+    work.disarm(f"hold:{parcel_id}")
+    work.move(parcel_id, "restock" if before == "packed" else "release")
+    work.shipment.parcels[parcel_id].reason = reason
+    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
+
+
+@reported("PackingHeld")
+def held(work, report, parcel_id, parcel, before):
+    work.arm(f"hold:{parcel_id}", "packing_hold")
+    work.emit(out.PackingHeld, parcel_id=parcel_id, reason=report.reason)
+
+
+@reported("PackingResumed")
+def resumed(work, report, parcel_id, parcel, before):
+    work.disarm(f"hold:{parcel_id}")
+    work.emit(out.PackingResumed, parcel_id=parcel_id)
+
+
+# -- too little on the shelf --------------------------------------------------------------------------------------------
+
+
+def short_picked(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+    """Units are not on the shelf. For those that were still the buyer's he gets his money back; those he had cancelled by then
+    are free to sell in our books, and are taken out of them."""
+    parcel = work.shipment.parcels.get(incoming.data.parcel_id)
+    if parcel is None or parcel.status != "cancelled":
+        return _short_picked(work, incoming)
+    if not _write_off(work, incoming.data, {}):
+        return Stale("ParcelShortPicked for a parcel that is cancelled")
+    return None
+
+
+@reported("ParcelShortPicked")
+def _short_picked(work, report, parcel_id, parcel, before):
+    taken, refund = work.cut(parcel_id, [(line.line_no, line.quantity) for line in report.lines])
+    if not taken and not {line.line_no for line in work.content(parcel_id).lines} & {line.line_no for line in report.lines}:
+        raise Impossible(Reason.UNKNOWN_LINE, "none of the lines is in the parcel")
+    units_taken = {line.line_no: units for line, units in taken}
+    if taken:
+        # The units were counted on the shelf but are not there: neither reserved nor in stock any more.
+        work.move(parcel_id, "shrink", taken)
+        if any(units for _, units in work.left(parcel_id)):
+            work.emit(out.ParcelShortPicked, parcel_id=parcel_id, lines=line_units(taken), refund=refund)
+        else:
+            work.step(parcel, "ParcelCancelled")
+            work.disarm(f"hold:{parcel_id}")
+            parcel.reason, parcel.undone = "short_pick", True
+            work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund)
+    if not _write_off(work, report, units_taken) and not taken:
+        return Stale("the missing units are no longer the buyer's, and nobody counts on them")  # his cancellation was known
+    return None
+
+
+def _write_off(work: Work, report: Any, taken: dict[int, int]) -> bool:
+    """Take the missing units that the buyer had cancelled out of what is free to sell. Units that were sold to somebody else
+    meanwhile are missing from his parcel, whose short pick will say so."""
+    parcel, found = work.shipment.parcels[report.parcel_id], False
+    for line in work.content(report.parcel_id).lines:
+        missing = sum(told.quantity for told in report.lines if told.line_no == line.line_no) - taken.get(line.line_no, 0)
+        short = parcel.aside.short.get(line.line_no, 0) if parcel.aside else 0
+        if taken.get(line.line_no):
+            short += taken[line.line_no]
+            parcel.beside().short[line.line_no] = short
+        gone = line.quantity if parcel.status == "cancelled" else parcel.cut.get(line.line_no, 0)
+        free = dict(work.stock.available(line.sku)).get(parcel.warehouse, 0)
+        if (units := min(missing, gone - short, free)) > 0:
+            parcel.beside().short[line.line_no] = short + units
+            work.moves += [StockMove(parcel.warehouse, line.sku, kind, units) for kind in ("reserve", "shrink")]
+            work.emit(out.InventoryAdjusted, warehouse=parcel.warehouse, sku=line.sku, quantity=units)
+            found = True
+    return found

@@ -1,0 +1,63 @@
+"""What a carrier tells in its own words. schemas/carrier_codes.toml says which report of ours it is; here is what keeps a scan
+that comes late, twice or in the wrong order from moving a parcel backwards.
+
+The parcel's table alone answers most: a scan that is early waits, one that no coming state allows is stale. What it cannot
+tell apart are attempts to deliver, which come again and again: they must be newer than the last one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from schemas.carrier_codes import Code, UnknownCode, meaning_of
+from schemas.dead_letters import Reason
+from schemas.lifecycle import PARCEL, deadlines
+from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping.shipment import Work
+
+CLOCKS_DIFFER = timedelta(days=1)
+ATTEMPTS = {"OutForDeliveryReported", "DeliveryFailureReported"}
+
+
+def report_of(scan: Any) -> str:
+    """The type of the report that it is; empty: information only, or a code that will be refused."""
+    try:
+        return meaning_of(scan).report
+    except UnknownCode:
+        return ""
+
+
+def scanned(reports: dict[str, Any]):
+    """The handler of CarrierScanReported; `reports`: type -> the handler of the report that a scan may be."""
+    def handle(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+        scan = incoming.data
+        try:
+            code = meaning_of(scan)
+        except UnknownCode as why:
+            raise Impossible(Reason.UNKNOWN_CODE, str(why)) from None
+        if scan.at > work.now + CLOCKS_DIFFER:
+            raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")
+        parcel = work.shipment.parcels.get(scan.parcel_id)
+        if parcel is None or code.report not in ATTEMPTS:
+            return reports[code.report](work, incoming) if code.report or parcel is None else _seen(work, scan, code)
+        last = parcel.aside.attempt_at if parcel.aside else None
+        if last is not None and scan.at <= last:
+            return Stale("a scan that is no newer than the attempt it tells of")
+        answer = reports[code.report](work, incoming)
+        if answer is None:
+            parcel.beside().attempt_at = scan.at
+        return answer
+    return handle
+
+
+def _seen(work: Work, scan: Any, code: Code) -> Stale | None:
+    """Information only: it is not lost, at least until now."""
+    s, parcel = work.shipment, work.shipment.parcels[scan.parcel_id]
+    timer = f"lost:{scan.parcel_id}"
+    if timer not in s.timers:
+        return Stale(f"{code.code} tells nothing of a parcel that is {parcel.status}")
+    due = min(scan.at, work.now) + timedelta(seconds=deadlines()["lost"])
+    if due <= s.timers[timer]:
+        return Stale("an older scan")
+    s.timers[timer] = due
+    return None

@@ -1,0 +1,95 @@
+"""How the simulated carriers tell what they scanned: each in its own codes, and some of them late, twice or in the wrong order.
+
+A carrier that answers at once (`Memory.fast`) is connected to us directly and speaks our own reports. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+from schemas import shipping_report as report
+from schemas.carrier_codes import codes
+from schemas.topics import REPORT
+from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, hours
+
+DIALECTS = {"bluewave": "gs1", "northport": "upu", "silkroad": "cainiao"}
+CARRIERS = tuple(DIALECTS)
+# In these scenarios the carrier is one of that dialect, and its scans come late, doubled and in the wrong order.
+UNTIDY = {"scans_upu": "northport", "scans_cainiao": "silkroad", "scans_gs1": "bluewave"}
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Leg(NamedTuple):
+    """One scan, `low` to `high` trade hours after the one before. `word` is its part of the message's id."""
+
+    word: str
+    model: type
+    fields: dict
+    low: float
+    high: float
+
+
+@lru_cache(maxsize=16_384)
+def carrier_of(parcel_id: str, scenario: str) -> str:
+    """The events after hand-over do not name the carrier; it follows from the parcel."""
+    return UNTIDY.get(scenario) or CARRIERS[zlib.crc32(parcel_id.encode()) % len(CARRIERS)]
+
+
+@lru_cache(maxsize=None)  # as many as there are codes
+def _code(dialect: str, report_type: str) -> str:
+    """The dialect's word for a report; empty where it has none."""
+    return next((row.code for row in codes() if row.dialect == dialect and row.report == report_type), "")
+
+
+def tell(heard: Heard, scenario: str, memory: Memory, legs: tuple[Leg, ...]) -> list[Reaction]:
+    """One scan after another; none for a parcel that was stopped."""
+    order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
+    if parcel_id in memory.stopped:
+        return []
+    carrier = carrier_of(parcel_id, scenario)
+    at, said = 0.0, []
+    for leg in legs:
+        scan = f"{leg.word}:{parcel_id}"
+        at += hours(memory, scan, leg.low, leg.high)
+        if memory.fast:
+            message = leg.model(order_id=order_id, parcel_id=parcel_id, **leg.fields)
+        else:
+            message = _in_dialect(heard, DIALECTS[carrier], leg, at)
+        said.append(Reaction(at, REPORT.name, message, scan, f"/carrier/{carrier}", parcel_id))
+    return _untidy(said, heard, carrier, memory) if scenario in UNTIDY and not memory.fast else said
+
+
+def _in_dialect(heard: Heard, dialect: str, leg: Leg, after_s: float):
+    order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
+    code = _code(dialect, leg.model.__name__)
+    if not code:
+        return leg.model(order_id=order_id, parcel_id=parcel_id, **leg.fields)
+    fields = {name: value for name, value in leg.fields.items() if name != "attempt"}
+    return report.CarrierScanReported(order_id=order_id, parcel_id=parcel_id, dialect=dialect, code=code,
+                                      at=_moment(heard, after_s), **fields)
+
+
+def _moment(heard: Heard, after_s: float) -> datetime:
+    began = datetime.fromisoformat(heard.time.decode()) if heard.time else _EPOCH
+    return began + timedelta(seconds=round(after_s))
+
+
+def _untidy(said: list[Reaction], heard: Heard, carrier: str, memory: Memory) -> list[Reaction]:
+    """The same scans, badly told: of two the later comes first, each comes once more some hours later as a message of its own,
+    and what is information only comes when the parcel is long elsewhere."""
+    delays = [one.delay_s for one in said]
+    swapped = [delays[n ^ 1] if n ^ 1 < len(delays) else delays[n] for n in range(len(delays))]
+    told = [one._replace(delay_s=delay) for one, delay in zip(said, swapped)]
+    again = [one._replace(delay_s=one.delay_s + hours(memory, f"again:{one.id}", 2, 30), id=f"{one.id}:again", unless_stopped="")
+             for one in said]
+    asides = [row for row in codes() if row.dialect == DIALECTS[carrier] and not row.report]
+    if type(heard.data).__name__ != "ParcelHandedOver":
+        asides = []
+    parcel_id = heard.data.parcel_id
+    notes = [Reaction(n * HOUR + hours(memory, f"note:{row.code}:{parcel_id}", 0, 60), REPORT.name, report.CarrierScanReported(
+        order_id=heard.data.order_id, parcel_id=parcel_id, dialect=row.dialect, code=row.code, leg=row.leg or None,
+        at=_moment(heard, n * HOUR)), f"note{n}:{parcel_id}", f"/carrier/{carrier}")
+        for n, row in enumerate(asides)]
+    return told + again + notes
