@@ -24,6 +24,7 @@ class OrderLine(CommandPart):
     quantity: Quantity
     amount: Minor
     hs_code: Annotated[str, Field(pattern=r"^\d{6,10}$")] | None = None
+    gtin: Annotated[str, Field(pattern=r"^\d{8,14}$", description="the product's GTIN-8, -12, -13 or -14")] | None = None
 
 
 class PlaceOrder(Command):

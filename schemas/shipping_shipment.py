@@ -19,13 +19,17 @@ class ParcelLine(Part):
 
 
 class ParcelPlan(Part):
-    """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight)."""
+    """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight).
+
+    `sscc` names the parcel, `waybill_no` (UPU S10) on its way across a border; no two parcels have one in common."""
 
     parcel_id: str
     warehouse: str
     lines: list[ParcelLine]
     freight: Minor
     amount: Minor
+    sscc: str = ""
+    waybill_no: str = ""
 
 
 class ParcelsAllocated(Event):
@@ -87,18 +91,22 @@ class DocumentsMatched(ParcelEvent):
 
 
 class FulfilmentRequested(ParcelEvent):
-    """To the warehouse: pack this."""
+    """To the warehouse: pack this, and write its numbers on the label."""
 
     warehouse: str
     destination: Country
     regime: Regime
     lines: list[ParcelLine]
+    sscc: str = ""
+    waybill_no: str = ""
 
 
 class ParcelPacked(ParcelEvent):
     warehouse: str
     destination: Country
     regime: Regime
+    sscc: str = ""
+    waybill_no: str = ""
 
 
 class PackingHeld(ParcelEvent):

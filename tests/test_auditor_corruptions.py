@@ -390,7 +390,28 @@ def a_person_above_the_limit(h):
     h.whole_.quota["quota:somebody:2026"] = {"reserved": 2_600_001, "committed": 2_600_001, "released": 0, "restored": 0}
 
 
+def _plan(h, name: str, **numbers):
+    records, at = h.find(SHIPMENT.name, "ParcelsAllocated", name)
+    plans = json.loads(records[at].value)["parcels"]
+    h.change(SHIPMENT.name, "ParcelsAllocated", name, parcels=[plans[0] | numbers, *plans[1:]])
+
+
+def a_number_that_does_not_hold(h):
+    _plan(h, "normal", sscc="106141412345678907")
+
+
+def two_parcels_of_one_number(h):
+    records, at = h.find(SHIPMENT.name, "ParcelsAllocated", "china")
+    _plan(h, "normal", sscc=json.loads(records[at].value)["parcels"][0]["sscc"])
+
+
+def carried_under_anothers_number(h):
+    records, at = h.find(REPORT.name, "HandedOverReported", "normal")
+    h.change(REPORT.name, "HandedOverReported", "normal", tracking_no="RA473124829US")
+
+
 PLANTED = [
+    (a_number_that_does_not_hold, {37}), (two_parcels_of_one_number, {37}), (carried_under_anothers_number, {37}),
     (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),
     (timer_of_an_ended_order, {26}),
     (placed_twice, {1, 3, 16}), (more_allocated_than_ordered, {15}),

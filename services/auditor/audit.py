@@ -19,8 +19,7 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods,  # noqa: F401  (they register themselves)
-                              rules_money)
+from services.auditor import invariants  # noqa: F401  (every file of rules registers itself)
 from services.auditor.evidence import CannotRead, Evidence, content_of, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
@@ -106,6 +105,7 @@ class _Audit:
         self.stock: Counter[tuple[str, str, str]] = Counter()
         self.quota: Counter[tuple[str, str]] = Counter()
         self.newest: Any = None
+        self.numbers: dict[str, set[str]] = {}
 
     async def run(self, began: float) -> Report:
         source, report = self.source, self.report
@@ -122,7 +122,7 @@ class _Audit:
             await self._partition(partition)
         whole = await source.whole()
         whole.dead_letters, whole.expected_dead_letters, whole.originals = letters, self.expected, self.originals
-        whole.live = self.live
+        whole.live, whole.numbers = self.live, self.numbers
         whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
@@ -172,6 +172,9 @@ class _Audit:
     def _order(self, case: Case) -> None:
         report, stock = self.report, case.is_stock
         self.stock.update(case.facts.stock)
+        for parcel_id, parcel in case.facts.parcels.items():
+            for number in filter(None, parcel.plan[-2:] if parcel.plan else ()):
+                self.numbers.setdefault(number, set()).add(parcel_id)
         if case.facts.quota:
             china = case.facts.placed.china
             self.quota.update({(f"quota:{china.person}:{china.year}", name): fen for name, fen in case.facts.quota.items()})

@@ -163,7 +163,7 @@ class Whole:
     `needless`: timers of orders that have ended; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
     views, None: there was none. `parked`: what waits for no dead letter; `held`: order and (service, topic, partition, offset)
     of those that keep a queue, `waiting`: the same of all that is parked; `originals`: digests of the records that are dead
-    letters."""
+    letters. `numbers`: SSCC or waybill number -> parcels that have it."""
 
     stock: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -190,6 +190,7 @@ class Whole:
     funnel: Funnel = field(default_factory=Funnel)
     views: dict[str, Any] | None = None
     newest: datetime | None = None
+    numbers: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

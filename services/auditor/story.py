@@ -84,6 +84,8 @@ class Plan(NamedTuple):
     lines: dict[int, tuple[str, int]]
     amounts: dict[int, int]
     freight: int
+    sscc: str = ""
+    waybill_no: str = ""
 
 
 class Allocated(NamedTuple):
@@ -188,7 +190,8 @@ def _landed(m: Any) -> Landed:
 
 def _allocated(m: Any) -> tuple[tuple, Allocated]:
     plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines},
-                               {line.line_no: line.amount for line in p.lines}, p.freight) for p in m.parcels}
+                               {line.line_no: line.amount for line in p.lines}, p.freight, p.sscc, p.waybill_no)
+             for p in m.parcels}
     return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans)
 
 
@@ -246,6 +249,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
+    **dict.fromkeys(("FulfilmentRequested", "ParcelPacked"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
     **dict.fromkeys(("StockReceived", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }

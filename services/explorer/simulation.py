@@ -6,6 +6,7 @@ across topics. It tells one story at a time; `system.py` tells all of them, with
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -55,11 +56,14 @@ class EveryQuota(orders_storage.Rows):
         pass
 
 
+_SERIALS = itertools.count()  # several worlds may be told as one
+
+
 class EveryStock(storage.Stock):
     """All stock rows, always locked: there is nobody else."""
 
     def __init__(self):
-        super().__init__(set(), [])
+        super().__init__(set(), [], _SERIALS)
 
     def _need(self, sku: str) -> None:
         pass

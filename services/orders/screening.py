@@ -9,7 +9,7 @@ from typing import Any
 import iso4217
 from pydantic_core import from_json
 
-from schemas.numbers import is_resident_number
+from schemas.numbers import is_gtin, is_resident_number
 from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import ChinaImport
 from schemas.parties import SealBroken, SealedParty, check, identity_hash
@@ -54,6 +54,9 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
     numbers = {line.line_no for line in command.lines}
     if len(numbers) != len(command.lines):
         return "line_numbers", "two lines have the same number; number them 1, 2, 3 …"
+    for line in command.lines:
+        if line.gtin is not None and not is_gtin(line.gtin):
+            return "gtin_invalid", f"line {line.line_no}: {line.gtin} is no GTIN, its check digit does not fit; ask the merchant"
     goods = sum(line.amount for line in command.lines)
     total = goods + command.freight + command.tax
     if total != command.total:

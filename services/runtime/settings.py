@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.numbers import COMPANY_PREFIX
+
 SERVICES = ("orders", "payments", "shipping")
 _PREFIX = "TRADEWIND_"
 
@@ -62,6 +64,9 @@ class Settings(BaseSettings):
     provider_url: str | None = Field(None, description="None: the local provider at provider_port")
     webhook_secret: SecretStr | None = Field(None, description="whsec_…; None: made once in the data folder")
     vault_key: SecretStr | None = Field(None, description="32 bytes in base64; None: made once in the data folder")
+    gs1_prefix: str = Field(
+        COMPANY_PREFIX, pattern=r"^\d{7}$", description="the operator's GS1 company prefix, which parcels' SSCCs begin with"
+    )
     linger_ms: int = Field(
         10, ge=0, le=1000, description="how long a reader lets a batch fill: a fuller one costs less an event, and waits"
     )

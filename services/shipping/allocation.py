@@ -43,6 +43,7 @@ class Wanted:
     goods: int
     lines: list[Line]
     limits: Limits | None = None
+    origin: str = "US"
 
     @classmethod
     def of(cls, placed: Any) -> Wanted:
@@ -52,7 +53,7 @@ class Wanted:
         limits = placed.china and Limits(placed.china.per_parcel, placed.china.single_item,
                                          {l.line_no: (l.amount, l.quantity) for l in placed.lines})
         return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines,
-                   limits)
+                   limits, placed.origin)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -66,12 +67,14 @@ class Wanted:
 
 @dataclass(slots=True, frozen=True)
 class Content:
-    """One parcel as planned."""
+    """One parcel as planned. `sscc` names it everywhere, `waybill_no` (S10) on its way abroad."""
 
     warehouse: str
     lines: list[Line]
     freight: int
     amount: int
+    sscc: str = ""
+    waybill_no: str = ""
 
 
 @dataclass(slots=True, frozen=True)

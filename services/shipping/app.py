@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from schemas.topics import ORDER, PAYMENT, REPORT, SHIPMENT
 from services.runtime.decision import TIMER
 from services.runtime.main import run
@@ -12,7 +14,7 @@ from services.shipping import machine, storage
 
 def spec(settings: Settings) -> Spec:
     return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - {TIMER}, machine.Shipment,
-                machine.decide, machine.STATE, machine.DOCUMENT, machine.stock_keys, storage)
+                partial(machine.decide, prefix=settings.gs1_prefix), machine.STATE, machine.DOCUMENT, machine.stock_keys, storage)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
+from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale
 from services.shipping import after_delivery, packing, reports, reservation, scans, undoing
 from services.shipping.allocation import Document
@@ -21,12 +22,13 @@ STATE = TypeAdapter(Shipment)
 DOCUMENT = TypeAdapter(Document)
 
 
-def decide(shipment: Shipment, document: Document | None, incoming: Incoming, stock: Any, now: datetime
-           ) -> Decision | NotYet | Stale:
-    """One event, report or timer against one order's goods. `stock` is the view of the locked stock rows."""
+def decide(shipment: Shipment, document: Document | None, incoming: Incoming, stock: Any, now: datetime,
+           prefix: str = COMPANY_PREFIX) -> Decision | NotYet | Stale:
+    """One event, report or timer against one order's goods. `stock` is the view of the locked stock rows, `prefix` what the
+    parcels' SSCCs begin with."""
     if shipment.status == "new" and incoming.type not in ("OrderPlaced", "InboundReceived"):
         return NotYet("OrderPlaced")
-    work = Work(shipment.draft(), document, stock, now)
+    work = Work(shipment.draft(), document, stock, now, prefix)
     answer = HANDLERS[incoming.type](work, incoming)
     if answer is not None:
         return answer
@@ -90,12 +92,17 @@ def _held(work: Work, incoming: Incoming) -> NotYet | None:
         if s.regime == "china" and work.step(parcel, "DocumentsMatched"):
             work.emit(out.DocumentsMatched, parcel_id=part.parcel_id)
         if work.step(parcel, "FulfilmentRequested"):
-            lines = [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=units,
-                                                    amount=l.amount * units // l.quantity)
-                     for l, units in work.left(part.parcel_id) if units]
-            work.emit(out.FulfilmentRequested, parcel_id=part.parcel_id, warehouse=parcel.warehouse,
-                      destination=work.document.destination, regime=s.regime, lines=lines)
+            request(work, part.parcel_id)
     return None
+
+
+def request(work: Work, parcel_id: str) -> None:
+    """Ask the warehouse to pack it."""
+    content = work.content(parcel_id)
+    lines = [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=units, amount=l.amount * units // l.quantity)
+             for l, units in work.left(parcel_id) if units]
+    work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=content.warehouse, destination=work.document.destination,
+              regime=work.shipment.regime, lines=lines, sscc=content.sscc, waybill_no=content.waybill_no)
 
 
 def _not_paid(work: Work, incoming: Incoming) -> NotYet | None:

@@ -17,8 +17,9 @@ def packed(work, report, parcel_id, parcel, before):
     work.move(parcel_id, "consume")
     if before == "on_hold":
         work.disarm(f"hold:{parcel_id}")
+    content = work.content(parcel_id)
     work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime)
+              regime=work.shipment.regime, sscc=content.sscc, waybill_no=content.waybill_no)
 
 
 @reported("ParcelCancelled")

@@ -45,19 +45,25 @@ def try_to_allocate(work: Work, first: bool) -> None:
 def _reserve(work: Work, found: Any) -> None:
     s, wanted = work.shipment, work.shipment.pending
     work.disarm("retry", "backorder")
-    work.fresh_document = Document(wanted.currency, wanted.destination, found.parcels, not all(
+    contents = {parcel_id: _numbered(work, content) for parcel_id, content in found.parcels.items()}
+    work.fresh_document = Document(wanted.currency, wanted.destination, contents, not all(
         not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines))
     s.pending, s.status = None, "open"
     plans = []
-    for parcel_id, content in found.parcels.items():
+    for parcel_id, content in contents.items():
         s.parcels[parcel_id] = Parcel(content.warehouse)
         work.move(parcel_id, "reserve")
         plans.append(out.ParcelPlan.model_construct(
             parcel_id=parcel_id, warehouse=content.warehouse, freight=content.freight,
-            lines=_lines(content), amount=content.amount))
+            lines=_lines(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no))
     work.arm("reservation", "reservation")
     work.emit(out.ParcelsAllocated, currency=wanted.currency, total=sum(p.amount for p in plans), parcels=plans,
               unfilled=[LineUnits(line_no=line.line_no, quantity=units) for line, units in found.missing])
+
+
+def _numbered(work: Work, content: Content) -> Content:
+    sscc, waybill_no = work.numbers()
+    return Content(content.warehouse, content.lines, content.freight, content.amount, sscc, waybill_no)
 
 
 def _lines(content: Content) -> list[out.ParcelLine]:

@@ -15,3 +15,7 @@ CREATE TABLE IF NOT EXISTS stock (
     CONSTRAINT never_sold_twice CHECK (received + restocked + released - reserved >= 0),
     CONSTRAINT open_not_negative CHECK (reserved - released - consumed - shrunk >= 0)
 ) WITH (fillfactor = 50);
+
+-- Blocks of serial numbers of parcels (storage.Serials). Never a second time: when the last of 10^10 numbers is given out,
+-- allocation stops with the sequence's error until the operator has another company prefix and the posts have been asked.
+CREATE SEQUENCE IF NOT EXISTS parcel_serial_blocks MINVALUE 0 START 0 MAXVALUE 9999999 NO CYCLE;

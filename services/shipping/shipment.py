@@ -8,6 +8,7 @@ from typing import Any
 
 from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
+from schemas.numbers import COMPANY_PREFIX, s10, sscc
 from services.runtime.decision import earliest
 from services.shipping.allocation import Content, Document, Line, Wanted
 from services.shipping.storage import StockMove
@@ -76,8 +77,8 @@ class Shipment:
 class Work:
     """What one decision collects."""
 
-    def __init__(self, shipment: Shipment, document: Document | None, stock: Any, now: datetime):
-        self.shipment, self.document, self.stock, self.now = shipment, document, stock, now
+    def __init__(self, shipment: Shipment, document: Document | None, stock: Any, now: datetime, prefix: str = COMPANY_PREFIX):
+        self.shipment, self.document, self.stock, self.now, self.prefix = shipment, document, stock, now, prefix
         self.fresh_document: Document | None = None
         self.events: list[Any] = []
         self.moves: list[StockMove] = []
@@ -108,6 +109,12 @@ class Work:
         goods = sum(line.amount * units // line.quantity for line, units in left)
         freight = self.content(parcel_id).freight if any(units for _, units in left) else 0
         return max(0, goods + freight - parcel.granted)
+
+    def numbers(self) -> tuple[str, str]:
+        """An SSCC and, for what crosses a border, an S10 waybill number that no other parcel has (see storage.Serials)."""
+        serial, wanted = self.stock.serial(), self.shipment.pending
+        abroad = self.shipment.regime != "domestic"
+        return sscc(serial, self.prefix), s10(serial, wanted.origin) if abroad else ""
 
     def move(self, parcel_id: str, kind: str, lines: list[tuple[Line, int]] | None = None) -> None:
         """Move stock of the parcel's warehouse: reserve, release, consume, restock, shrink."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import asyncpg
@@ -23,11 +26,47 @@ class StockMove:
     units: int
 
 
-class Stock:
-    """The locked rows: (warehouse, sku) -> counters. `available` raises SharedMissing for a SKU that was not locked."""
+class Serials:
+    """Numbers for parcels, of which each is given out once in the life of a database.
 
-    def __init__(self, keys: set[str], rows: list[asyncpg.Record]):
-        self._keys = keys
+    A process takes blocks of them from a sequence, which PostgreSQL moves outside of transactions: a block that a batch took
+    and lost stays taken, whoever owns a partition may take one, and nobody waits for anybody. What a process has left when
+    it ends is never used."""
+
+    BLOCK, ENOUGH = 1_000, 5_000
+
+    def __init__(self) -> None:
+        self._blocks: deque[list[int]] = deque()
+        self._left = 0
+
+    async def fill(self, conn: asyncpg.Connection) -> None:
+        """See to it that a batch has enough of them."""
+        while self._left < self.ENOUGH:
+            block = await conn.fetchval("SELECT nextval('parcel_serial_blocks')")
+            self._blocks.append([block * self.BLOCK, (block + 1) * self.BLOCK])
+            self._left += self.BLOCK
+
+    def __next__(self) -> int:
+        if not self._left:
+            raise SharedMissing("serial numbers")  # for this batch; the next one has more
+        self._left -= 1
+        block = self._blocks[0]
+        number, block[0] = block[0], block[0] + 1
+        if block[0] == block[1]:
+            self._blocks.popleft()
+        return number
+
+
+_SERIALS = Serials()  # of this process, for all of its partitions
+
+
+class Stock:
+    """The locked rows: (warehouse, sku) -> counters. `available` raises SharedMissing for a SKU that was not locked.
+
+    `serials`: numbers for parcels; None: any will do, for a decision that nobody will see."""
+
+    def __init__(self, keys: set[str], rows: list[asyncpg.Record], serials: Iterator[int] | None = None):
+        self._keys, self._serials = keys, itertools.repeat(0) if serials is None else serials
         self._free: dict[str, dict[str, int]] = {}
         self.stored = {(sku, warehouse) for warehouse, sku, _ in rows}
         for warehouse, sku, free in rows:
@@ -38,6 +77,10 @@ class Stock:
         """(warehouse, units that nobody has reserved)."""
         self._need(sku)
         return sorted(self._free.get(sku, {}).items())
+
+    def serial(self) -> int:
+        """A number that no parcel has."""
+        return next(self._serials)
 
     def apply(self, move: StockMove) -> None:
         self._need(move.sku)
@@ -60,7 +103,9 @@ _FREE = ("SELECT warehouse, sku, received + restocked + released - reserved AS f
 
 async def lock(conn: asyncpg.Connection, keys: set[str]) -> Stock:
     """Lock the rows of these SKUs, in one order for everybody, so that two owners cannot wait for each other."""
-    return Stock(keys, await conn.fetch(f"{_FREE} FOR UPDATE", sorted(keys)) if keys else [])
+    if keys:
+        await _SERIALS.fill(conn)
+    return Stock(keys, await conn.fetch(f"{_FREE} FOR UPDATE", sorted(keys)) if keys else [], _SERIALS)
 
 
 async def look(conn: asyncpg.Connection, keys: set[str]) -> Stock:

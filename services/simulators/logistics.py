@@ -80,7 +80,8 @@ def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 def collect(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     parcel_id = heard.data.parcel_id
-    tracking_no = f"TW{zlib.crc32(parcel_id.encode()):010d}{zlib.adler32(parcel_id.encode()):010d}"
+    # Across a border the label's number is everybody's; within a country the carrier has its own.
+    tracking_no = heard.data.waybill_no or f"TW{zlib.crc32(parcel_id.encode()):010d}{zlib.adler32(parcel_id.encode()):010d}"
     handed_over = {"carrier": carrier_of(parcel_id, scenario), "tracking_no": tracking_no}
     return tell(heard, scenario, memory, (Leg("handed-over", report.HandedOverReported, handed_over, 1, 6),))
 
