@@ -160,6 +160,6 @@ def _cut_to(decision: Decision, quota: Quota, document: Any, parcel_id: str, lef
 MOVING = {
     "ParcelsAllocated": _shared_out, "AllocationFailed": _not_allocated, "DocumentsMatched": _listed,
     "ParcelShortPicked": _cut, "ParcelLinesCancelled": _cut, "ReturnReceived": _cut,
-    **dict.fromkeys(("ParcelCancelled", "ParcelReturned", "ParcelLost", "CustomsRefused"), _given_back),
+    **dict.fromkeys(("ParcelCancelled", "ParcelReturned", "ParcelDestroyed", "ParcelLost", "CustomsRefused"), _given_back),
 }
 NOTED = ("DocumentsMatched", "ParcelShortPicked", "ParcelLinesCancelled")  # what orders hears of for the quota's sake alone
