@@ -18,6 +18,7 @@ from schemas.envelope import Envelope, dataschema_of, envelope_of, event_id, hea
 from schemas.shipping_report import CarrierScanReported
 from schemas.topics import MODELS, ORDER, PAYMENT, REPORT, SHIPMENT
 from services.runtime.clock import Clock
+from services.runtime.reader import Fetched, Raw
 from services.simulators.agenda import Agenda, Options, encode
 from services.simulators.demo_orders import MARKETS, ORIGIN, corridor_orders, demo_orders
 from services.simulators.edge import inbound_for
@@ -200,12 +201,14 @@ def record_like(data, sequence: int, offset: int, time: datetime = NOW):
     envelope = Envelope(event_id(source, data.order_id, sequence), name, source, time, data.order_id, sequence,
                         f"place:{data.order_id}", "cause", "merchant-1")
 
-    class Consumed:
-        key, value = data.order_id.encode(), data.model_dump_json().encode()
-        headers = tuple(headers_of(envelope, dataschema_of(topic.name, name)))
+    headers = tuple(headers_of(envelope, dataschema_of(topic.name, name)))
+    return Raw(offset, data.order_id.encode(), data.model_dump_json().encode(), headers, name.encode(), None)
 
-    Consumed.offset, Consumed.topic = offset, topic.name
-    return Consumed
+
+def fetched(*records: Raw) -> Fetched:
+    found = Fetched(records)
+    found.end = records[-1].offset + 1
+    return found
 
 
 def agenda(role="all", fast=False) -> Agenda:
@@ -216,7 +219,7 @@ TP = TopicPartition(SHIPMENT.name, 0)
 
 
 def test_headers_are_those_of_the_envelope_and_copy_what_belongs_to_the_order():
-    said = agenda(fast=True).hear(TP, [record_like(request(), 5, 0)], 0.0)
+    said = agenda(fast=True).hear(TP, fetched(record_like(request(), 5, 0)), 0.0)
     _, _, headers = encode(said[0])
     envelope = envelope_of(tuple(headers))
     assert headers == headers_of(envelope, dataschema_of(REPORT.name, "PackedReported"))
@@ -227,8 +230,8 @@ def test_headers_are_those_of_the_envelope_and_copy_what_belongs_to_the_order():
 def test_a_pending_answer_holds_the_offset_back_until_it_is_said():
     it = agenda()
     start = NOW.timestamp()
-    assert it.hear(TP, [record_like(parcel("ParcelExported"), 1, 10), record_like(handed_over(), 2, 11),
-                        record_like(parcel("ParcelExported"), 3, 12)], start) == []
+    assert it.hear(TP, fetched(record_like(parcel("ParcelExported"), 1, 10), record_like(handed_over(), 2, 11),
+                               record_like(parcel("ParcelExported"), 3, 12)), start) == []
     assert it.safe_offsets() == {TP: 11}
     later = it.due(start + 12.1)  # 2 to 12 trade hours, at an hour a second
     assert [short(s.reaction.message) for s in later] == ["Exported", "Arrived"]
@@ -240,21 +243,21 @@ def test_a_pending_answer_holds_the_offset_back_until_it_is_said():
 
 
 def test_an_event_that_cannot_be_read_is_counted_and_does_not_stop_the_world():
-    broken, it = record_like(request(), 1, 0), agenda(fast=True)
-    broken.value = b'{"order_id":'
-    assert len(it.hear(TP, [broken, record_like(request(), 2, 1)], 0.0)) == 1
+    broken, it = record_like(request(), 1, 0)._replace(value=b'{"order_id":'), agenda(fast=True)
+    assert len(it.hear(TP, fetched(broken, record_like(request(), 2, 1)), 0.0)) == 1
     assert it.counts["unreadable"] == 1 and it.safe_offsets() == {TP: 2}
 
 
 def test_a_stopped_parcel_is_not_scanned_any_more_even_when_the_scan_was_planned():
     it = agenda()
-    it.hear(TP, [record_like(handed_over(), 1, 0), record_like(parcel("ParcelCancelled", reason="x", refund=0), 2, 1)], 0.0)
+    it.hear(TP, fetched(record_like(handed_over(), 1, 0),
+                        record_like(parcel("ParcelCancelled", reason="x", refund=0), 2, 1)), 0.0)
     assert it.unstopped(it.due(NOW.timestamp() + 99)) == []
 
 
 def test_partitions_that_went_to_another_reader_are_forgotten():
     it = agenda()
-    it.hear(TP, [record_like(request(), 1, 0)], 0.0)
+    it.hear(TP, fetched(record_like(request(), 1, 0)), 0.0)
     it.forget([TP])
     assert it.next_due() is None and it.safe_offsets() == {}
 

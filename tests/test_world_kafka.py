@@ -58,7 +58,8 @@ async def publish(kafka: str, events: list) -> None:
     await producer.start()
     for number, data in enumerate(events, 1):
         record = record_like(data, number, 0)
-        await producer.send(record.topic, record.value, record.key, headers=list(record.headers))
+        topic = next(t.name for t in (ORDER, PAYMENT, SHIPMENT) if type(data) in t.messages)
+        await producer.send(topic, record.value, record.key, headers=list(record.headers))
     await producer.flush()
     await producer.stop()
 

@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from schemas.topics import INTAKE, ORDER
 from services.bench.orders import Placed, Reader
 from services.runtime.processes import StartError
+from services.runtime.reader import Pick
 
-TERMINAL = frozenset({b"OrderCompleted", b"OrderCancelled", b"OrderRejected"})
+TERMINAL = frozenset({"OrderCompleted", "OrderCancelled", "OrderRejected"})
 TURN_S = 0.02
 STALL_S = 30.0
 
@@ -35,7 +36,8 @@ class Load:
         self.orders, self._tps = orders, [TopicPartition(ORDER.name, p) for p in range(partitions)]
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=0,
                                           max_batch_size=900_000, request_timeout_ms=20_000)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100,
+                                          value_deserializer=Pick({ORDER.name: TERMINAL}, (ORDER,)))
         self.open: set[bytes] = set()
         self.placed = self.finished = 0
 
@@ -97,12 +99,7 @@ class Load:
         """Take note of the orders that have ended; how many."""
         before = len(self.open)
         for records in (await self._consumer.getmany(timeout_ms=0)).values():
-            for record in records:
-                for name, value in record.headers:
-                    if name == "ce_type":
-                        if value in TERMINAL:
-                            self.open.discard(record.key)
-                        break
+            self.open.difference_update(record.key for record in records if record.type.decode() in TERMINAL)
         ended = before - len(self.open)
         self.finished += ended
         return ended

@@ -26,8 +26,9 @@ from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
 from services.runtime.limit import Levels, TooManyDeadLetters, at_start, levels_after
+from services.runtime.reader import Fetched
 from services.runtime.relay import Relay, pack, unpack
-from services.runtime.spec import VALUE_BYTES_MAX, Spec, read
+from services.runtime.spec import VALUE_BYTES_MAX, Spec, read, read_raw
 from services.runtime.standing import MERCHANT, STANDING, Standings
 from services.runtime.track import Entry, Record, Track
 
@@ -181,15 +182,15 @@ class Owner:
             if self.relay.failed is not None:
                 raise self.relay.failed
 
-    async def _fetch(self) -> dict[TopicPartition, list]:
+    async def _fetch(self) -> dict[TopicPartition, Fetched]:
         try:
             return await self.consumer.getmany(*self.tps, timeout_ms=self._wait_ms(), max_records=self.batch_max)
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as why:
             raise storage.Unfit(f"partition {self.partition}: records that were not read yet are gone from their topic, or "
                                 f"the topic was made anew ({why!r}); restore topics and databases from the same moment") from why
-        except UnicodeDecodeError as why:  # aiokafka decodes header names before anybody sees the record
+        except UnicodeDecodeError as why:  # header names are decoded before anybody sees the record
             raise storage.Unfit(f"partition {self.partition}: a record at or behind {self.ahead} has a header whose name is not "
-                                f"UTF-8 ({why}), which aiokafka cannot read; find its producer, and copy the topic without it") from why
+                                f"UTF-8 ({why}), which cannot be read; find its producer, and copy the topic without it") from why
 
     def _wait_ms(self) -> int:
         if self.due is None:
@@ -197,16 +198,17 @@ class Owner:
         real = (self.due - self.clock.now()).total_seconds() / self.clock.speed
         return max(1, int(min(WAIT_S, real) * 1000))
 
-    def _read(self, fetched: dict[TopicPartition, list]) -> list[Record]:
+    def _read(self, fetched: dict[TopicPartition, Fetched]) -> list[Record]:
         records = []
         for tp in self.tps:
-            for raw in fetched.get(tp, ()):
-                if raw.offset < self.ahead[tp.topic]:
-                    continue
-                self.ahead[tp.topic] = raw.offset + 1
-                record = read(self.spec, tp.topic, raw.offset, raw.key, raw.value, raw.headers)
-                if record is not None:
+            found = fetched.get(tp)
+            if found is None:
+                continue
+            ahead = self.ahead[tp.topic]
+            for raw in found:
+                if raw.offset >= ahead and (record := read_raw(self.spec, tp.topic, raw)) is not None:
                     records.append(record)
+            self.ahead[tp.topic] = max(ahead, found.end)
         return records
 
     async def _timers(self, now: datetime) -> list[Record]:
@@ -410,7 +412,7 @@ class Owner:
         if gone := [key for key in batch.unparked if key not in batch.parked]:
             write.delete_parked(gone)
         if batch.parked:  # what takes the place of a dead letter may have its id
-            write.insert_parked([(*key, r.topic, r.offset, msgpack.packb(r.headers), r.value or b"", r.dead)
+            write.insert_parked([(*key, r.topic, r.offset, msgpack.packb(tuple(r.headers)), r.value or b"", r.dead)
                                  for key, r in batch.parked.items()])
         if self.relay.acknowledged > self.relay.deleted:
             self._deleting = self.relay.acknowledged

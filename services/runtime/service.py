@@ -91,7 +91,7 @@ class _Session(ConsumerRebalanceListener):
                                          linger_ms=0, max_batch_size=1_000_000, request_timeout_ms=20_000)
         self.consumer = AIOKafkaConsumer(
             bootstrap_servers=service.bootstrap, group_id=f"tradewind-{spec.name}", enable_auto_commit=False,
-            group_instance_id=service.member,
+            group_instance_id=service.member, value_deserializer=spec.pick(),
             auto_offset_reset="none", isolation_level="read_uncommitted",
             partition_assignment_strategy=(RangePartitionAssignor,), session_timeout_ms=SESSION_TIMEOUT_MS, heartbeat_interval_ms=1_000,
             max_partition_fetch_bytes=1_048_576, fetch_min_bytes=FETCH_BYTES if service.linger_ms else 1,

@@ -16,9 +16,10 @@ from aiokafka import TopicPartition
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from schemas.envelope import CONTENT_TYPE, SPECVERSION, dataschema_of, stamp, type_of
+from schemas.envelope import dataschema_of, headers_of_type, stamp
 from schemas.topics import ORDER, PAYMENT, SHIPMENT
 from services.runtime.clock import Clock
+from services.runtime.reader import Fetched, Fields, Pick, Raw
 from services.simulators.outsiders import Heard, Memory, Reaction
 from services.simulators.reactions import NOTED, ROLES, TABLE, react, remember
 from services.simulators.scenario import EXITS_PERMILLE, scenario_of
@@ -65,10 +66,18 @@ class Said(NamedTuple):
     event: TopicPartition
     offset: int
     key: bytes
-    time: bytes
-    correlation: bytes
-    causation: bytes
-    merchant: bytes
+    time: str
+    correlation: str
+    causation: str
+    merchant: str
+
+
+def pick(roles: tuple[str, ...]) -> Pick:
+    """What a consumer for these roles has to hand over."""
+    wanted: dict[str, list[str]] = {}
+    for topic, name in interests(roles):
+        wanted.setdefault(topic, []).append(name.decode())
+    return Pick(wanted, (ORDER, PAYMENT, SHIPMENT))
 
 
 def interests(roles: tuple[str, ...]) -> dict[tuple[str, bytes], Interest]:
@@ -90,21 +99,20 @@ def interests(roles: tuple[str, ...]) -> dict[tuple[str, bytes], Interest]:
 
 
 def encode(said: Said) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
-    """Key, value and headers. The headers are those of `schemas.envelope.headers_of`; what is copied from the event stays
-    bytes, because there and back through text and datetime would double the world's CPU."""
+    """Key, value and headers. The headers are those of `schemas.envelope.headers_of`; the time that is copied from the event
+    is not read, because there and back through datetime would cost more than the rest."""
     reaction = said.reaction
     message = reaction.message
     key = message.order_id.encode()
-    ce_type, dataschema = _of_type(type(message), reaction.topic)
     return key, message.__pydantic_serializer__.to_json(message), [
-        SPECVERSION, ("ce_id", reaction.id.encode()), ce_type, ("ce_source", reaction.source.encode()),
-        ("ce_time", said.time), ("ce_subject", key), dataschema, ("ce_correlationid", said.correlation),
-        ("ce_causationid", said.causation), ("ce_merchant", said.merchant), CONTENT_TYPE]
+        *_of_type(type(message), reaction.topic), ("ce_source", reaction.source.encode()), ("ce_id", reaction.id.encode()),
+        ("ce_time", said.time.encode()), ("ce_subject", key), ("ce_correlationid", said.correlation.encode()),
+        ("ce_causationid", said.causation.encode()), ("ce_merchant", said.merchant.encode())]
 
 
 @lru_cache(maxsize=None)  # as many as there are message types
-def _of_type(model: type, topic: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
-    return ("ce_type", model.__name__.encode()), ("ce_dataschema", dataschema_of(topic, model.__name__))
+def _of_type(model: type, topic: str) -> tuple[tuple[str, bytes], ...]:
+    return headers_of_type(model.__name__, dataschema_of(topic, model.__name__))
 
 
 class Agenda:
@@ -120,7 +128,7 @@ class Agenda:
         self._open: dict[TopicPartition, dict[int, int]] = {}
         self._next: dict[TopicPartition, int] = {}
 
-    def hear(self, partition: TopicPartition, records: list[Any], now: float) -> list[Said]:
+    def hear(self, partition: TopicPartition, records: Fetched, now: float) -> list[Said]:
         """Take records in order; returns what is to be said at once, and keeps the rest until it is due.
 
         What is returned must be acknowledged before `safe_offsets` is asked for again.
@@ -128,7 +136,7 @@ class Agenda:
         at_once: list[Said] = []
         topic, interests_, options = partition.topic, self._interests, self.options
         for record in records:
-            interest = interests_.get((topic, type_of(record.headers)))
+            interest = interests_.get((topic, record.type))
             if interest is None or record.key is None:
                 continue
             scenario = scenario_of(record.key.decode(), options.seed, options.exits_permille, options.fast)
@@ -140,16 +148,15 @@ class Agenda:
                     self.counts["unreadable"] += 1
                     log.error("%s %s offset %s cannot be read and is left unanswered: %s", topic, partition.partition,
                               record.offset, why)
-        self._next[partition] = records[-1].offset + 1
+        self._next[partition] = records.end
         return at_once
 
-    def _react(self, partition: TopicPartition, record: Any, interest: Interest, scenario: str, now: float,
+    def _react(self, partition: TopicPartition, record: Raw, interest: Interest, scenario: str, now: float,
                at_once: list[Said]) -> None:
-        headers = dict(record.headers)
-        event_id, event_time = headers["ce_id"], headers["ce_time"]
-        heard = Heard(event_id.decode(), interest.validate(record.value), event_time)
-        correlation = headers.get("ce_correlationid") or event_id
-        merchant = headers.get("ce_merchant", b"")
+        fields = record.fields or _fields_of(record)
+        event_id, event_time, merchant = fields.id, fields.time, fields.merchant
+        heard = Heard(event_id, interest.validate(record.value), event_time)
+        correlation = fields.correlation or event_id
         for role in interest.roles:
             for reaction in react(role, heard, scenario, self.memory):
                 due, moment = self._when(reaction, event_time, now)
@@ -163,12 +170,12 @@ class Agenda:
         if interest.noted:
             remember(heard, scenario, self.memory)
 
-    def _when(self, reaction: Reaction, event_time: bytes, now: float) -> tuple[float, bytes]:
+    def _when(self, reaction: Reaction, event_time: str, now: float) -> tuple[float, str]:
         """Real due time, and the trade time to write on it, which depends on the event alone."""
         if reaction.delay_s == 0.0:
             return now + reaction.real_s, event_time
-        trade = datetime.fromisoformat(event_time.decode()) + timedelta(seconds=reaction.delay_s)
-        return max(self.clock.real_at(trade).timestamp(), now + reaction.real_s), stamp(trade)
+        trade = datetime.fromisoformat(event_time) + timedelta(seconds=reaction.delay_s)
+        return max(self.clock.real_at(trade).timestamp(), now + reaction.real_s), stamp(trade).decode()
 
     def due(self, now: float) -> list[Said]:
         """What has become due, oldest first; holds back its offsets until it is `answered`."""
@@ -212,9 +219,15 @@ class Agenda:
             self._next.pop(partition, None)
 
 
+def _fields_of(record: Raw) -> Fields:
+    """Of an event whose headers are not in the usual order. Raises KeyError, ValueError."""
+    found = {name: (value or b"").decode() for name, value in record.headers}
+    return Fields("", found["ce_id"], found["ce_time"], "", found.get("ce_correlationid", ""), "", found.get("ce_merchant", ""), 0)
+
+
 def journal_line(said: Said, value: bytes) -> bytes:
     """One message sent: who, what, why, and the message itself with its amounts."""
     reaction = said.reaction
     return (b'{"id":%s,"order":"%s","type":"%s","topic":"%s","source":"%s","cause":%s,"time":"%s","message":%s}' % (
         to_json(reaction.id), reaction.message.order_id.encode(), type(reaction.message).__name__.encode(),
-        reaction.topic.encode(), reaction.source.encode(), to_json(said.causation.decode()), said.time, value))
+        reaction.topic.encode(), reaction.source.encode(), to_json(said.causation), said.time.encode(), value))

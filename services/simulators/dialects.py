@@ -72,7 +72,7 @@ def _in_dialect(heard: Heard, dialect: str, leg: Leg, after_s: float):
 
 
 def _moment(heard: Heard, after_s: float) -> datetime:
-    began = datetime.fromisoformat(heard.time.decode()) if heard.time else _EPOCH
+    began = datetime.fromisoformat(heard.time) if heard.time else _EPOCH
     return began + timedelta(seconds=round(after_s))
 
 

@@ -19,7 +19,7 @@ class Heard:
 
     id: str
     data: Any
-    time: bytes = b""
+    time: str = ""
 
 
 class Reaction(NamedTuple):

@@ -27,7 +27,7 @@ from services.runtime.clock import Clock
 from services.runtime.crash import point
 from schemas.topics import REPORT
 from services.runtime.settings import Settings
-from services.simulators.agenda import Agenda, Options, Said, encode, interests, journal_line
+from services.simulators.agenda import Agenda, Options, Said, encode, interests, journal_line, pick
 from services.simulators.journal import Journal
 from services.simulators.reactions import ROLES
 from services.simulators.scenario import EXITS_PERMILLE
@@ -60,6 +60,7 @@ class _Session(ConsumerRebalanceListener):
         self.consumer = AIOKafkaConsumer(
             bootstrap_servers=options.bootstrap, group_id=f"world-{options.role}", enable_auto_commit=False,
             group_instance_id=f"world-{options.role}-{options.instance}", auto_offset_reset="earliest",
+            value_deserializer=pick(options.roles),
             session_timeout_ms=10_000, heartbeat_interval_ms=1_000, max_poll_interval_ms=600_000,
             fetch_min_bytes=FETCH_BYTES if linger_ms else 1, fetch_max_wait_ms=linger_ms or 100)
         try:
