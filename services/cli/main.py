@@ -32,6 +32,7 @@ COMMANDS = (
     Command("import", "services.cli.import_:import_", "Read orders from a retail CSV file."),
     Command("order", "services.cli.order:app", "Place, show, cancel, confirm, return or dispute an order."),
     Command("quote", "services.cli.quote:quote", "What a consignment costs at the door: freight, duty, taxes, fees."),
+    Command("network", "services.cli.network:app", "Places, lanes and routes; how good the plans are."),
     Command("dlq", "services.cli.dlq:app", "What no service could handle: list, show, edit, replay or discard it."),
     Command("topics", "services.cli.topics:topics", "The topics: who writes, who reads, how much is on them."),
     Command("audit", "services.cli.audit:audit", "Check every order's whole story against the rules."),
