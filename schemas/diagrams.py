@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine, deadlines
+from schemas.lifecycle import DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine, deadlines
 from schemas.topics import TOPICS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,6 +32,8 @@ MACHINES = (
     ("Parcel, within a country", PARCEL["domestic"], "The customs rows are absent."),
     ("Declaration", DECLARATION, "One a parcel that crosses a border: its customs papers."),
     ("Return", RETURN, "One for each return a buyer asked for."),
+    ("Merchant", MERCHANT, "One a merchant, under the key `merchant:<id>`. While he is frozen nothing of his open orders goes "
+     "forward; see [decision 60](decisions/0060-how-merchants-stand.md)."),
 )
 HEAD = """\
 # The machines of an order's life

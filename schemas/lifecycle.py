@@ -1,4 +1,4 @@
-"""The five machines: order, payment, parcel, declaration, return. Every transition of the system stands in this file.
+"""The machines: order, payment, parcel, declaration, return, merchant. Every transition of the system stands in this file.
 
 A row is (state, event) -> state and the service whose event it is. Services ask `answer`; the auditor, the explorer and
 the pages read the same rows. States after which nothing more needs to happen are in `TERMINAL`; some of them can be left
@@ -84,6 +84,8 @@ ORDER = Machine("order", [
     *_rows("payments", "PaymentAuthorised", (("allocated", "authorised"), "authorised")),
     *_rows("payments", "PaymentHeld", (("allocated", "authorised", "fulfilling"), "fulfilling")),
     *_loops("orders", "CancellationRequested", *_OPEN),
+    *_loops("orders", "OrderHeld", *_OPEN, "after_sale"),
+    *_loops("orders", "OrderResumed", *_OPEN, "after_sale"),
     *_loops("orders", "ReceiptConfirmed", "fulfilling", "after_sale"),
     *_rows("orders", "ReturnRequested", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
     *_loops("orders", "ReturnExpired", "fulfilling", "after_sale"),
@@ -139,6 +141,8 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
         *_rows("shipping", "ParcelPacked", (("requested", "on_hold"), "packed")),  # whoever packs holds nothing up any more
         *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:4]),
         *_rows("shipping", "ParcelCancelled", (_BEFORE_HANDOVER, "cancelled")),
+        *_loops("shipping", "ParcelStopped", *_BEFORE_HANDOVER[2:]),
+        *_loops("shipping", "ParcelCleared", *_BEFORE_HANDOVER[2:]),
         *_loops("shipping", "InterceptRequested", *legs),
         *_loops("shipping", "CancellationDeclined", *_BEFORE_HANDOVER[4:], *legs, "delivered", "returning", "lost", "destroyed"),
         *_rows("shipping", "ParcelHandedOver", ("packed", "handed_over")),
@@ -183,7 +187,18 @@ RETURN = Machine("return", [
     *_rows("orders", "ReturnExpired", (("requested", "authorised"), "expired")),
 ], {"refunded", "expired"})
 
-MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN)
+MERCHANT = Machine("merchant", [
+    *_rows("orders", "MerchantRegistered", ((NEW, "refused"), "applied")),
+    *_rows("orders", "MerchantApproved", ("applied", "active")),
+    *_rows("orders", "MerchantRefused", ("applied", "refused")),
+    *_loops("orders", "CatalogueUpdated", "applied", "active", "frozen"),
+    *_rows("orders", "MerchantFrozen", ((NEW, "active"), "frozen")),  # new: one who sold before anybody had to register
+    *_loops("orders", "AppealFiled", "frozen"),
+    *_rows("orders", "FreezeLifted", ("frozen", "active")),
+    *_rows("orders", "FreezeUpheld", ("frozen", "closed")),
+], {"active", "refused", "closed"})
+
+MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT)
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
-"""orders.intake.v1: what storefronts, buyers, merchants and the platform's arbiters ask of an order.
+"""orders.intake.v1: what storefronts, buyers, merchants and the platform's arbiters ask of an order, or of a merchant.
 
-Written by storefronts through a trusted edge; read by orders. Key: order id.
+Written by storefronts through a trusted edge; read by orders. Key: order id, or
+`merchant:<id>` (see `merchants.py`).
 Persons arrive sealed (see `parties.py`): no name, address or identity number ever stands on a topic in clear.
 """
 
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas import merchants
 from schemas.model import Command, CommandPart, Country, Currency, Id, LineNo, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.parties import SealedParty
 from schemas.quotes import StatedQuote
@@ -95,4 +97,5 @@ class GrantRefund(Command):
     reason: Text = ""
 
 
-MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund)
+MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund,
+            *merchants.COMMANDS)

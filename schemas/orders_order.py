@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas import merchants
 from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
 from schemas.quotes import Quote
 
@@ -72,6 +73,23 @@ class CommandRefused(Event):
     command_id: str
     reason: str
     detail: Text = ""
+
+
+class OrderHeld(Event):
+    """The order stands still: nothing of it is charged, released, packed or handed over until every hold has ended.
+    `ref` says what holds it, for instance the merchant's freeze."""
+
+    reason: str
+    ref: str
+    detail: Text = ""
+
+
+class OrderResumed(Event):
+    """This hold has ended and the order goes on; `held_s`: for how long (trade time) its deadlines stood still."""
+
+    reason: str
+    ref: str
+    held_s: int = 0
 
 
 class CancellationRequested(Event):
@@ -148,4 +166,5 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved,
+    OrderHeld, OrderResumed, *merchants.EVENTS,
 )

@@ -86,6 +86,18 @@ class DocumentsReady(Event):
     parcel_ids: list[str]
 
 
+class ParcelStopped(ParcelEvent):
+    """To the warehouse: do not hand this parcel over until each `reason` it was stopped for is cleared."""
+
+    reason: str
+
+
+class ParcelCleared(ParcelEvent):
+    """To the warehouse: this reason to keep the parcel has ended."""
+
+    reason: str
+
+
 class DocumentsMatched(ParcelEvent):
     """China: order, captured payment and waybill agree."""
 
@@ -151,10 +163,13 @@ class InterceptRequested(ParcelEvent):
 
 
 class ParcelHandedOver(ParcelEvent):
+    """The carrier has it. `despite`: what it was stopped for, when the goods had left before the warehouse heard of it."""
+
     carrier: str
     tracking_no: str
     destination: Country
     regime: Regime
+    despite: list[str] = []
 
 
 class ParcelExported(ParcelEvent):
@@ -259,5 +274,5 @@ MESSAGES = (
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning, ParcelReturned,
-    ParcelDestroyed, ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced,
+    ParcelDestroyed, ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared,
 )

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from services.runtime import standing, storage
-from services.runtime.standing import Standing, Standings
+from services.runtime.decision import Standing
+from services.runtime.standing import Standings
 
 FROZEN = Standing("frozen 1", "frozen", "orders:merchant:m1:1", {"name": "Mei"})
 

@@ -23,15 +23,16 @@ from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.topics import MODELS
 from services.explorer import rules
 from services.explorer import shared as rows
-from services.explorer.simulation import START, TOPIC_OF, settle, specs
+from services.explorer.simulation import MERCHANT_ID, START, TOPIC_OF, settle, specs
 from services.runtime.batch import RETRY, Batch, Out, envelope_for, shared_keys_of
-from services.runtime.decision import TIMER, Incoming, SharedMissing
+from services.runtime.decision import STANDING, TIMER, Incoming, SharedMissing, Standing
 from services.runtime.spec import OURS, read
 from services.runtime.track import Entry, Record
 
 STALE_FOR_GOOD = " for a parcel that is "  # shipping's words where the parcel's table says that no coming state allows it
 FAR = START + timedelta(days=400)
 LATE = START + timedelta(days=60)  # later than any window for returns
+TOLD = "how the merchant stands"  # the cue of an owner's walk over a merchant's open orders
 Free = rows.Levels
 
 
@@ -57,18 +58,20 @@ class Message:
 
 
 class Local:
-    """One order at one service. `intents`: calls to the provider without an answer; `sums`: the ledger's accounts."""
+    """One order at one service. `intents`: calls to the provider without an answer; `sums`: the ledger's accounts;
+    `standing`: of a merchant's subject, the row that his orders obey."""
 
-    def __init__(self, number: int, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int]):
+    def __init__(self, number: int, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int],
+                 standing: Standing | None = None):
         self.number, self.service, self.order_id = number, service, order_id
-        self.entry, self.intents, self.sums = entry, intents, sums
+        self.entry, self.intents, self.sums, self.standing = entry, intents, sums, standing
 
     @cached_property
     def timers(self) -> tuple[str, ...]:
         """Names of what may fire."""
         if self.entry is None or self.entry.state.closed:
             return ()
-        return tuple(sorted(self.entry.state.timers))
+        return tuple(sorted(self.entry.state.running()))
 
     @property
     def closed(self) -> bool:
@@ -131,12 +134,14 @@ class Machines:
                                          planted, late))
         return number
 
-    def _intern(self, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int]) -> int:
-        key = (service, order_id, digest(self.specs[service], entry), tuple(sorted(intents)), tuple(sorted(sums.items())))
+    def _intern(self, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int],
+                standing: Standing | None = None) -> int:
+        key = (service, order_id, digest(self.specs[service], entry), tuple(sorted(intents)), tuple(sorted(sums.items())),
+               standing and standing[:3])
         number = self._local_numbers.get(key)
         if number is None:
             number = len(self.locals)
-            local = Local(number, service, order_id, entry, intents, sums)
+            local = Local(number, service, order_id, entry, intents, sums, standing)
             if faults := rules.of_local(local):
                 raise Broken("; ".join(faults))
             self._local_numbers[key] = number
@@ -145,55 +150,64 @@ class Machines:
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def step(self, local: int, cue: int | str, free: Free) -> Effect:
-        """`cue`: the number of a message, or the name of a timer ("*": all that are armed)."""
+    def step(self, local: int, cue: int | str, free: Free, row: Standing | None = None) -> Effect:
+        """`cue`: the number of a message, the name of a timer ("*": all that are armed), or TOLD. `row`: how the order's
+        merchant stands with the service."""
+        label = row and row[:3]
         known = self._looked.get((local, cue))
         if known is not None:
-            effect = self._steps.get((local, cue, _seen(known, free)))
+            effect = self._steps.get((local, cue, _seen(known, free), label))
             if effect is not None:
                 return effect
         self.computed += 1
         looked: set[str] = set()
         try:
-            effect = self._checked(local, cue, free, looked)
+            effect = self._checked(local, cue, free, looked, row)
         except Broken as broken:
             effect = Effect(local, (), (), (), "broken", str(broken))
         except Exception as bug:  # whatever a machine raises would be a dead letter, "handler_error": that is a finding
             effect = Effect(local, (), (), (), "broken", f"the machine raised {type(bug).__name__}: {bug}")
         names = tuple(sorted(looked | set(known or ())))
         self._looked[local, cue] = names
-        self._steps[local, cue, _seen(names, free)] = effect
+        self._steps[local, cue, _seen(names, free), label] = effect
         return effect
 
-    def _checked(self, number: int, cue: int | str, free: Free, looked: set[str]) -> Effect:
-        effect = self._run(number, cue, free, looked)
+    def _checked(self, number: int, cue: int | str, free: Free, looked: set[str], row: Standing | None) -> Effect:
+        effect = self._run(number, cue, free, looked, row)
+        if faults := rules.of_frozen(effect, [self.messages[n] for n in effect.out], row):
+            raise Broken("; ".join(faults))
         if self.computed % self._thorough:
             return effect
-        again = self._run(number, cue, free, looked)
+        again = self._run(number, cue, free, looked, row)
         if again != effect:
             raise Broken(f"the same step gave two results: {effect.said} and {again.said}")
         if isinstance(cue, int):
-            twice = self._run(effect.local, cue, rows.after(free, effect.moves), looked)
+            row = self.locals[effect.local].standing or row
+            twice = self._run(effect.local, cue, rows.after(free, effect.moves), looked, row)
             if (twice.local, twice.out, twice.intents, twice.moves) != (effect.local, (), (), ()):
                 raise Broken(f"the same record once more is not a repetition: {twice.said}")
             self._another_version(self.messages[cue])
         return effect
 
-    def _run(self, number: int, cue: int | str, free: Free, looked: set[str]) -> Effect:
+    def _run(self, number: int, cue: int | str, free: Free, looked: set[str], row: Standing | None) -> Effect:
         local = self.locals[number]
         spec, order_id = self.specs[local.service], local.order_id
         message = self.messages[cue] if isinstance(cue, int) else None
         entries = {order_id: local.entry} if local.entry else {}
         if message is not None:
             record = read(spec, message.topic, message.number, *message.record)
+        elif cue == TOLD:
+            record = Record("standing", 0, order_id.encode(), None, (), order_id,
+                            Incoming(STANDING, f"standing:{order_id}", "standing", 0, START, None))
         else:
             entries = {order_id: _due(local.entry, cue)}
             record = Record("timer", 0, order_id.encode(), None, (), order_id,
                             Incoming(TIMER, f"timer:{order_id}", "timer", 0, START, None))
         now = LATE if message is not None and message.late else START
-        out, intents, done, moves, said, sums = [], [], [], [], [], dict(local.sums)
+        out, intents, done, moves, said, sums, standing = [], [], [], [], [], dict(local.sums), local.standing
         while record is not None:
-            batch = self._batch(spec, entries, record, free, moves, now, looked)
+            batch = self._batch(spec, entries, record, free, moves, now, looked, standing or row)
+            standing = next(iter(batch.standings.values()), standing)
             entries = entries | settle(batch)
             out += batch.out
             intents += [intent for _, intent in batch.intents]
@@ -213,19 +227,20 @@ class Machines:
         entry = entries.get(order_id)
         left = {k: v for k, v in (local.intents | {i.intent_id: i for i in intents}).items() if k not in done}
         numbers = tuple(self._published(event) for event in out if event.headers is None)
-        after = self._intern(local.service, order_id, timeless(entry) if entry else None, left, sums)
+        after = self._intern(local.service, order_id, timeless(entry) if entry else None, left, sums, standing)
         idle = not (numbers or intents or moves or dead) and all(
             word == "duplicate" or word.startswith("stale: ") and STALE_FOR_GOOD in word for word in said) and said != []
+        idle = idle and (local.entry is None or local.entry.state.standing == entry.state.standing)
         return Effect(after, numbers, tuple(intents), tuple(moves), ", ".join(said), idle=idle)
 
-    def _batch(self, spec, entries, record, free: Free, moves: list, now, looked: set[str]) -> Batch:
+    def _batch(self, spec, entries, record, free: Free, moves: list, now, looked: set[str], row: Standing | None) -> Batch:
         """One record in one transaction, with the rows locked that the service names beforehand."""
         shared = None
         if spec.shared is not None:
             shared = rows.VIEWS[spec.name](shared_keys_of(spec, entries, [record]), free)
             for move in moves:
                 shared.again(move)
-        batch = Batch(spec, 0, 1, entries, shared, now)
+        batch = Batch(spec, 0, 1, entries, shared, now, known={MERCHANT_ID: row} if row else None)
         try:
             batch.handle(record)
         except SharedMissing as key:
@@ -267,13 +282,16 @@ def _due(entry: Entry, timer: str) -> Entry:
 
 def timeless(entry: Entry) -> Entry:
     state = entry.state
-    if state.timers and any(due is not FAR for due in state.timers.values()) or _paused(state):
+    held = getattr(state, "held_since", None) not in (None, START)
+    if state.timers and any(due is not FAR for due in state.timers.values()) or _paused(state) or held:
         state = state.draft()
+        if held:
+            state.held_since = START
         state.timers = dict.fromkeys(sorted(state.timers), FAR)
         for parcel in _paused(state):
             parcel.pause_left_s = 1.0
         entry.state = state
-    entry.armed = FAR if state.timers and not state.closed else None
+    entry.armed = FAR if state.running() and not state.closed else None
     return entry
 
 

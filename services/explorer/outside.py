@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from schemas import merchants
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
@@ -57,6 +58,7 @@ WORDS = {
     "return late": "the buyer asks weeks later to send it back", "grant": "the merchant grants a refund of everything",
     "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
+    "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)  # as in simulation.py
@@ -90,6 +92,8 @@ class Outside:
             offers.append(_offer(f"inbound {warehouse} {sku}", f"{quantity} units of {sku} arrive at {warehouse}", Send(
                 report.InboundReceived(order_id=f"stock:{warehouse}:{sku}", warehouse=warehouse, sku=sku, quantity=quantity),
                 "/warehouse", f"inbound-{warehouse}-{sku}")))
+        if "freeze" in self.words:
+            offers.append(_freeze(order_id))
         offers += [Offer(f"token {word} {order_id}", ()) for word, many in TOKENS.items() if word in self.words
                    for _ in range(many)]
         return offers
@@ -144,6 +148,16 @@ class Outside:
 
 def _offer(key: str, label: str, *sends: Send, must: bool = False) -> Offer:
     return Offer(key, (Way(label, sends),), must)
+
+
+def _freeze(order_id: str) -> Offer:
+    """One freeze a story, and its end."""
+    who = {"order_id": f"{merchants.MERCHANT}m1", "decided_by": "officer"}
+    ends = tuple(Way(f"the freeze is {outcome}", (Send(merchants.DecideAppeal(outcome=outcome, **who), "/platform",
+                                                       f"decide-{order_id}"),)) for outcome in ("lifted", "upheld"))
+    return Offer(f"freeze {order_id}", (Way("freezes the merchant", (
+        Send(merchants.FreezeMerchant(reason="counterfeit", **who), "/platform", f"freeze-{order_id}"),),
+        (Offer(f"decide {order_id}", ends, must=True),)),))
 
 
 def _report(event: Any, model: type, who: str, extra: str = "", **fields: Any) -> Send:

@@ -169,6 +169,11 @@ PATHS: tuple[Path, ...] = (
           regime="domestic"),
     _path("refund-fails", "refunds that the provider refuses are paid by hand", "refund fails, cancel", DOMESTIC | {
         "cancelled: cancelled"}, regime="domestic"),
+    # The merchant is stopped, at any moment.
+    _path("freeze", "frozen at any moment, then lifted or upheld", "freeze", {
+        "completed", "cancelled: merchant_closed"}, regime="domestic", timers=frozenset({"confirm"})),
+    _path("freeze-china", "the same into China", "freeze, express", {"completed", "cancelled: merchant_closed"},
+          regime="china", timers=frozenset({"confirm"})),
     # Two parcels; of the timers only the one that two parcels may have at once, or none: what fires when is closed above.
     _two("two", "the normal way", "confirm, express", set(), timers=frozenset({"confirm"})),
     _two("two-china", "the normal way into China, a payment each", "confirm, express", set(), regime="china"),

@@ -5,7 +5,8 @@ Each returns sentences that say what is wrong; an empty list is what everybody h
 
 from __future__ import annotations
 
-from schemas.lifecycle import ORDER, PARCEL, PAYMENT
+from schemas.lifecycle import MERCHANT, ORDER, PARCEL, PAYMENT
+from schemas.merchants import MERCHANT as MERCHANT_KEY
 from services.explorer.shared import Counters, level
 from services.orders.storage import QUOTA
 
@@ -18,6 +19,8 @@ OUTCOMES = {
     "lost": {"refunded", "charged_back", "settled"},  # settled: the carrier's claim went on to the merchant
 }
 YEARLY_FEN = 2_600_000  # what the law allows a person, said once more: the rules must not be judged by themselves
+FORWARD = {"authorise", "capture", "release", "OrderPlaced", "DocumentsReady", "DocumentsMatched", "FulfilmentRequested",
+           "ParcelCleared", "OrderResumed"}
 
 
 def of_local(local) -> list[str]:
@@ -25,9 +28,19 @@ def of_local(local) -> list[str]:
     if local.entry is None:
         return []
     state = local.entry.state
+    if local.order_id.startswith(MERCHANT_KEY):
+        return [] if state.status in MERCHANT.states else [f"the merchant is {state.status!r}, which is in no row of the table"]
     armed = state.closed and sorted(state.timers)
     faults = [f"{local.service} is closed with a timer armed: {armed}"] if armed else []
     return faults + {"orders": _order, "payments": _money, "shipping": _goods}[local.service](local, state)
+
+
+def of_frozen(effect, published: list, row) -> list[str]:
+    """While the merchant is frozen nothing goes forward: no money is asked for, taken or released, no goods are let go."""
+    if row is None or not row.frozen:
+        return []
+    return [f"asks to {intent.kind} while the merchant is frozen" for intent in effect.intents if intent.kind in FORWARD] + [
+        f"publishes {message.type} while the merchant is frozen" for message in published if message.type in FORWARD]
 
 
 def _order(local, state) -> list[str]:

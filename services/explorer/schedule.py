@@ -19,7 +19,7 @@ from services.explorer.machines import Machines, digest, timeless
 from services.explorer.outside import WORDS
 from services.explorer.rules import YEARLY_FEN
 from services.explorer.shared import VIEWS
-from services.explorer.simulation import START, order, settle
+from services.explorer.simulation import MERCHANT_ID, START, order, settle
 from services.explorer.system import Action, Setting, State, Step, System
 from services.orders.quota import is_import, key_of
 from services.runtime.batch import Batch, shared_keys_of
@@ -219,7 +219,7 @@ def _to_the_end(system: System, state: State, told: list) -> tuple[list[tuple[Ac
         sure = [action for action, must in system.actions(state) if must]
         if not sure:
             return told, "nothing can happen any more, and not everything has ended"
-        action = min(sure, key=lambda a: (("read", "outside", "timer").index(a[0]), len(told) % 7 if a[0] == "timer" else 0))
+        action = min(sure, key=lambda a: (("read", "tell", "outside", "timer").index(a[0]), len(told) % 7 if a[0] == "timer" else 0))
         if action[0] == "timer":
             action = [a for a in sure if a[0] == "timer"][len(told) % sum(a[0] == "timer" for a in sure)]
         step = system.apply(state, action)
@@ -244,7 +244,8 @@ def _together(system: System, state: State, queue: int, most: int = 4) -> str:
     entries = {local.order_id: local.entry for local in mine if local.entry is not None}
     records = [read(spec, message.topic, message.number, *message.record) for message in messages]
     view = VIEWS[service](shared_keys_of(spec, entries, records), system.free(state)) if spec.shared else None
-    batch, done = Batch(spec, 0, 1, entries, view, START), 0
+    row = system.standing(state, service)
+    batch, done = Batch(spec, 0, 1, entries, view, START, known={MERCHANT_ID: row} if row else None), 0
     for record in records:
         try:
             batch.handle(record)
@@ -263,6 +264,8 @@ def _together(system: System, state: State, queue: int, most: int = 4) -> str:
         single += [(machines.messages[n].type, machines.messages[n].record[1]) for n in step.effect.out]
     if single != events:
         return f"{done} records in one batch publish {[e[0] for e in events]}, one by one {[e[0] for e in single]}"
+    if (row := system.standing(state, service)) != batch.known.get(MERCHANT_ID):
+        return f"{done} records in one batch leave the merchant otherwise than one by one: {row}"
     for slot, n in zip(system.slots, state.locals):
         if slot[0] == service and slot[1] in after:
             if digest(spec, timeless(after[slot[1]])) != digest(spec, machines.locals[n].entry):

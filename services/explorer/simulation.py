@@ -21,13 +21,14 @@ from services.orders import quota
 from services.orders import storage as orders_storage
 from services.payments import machine as payments
 from services.runtime.batch import Batch, Out, envelope_for
-from services.runtime.decision import TIMER, Incoming
+from services.runtime.decision import INTERNAL, STANDING, TIMER, WALKED, Incoming, Standing
 from services.runtime.spec import Spec, read
 from services.runtime.track import Entry, Record, Track
 from services.shipping import machine as shipping
 from services.shipping import storage
 
 KEY = bytes(range(32))
+MERCHANT_ID = "m1"  # of all orders here
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TOPIC_OF = {model.__name__: topic.name for topic in TOPICS for model in topic.messages}
 
@@ -37,12 +38,12 @@ def specs() -> list[Spec]:
         return orders.decide(state, document, incoming, KEY, now, None, shared)
 
     return [
-        Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - {TIMER}, orders.Order, decide_order,
-             orders.STATE, orders.DOCUMENT, quota.shared_keys, orders_storage),
-        Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - {TIMER},
-             payments.Account, payments.decide, payments.STATE),
-        Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - {TIMER}, shipping.Shipment,
-             shipping.decide, shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage),
+        Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - INTERNAL, orders.Order, decide_order,
+             orders.STATE, orders.DOCUMENT, quota.shared_keys, orders_storage, WALKED),
+        Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - INTERNAL,
+             payments.Account, payments.decide, payments.STATE, walked_for=WALKED - {"frozen"}),
+        Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - INTERNAL, shipping.Shipment,
+             shipping.decide, shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage, WALKED),
     ]
 
 
@@ -91,6 +92,7 @@ class Party:
     entries: dict[str, Entry] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     ledger: list[tuple] = field(default_factory=list)
+    known: dict[str, Standing] = field(default_factory=dict)
 
 
 class World:
@@ -170,9 +172,10 @@ class World:
 
     def _apply(self, party: Party, records: list[Record]) -> None:
         shared = {"shipping": self.stock, "orders": self.quota}.get(party.spec.name)
-        batch = Batch(party.spec, 0, 1, party.entries, shared, self.now)
+        batch = Batch(party.spec, 0, 1, party.entries, shared, self.now, known=party.known)
         for record in records:
             batch.handle(record)
+        party.known |= batch.standings
         party.entries.update(settle(batch))
         party.ledger.extend(batch.rows.get("ledger", ()))
         for out in batch.out:
@@ -185,6 +188,9 @@ class World:
             self.outside(MODELS[out.type].model_validate_json(out.value), self)
         for order_id, intent in batch.intents:
             self.outside((order_id, intent), self)
+        for merchant in [m for m, row in batch.standings.items() if row.status in party.spec.walked_for]:
+            self._apply(party, [Record("standing", 0, o.encode(), None, (), o, Incoming(STANDING, "", "", 0, self.now, None))
+                                for o, e in party.entries.items() if e.state.merchant_id == merchant and not e.state.closed])
 
 
 def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 5000),), freight: int = 700,
@@ -192,7 +198,7 @@ def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 50
     """A PlaceOrder of (sku, quantity, amount) lines from the US; into China in its currency, as its customs wants it."""
     person = seal(Person(name="Mei Lin", address="1 Long Road"), KEY)
     fields = dict(
-        order_id=order_id, merchant_id="m1", currency="CNY" if destination == "CN" else "USD", origin="US", destination=destination, freight=freight,
+        order_id=order_id, merchant_id=MERCHANT_ID, currency="CNY" if destination == "CN" else "USD", origin="US", destination=destination, freight=freight,
         lines=[OrderLine(line_no=n, sku=s, quantity=q, amount=a) for n, (s, q, a) in enumerate(lines, 1)],
         total=sum(a for _, _, a in lines) + freight, on_shortage=on_shortage, payment_token=token, buyer=person,
         consignee=person, placed_at=START)

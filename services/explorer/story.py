@@ -10,7 +10,7 @@ from services.explorer.shared import moved
 from services.explorer.system import SERVICES, Action, Step, System
 
 WHO = {"/storefront": "the buyer", "/warehouse": "the warehouse", "/carrier": "the carrier", "/customs": "customs",
-       "/finance": "finance", "payments-caller": "the provider", "payments-webhook": "the provider"}
+       "/finance": "finance", "/platform": "the platform", "payments-caller": "the provider", "payments-webhook": "the provider"}
 
 
 def tell(system: System | Ownership, told: Iterable[tuple[Action, Step]], what: str) -> list[str]:
@@ -36,7 +36,8 @@ def _line(system: System, action: Action, step: Step) -> str:
         begin = f"{service} reads {message.type} ({message.order_id}, {message.id})"
     else:
         service, order_id = system.slots[action[1]]
-        fires = "all timers fire" if action[2] == "*" else f"the timer {action[2]} fires"
+        fires = ("tells the order how its merchant stands" if kind == "tell" else
+                 "all timers fire" if action[2] == "*" else f"the timer {action[2]} fires")
         begin = f"{service}: {fires} ({order_id})"
     return begin + _effect(system, step)
 

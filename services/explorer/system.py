@@ -24,11 +24,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
 from schemas.topics import REPORT
 from services.explorer import rules, shared
-from services.explorer.machines import Effect, Machines
+from services.explorer.machines import TOLD, Effect, Machines
 from services.explorer.outside import Offer, Outside, Send, Way
+from services.explorer.simulation import MERCHANT_ID
+from services.runtime.decision import Standing
 
 SERVICES = ("orders", "payments", "shipping")
 MUST, MAY = True, False
@@ -58,7 +61,7 @@ class State(NamedTuple):
     last: tuple[tuple[int, ...], ...] = ()
 
 
-Action = tuple  # ("read", queue) ("timer", slot, name) ("outside", offer, way) ("resend", service)
+Action = tuple  # ("read", queue) ("timer", slot, name) ("tell", slot) ("outside", offer, way) ("resend", service)
 
 
 @dataclass
@@ -87,6 +90,10 @@ class System:
         stocked = [f"stock:{warehouse}:{sku}" for warehouse, sku, _ in self.setting.inbound]
         self.slots = [(service, order_id) for order_id in self.order_ids for service in SERVICES] + [
             ("shipping", key) for key in stocked]
+        self._merchant: dict[str, int] = {}  # service -> the slot of the merchant's subject, where he may be frozen
+        if any("freeze" in words for words in self.setting.words):
+            self._merchant = {service: len(self.slots) + n for n, service in enumerate(SERVICES)}
+            self.slots += [(service, f"{MERCHANT}{MERCHANT_ID}") for service in SERVICES]
         self._slot_numbers = {slot: n for n, slot in enumerate(self.slots)}
         self._outsides = {order.order_id: Outside(words) for order, words in zip(self.setting.orders, self.setting.words)}
         self._resends = any("resend" in words for words in self.setting.words)
@@ -133,7 +140,7 @@ class System:
                 n = action[0][1]
                 message = state.queues[n][0]
                 slot = self._slot_numbers[self.queues[n][0], self.machines.messages[message].order_id]
-                if self.machines.step(state.locals[slot], message, self._levels[state.stock]).idle:
+                if self._stepped(state, slot, message).idle:
                     return [action]
         locals_, allowed = self.machines.locals, self.setting.timers
         for slot, local in enumerate(state.locals):
@@ -144,6 +151,8 @@ class System:
                 found += [(("timer", slot, name), MUST) for name in timers]
                 if len(timers) > 1:
                     found.append((("timer", slot, "*"), MUST))
+        if self._merchant:
+            found += [(("tell", slot), MUST) for slot, local in enumerate(state.locals) if self._untold(state, slot, local)]
         before = None
         for number in state.offers:
             if number == before:
@@ -161,6 +170,8 @@ class System:
             return self._read(state, action[1])
         if kind == "timer":
             return self._advance(state, action[1], action[2], list(state.queues))
+        if kind == "tell":
+            return self._advance(state, action[1], TOLD, list(state.queues))
         queues = list(state.queues)
         if kind == "resend":
             for message in state.last[action[1]]:
@@ -176,6 +187,21 @@ class System:
             self._put(queues, message)
         return Step(state._replace(queues=self._tuple(queues), offers=tuple(sorted((*offers, *opens)))))
 
+    def _stepped(self, state: State, slot: int, cue: int | str) -> Effect:
+        return self.machines.step(state.locals[slot], cue, self._levels[state.stock], self.standing(state, self.slots[slot][0]))
+
+    def standing(self, state: State, service: str) -> Standing | None:
+        """How the merchant stands with this service."""
+        return None if not self._merchant else self.machines.locals[state.locals[self._merchant[service]]].standing
+
+    def _untold(self, state: State, slot: int, local: int) -> bool:
+        """An owner's walk is still to come to this order."""
+        service, order_id = self.slots[slot]
+        row, entry = self.standing(state, service), self.machines.locals[local].entry
+        return (row is not None and entry is not None and not entry.state.closed and not order_id.startswith(MERCHANT)
+                and entry.state.merchant_id == MERCHANT_ID and entry.state.standing != row.label
+                and row.status in self.machines.specs[service].walked_for)
+
     def _read(self, state: State, queue: int) -> Step:
         message, rest = state.queues[queue][0], state.queues[queue][1:]
         queues = list(state.queues)
@@ -184,7 +210,7 @@ class System:
         return self._advance(state, slot, message, queues)
 
     def _advance(self, state: State, slot: int, cue: int | str, queues: list[tuple[int, ...]]) -> Step:
-        effect = self.machines.step(state.locals[slot], cue, self._levels[state.stock])
+        effect = self._stepped(state, slot, cue)
         if effect.broken:
             return Step(state, effect, cue, effect.broken)
         offers, stock, last = state.offers, state.stock, state.last
@@ -237,6 +263,8 @@ class System:
     def is_end(self, state: State) -> bool:
         """Nothing is on its way and every order has ended everywhere; the world may still wish for something."""
         locals_ = self.machines.locals
+        if self._merchant and (row := self.standing(state, "orders")) is not None and row.frozen:
+            return False  # somebody has yet to decide
         return not any(state.queues) and all(locals_[n].closed for n in state.locals) and all(
             locals_[state.locals[self._slot_numbers["orders", order_id]]].entry is not None for order_id in self.order_ids)
 
@@ -271,7 +299,7 @@ class System:
         """A name that means the same in another process: there, other offers may have been first to get their numbers."""
         if action[0] == "outside":
             return f"o{action[2]}{self._offers[action[1]].key}"
-        return {"read": "r", "timer": "t", "resend": "x"}[action[0]] + " ".join(map(str, action[1:]))
+        return {"read": "r", "timer": "t", "resend": "x", "tell": "s"}[action[0]] + " ".join(map(str, action[1:]))
 
     def named(self, names: Iterable[str]) -> Iterator[tuple[Action, Step]]:
         """(action, step) of each name that is possible where it stands, up to the first that breaks a rule; the others are

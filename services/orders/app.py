@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.topics import INTAKE, ORDER, PAYMENT, SHIPMENT
 from services.orders import machine, quota, storage
 from services.orders.rulebook import load
-from services.runtime.decision import TIMER
+from services.runtime.decision import INTERNAL, WALKED
 from services.runtime.main import run
 from services.runtime.settings import Settings
 from services.runtime.spec import Spec
@@ -15,10 +15,11 @@ def spec(settings: Settings) -> Spec:
     key, rules = settings.vault_key_bytes(), load(settings.rates_file, settings.tax_rounding)
 
     def decide(state, document, incoming, shared, now):
-        return machine.decide(state, document, incoming, key, now, rules, shared)
+        return machine.decide(state, document, incoming, key, now, rules, shared,
+                              settings.registered_only)
 
-    return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - {TIMER}, machine.Order,
-                decide, machine.STATE, machine.DOCUMENT, quota.shared_keys, storage)
+    return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - INTERNAL, machine.Order,
+                decide, machine.STATE, machine.DOCUMENT, quota.shared_keys, storage, WALKED)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ from pydantic import TypeAdapter
 
 from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer, deadlines
+from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
 from schemas.quotes import Quote
+from services.orders import holds, merchants
 from services.orders.quota import NOTED, Quota, follow, reserve
 from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
-from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale, earliest
+from services.runtime.decision import STANDING, TIMER, Decision, Incoming, NotYet, Stale, earliest
 
 GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "ParcelReturned": "returned", "ParcelLost": "lost",
              "ParcelDestroyed": "destroyed"}
@@ -59,6 +61,8 @@ class Parcel:
 
 @dataclass(slots=True)
 class Order:
+    """`standing`: the label of the merchant's row that the order obeys; `stops`: why it stands still, since `held_since`."""
+
     order_id: str
     status: str = "new"
     closed: bool = False
@@ -68,14 +72,21 @@ class Order:
     parcels: dict[str, Parcel] = field(default_factory=dict)
     timers: dict[str, datetime] = field(default_factory=dict)
     quota: Quota | None = None
+    standing: str = ""
+    stops: list[str] = field(default_factory=list)
+    held_since: datetime | None = None
 
     def draft(self) -> Order:
         parcels = {k: p.draft() for k, p in self.parcels.items()}
         return Order(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.reason, parcels,
-                     dict(self.timers), self.quota)
+                     dict(self.timers), self.quota, self.standing, self.stops, self.held_since)
+
+    def running(self) -> dict[str, datetime]:
+        """The timers that run now: none while the order is held."""
+        return {} if self.stops else self.timers
 
     def due(self) -> datetime | None:
-        return earliest(self.timers)
+        return earliest(self.running())
 
 
 @dataclass(slots=True, frozen=True)
@@ -93,29 +104,36 @@ DOCUMENT = TypeAdapter(Document)
 
 
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
-           rules: Rules | None = None, shared: Any = None) -> Decision | NotYet | Stale:
+           rules: Rules | None = None, shared: Any = None, registered_only: bool = False) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
-    `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship."""
+    `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
+    merchant may sell who is not registered."""
+    if order.order_id.startswith(MERCHANT):
+        return merchants.decide(order, incoming)
+    if incoming.type == STANDING:
+        return Decision(fresh := order.draft(), holds.stands(fresh, incoming.standing, now))
     handler = HANDLERS[incoming.type]
-    if order.status == "new" and incoming.type != "PlaceOrder":
+    if order.status == "new" and incoming.type != "PlaceOrder" and incoming.type not in merchants.HANDLERS:
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
-        return _place(order, incoming, vault_key, shared, rules or load())
-    answer = handler(order.draft(), document, incoming, now)
+        return _place(order, incoming, vault_key, shared, rules or load(), registered_only)
+    answer = handler(draft := order.draft(), document, incoming, now)
     if order.quota is not None and isinstance(answer, Decision):
         follow(answer, document, incoming)
+    if draft.stops:
+        holds.stand_still(draft, order.timers, now)
     return answer
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules) -> Decision:
+def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return _refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
-    fresh = Order(order.order_id, merchant_id=command.merchant_id)
-    found = accept(command, vault_key, shared, rules)
+    fresh = Order(order.order_id, merchant_id=command.merchant_id, standing=order.standing)
+    found = merchants.may_sell(incoming.standing, command, registered_only) or accept(command, vault_key, shared, rules)
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = _step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])
@@ -291,7 +309,7 @@ def _paid(order: Order, document: Document, incoming: Incoming, now: datetime) -
         order.status = to
     for part in incoming.data.parcels:
         order.parcels[part.parcel_id].money = "authorised" if incoming.type == "PaymentAuthorised" else "held"
-    return Decision(order)
+    return Decision(order, [event for part in incoming.data.parcels for event in holds.take_back(order, incoming.id, part.parcel_id)])
 
 
 def _noted(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | Stale:
@@ -304,6 +322,9 @@ def _goods_ended(order: Order, document: Document, incoming: Incoming, now: date
     if parcel is None:
         return NotYet("ParcelsAllocated")
     parcel.goods = GOODS_END[incoming.type]
+    if parcel.goods == "delivered" and order.standing.startswith("closed"):
+        parcel.delivered_at = now
+        return Decision(order, holds.take_back(order, incoming.id, parcel_id) + _end_if_done(order))
     if parcel.goods == "delivered":
         parcel.delivered_at = now
         order.timers[f"confirm:{parcel_id}"] = now + timedelta(seconds=deadlines()["confirmation"])
@@ -393,7 +414,7 @@ def _grant_priced(order: Order, document: Document, incoming: Incoming, now: dat
 
 def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision:
     events: list[Any] = []
-    for name in sorted(n for n, due in order.timers.items() if due <= now):
+    for name in sorted(n for n, due in order.running().items() if due <= now):
         kind, parcel_id = name.split(":", 1)
         del order.timers[name]
         if kind == "confirm":
@@ -413,7 +434,7 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
 def _pause(order: Order, parcel_id: str, now: datetime) -> None:
     due = order.timers.pop(f"confirm:{parcel_id}", None)
     if due is not None:
-        order.parcels[parcel_id].pause_left_s = max(0.0, (due - now).total_seconds())
+        order.parcels[parcel_id].pause_left_s = max(0.0, (due - holds.clock(order, now)).total_seconds())
 
 
 def _resume(order: Order, parcel_id: str, now: datetime) -> None:
@@ -431,7 +452,7 @@ def _end_if_done(order: Order) -> list:
     # A lost parcel whose claim was paid to the merchant is "settled" too, but its buyer has neither goods nor money spent.
     done = any(p.money in ("settled", "charged_back") and p.goods == "delivered" for p in order.parcels.values())
     if not done:
-        order.reason = next((p.reason for p in order.parcels.values() if p.reason), "refunded")
+        order.reason = holds.CLOSED if order.standing.startswith("closed") else next((p.reason for p in order.parcels.values() if p.reason), "refunded")
     return _close(order, "OrderCompleted" if done else "OrderCancelled")
 
 
@@ -491,7 +512,7 @@ def _wrong_lines(document: Document, lines: Any) -> tuple[str, str] | None:
 
 
 HANDLERS = {
-    "PlaceOrder": _place, "CancelOrder": _cancel, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
+    **dict.fromkeys(merchants.HANDLERS, merchants.misplaced), "PlaceOrder": _place, "CancelOrder": _cancel, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
     "GrantRefund": _grant_refund, "OpenDispute": _open_dispute, "ResolveDispute": _resolve_dispute,
     "ParcelsAllocated": _allocated, "Backordered": _step_only, "AllocationFailed": _not_allocated,
     "PaymentAuthorised": _paid, "PaymentHeld": _paid,

@@ -20,7 +20,7 @@ from services.orders.rulebook import Rules, countries
 
 
 @lru_cache(maxsize=1)
-def _currencies() -> frozenset[str]:
+def currencies() -> frozenset[str]:
     # A currency without an exponent (gold, testing codes) cannot be counted in minor units.
     return frozenset(c.code for c in iso4217.Currency if c.exponent is not None)
 
@@ -46,7 +46,7 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules) -> 
 
 def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
     """(reason, detail) of the first thing wrong, or None."""
-    if command.currency not in _currencies():
+    if command.currency not in currencies():
         return "unknown_currency", f"{command.currency} is not an ISO 4217 currency with minor units"
     for name, country in (("origin", command.origin), ("destination", command.destination)):
         if country not in countries():

@@ -7,15 +7,15 @@ from services.payments import machine
 from services.payments.effects import Effects
 from services.payments.providers import from_settings
 from services.runtime.clock import Clock
-from services.runtime.decision import TIMER
+from services.runtime.decision import INTERNAL, WALKED
 from services.runtime.main import run
 from services.runtime.settings import Settings
 from services.runtime.spec import Spec
 
 
 def spec(settings: Settings) -> Spec:
-    return Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(machine.HANDLERS) - {TIMER},
-                machine.Account, machine.decide, machine.STATE)
+    return Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(machine.HANDLERS) - INTERNAL,
+                machine.Account, machine.decide, machine.STATE, walked_for=WALKED - {"frozen"})
 
 
 def effects(settings: Settings, clock: Clock):

@@ -20,7 +20,9 @@ from pydantic import TypeAdapter
 from schemas import payments_payment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PAYMENT, Answer, deadlines
-from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, Stale, earliest
+from services.payments import stops
+from services.runtime.decision import (MERCHANT_STATUS, STANDING, TIMER, Decision, Impossible, Incoming, Intent, NotYet,
+                                       Stale, earliest)
 
 REFUND_TRIES_MAX = 3
 RELEASE_PAUSE = timedelta(hours=1)
@@ -85,7 +87,8 @@ class Payment:
 
 @dataclass(slots=True)
 class Account:
-    """All money of one order. `entries` numbers the ledger's entries."""
+    """All money of one order. `entries` numbers the ledger's entries. `standing`: the label of the merchant's row that it
+    obeys; `stops`: why no money goes forward, that is to the merchant; back to the buyer it always may."""
 
     order_id: str
     status: str = "new"
@@ -98,11 +101,18 @@ class Account:
     payments: dict[str, Payment] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     timers: dict[str, datetime] = field(default_factory=dict)
+    standing: str = ""
+    stops: list[str] = field(default_factory=list)
 
     def draft(self) -> Account:
         return Account(self.order_id, self.status, self.closed, self.merchant_id, self.currency, self.regime, self.token,
                        self.entries, {k: p.draft() for k, p in self.payments.items()},
-                       {k: h.draft() for k, h in self.holds.items()}, dict(self.timers))
+                       {k: h.draft() for k, h in self.holds.items()}, dict(self.timers), self.standing,
+                       self.stops)
+
+    def running(self) -> dict[str, datetime]:
+        """The timers that run now: a freeze does not stop the provider's."""
+        return self.timers
 
     def due(self) -> datetime | None:
         return earliest(self.timers)
@@ -113,7 +123,9 @@ STATE = TypeAdapter(Account)
 
 def decide(account: Account, document: None, incoming: Incoming, shared: None, now: datetime) -> Decision | NotYet | Stale:
     """One event, provider's answer or timer against the money of one order."""
-    if account.status == "new" and incoming.type != "OrderPlaced":
+    if incoming.type in MERCHANT_STATUS:
+        return stops.merchant(account.draft(), incoming)
+    if account.status == "new" and incoming.type not in ("OrderPlaced", STANDING):
         return NotYet("OrderPlaced")
     draft = account.draft()
     work = _Work(draft, now)
@@ -123,10 +135,10 @@ def decide(account: Account, document: None, incoming: Incoming, shared: None, n
     for payment_id, payment in draft.payments.items():
         _next(work, payment_id, payment)
     draft.closed = bool(draft.holds) and all(_done(draft, p) for p in draft.payments.values())
-    if draft.status != "void":
-        draft.status = "closed" if draft.closed else "open"
-    else:
+    if draft.status == "void":
         draft.closed = True
+    elif draft.status != "new":
+        draft.status = "closed" if draft.closed else "open"
     if draft.closed:
         draft.timers.clear()
     return Decision(draft, work.events, work.intents, work.answered, work.rows)
@@ -180,12 +192,15 @@ def _next(work: _Work, payment_id: str, payment: Payment) -> None:
     due = sum(h.due for h in holds.values())
     if payment.status == "new":
         if due:
-            work.call(payment_id, "authorise", due)
+            if not work.account.stops:
+                work.call(payment_id, "authorise", due)
         else:
             _give_up(work, payment_id, payment, "PaymentVoided", 0)
     elif payment.status == "authorised":
         if not due or payment.expiring:
             work.call(payment_id, "void", payment.authorised)
+        elif work.account.stops:
+            return
         elif work.account.regime == "china" or all(h.documents for h in holds.values() if h.due):
             payment.capturing = {k: h.due for k, h in holds.items() if h.due}
             work.call(payment_id, "capture", due)
@@ -205,7 +220,7 @@ def _next_of_held(work: _Work, payment_id: str, holds: dict[str, Hold]) -> None:
             return
         if f"release:{payment_id}" in work.account.timers:
             continue
-        if hold.held and not hold.frozen and (hold.confirmed or hold.status == "recovered"):
+        if hold.held and not hold.frozen and (hold.confirmed or hold.status == "recovered") and stops.may_release(work.account, hold):
             work.call(payment_id, "release", hold.held, parcel_id)
             return
 
@@ -486,6 +501,7 @@ REASONS = {"ParcelShortPicked": "short_pick", "ParcelLinesCancelled": "lines_can
            "ParcelReturned": "", "ParcelDestroyed": ""}
 
 HANDLERS = {
+    **dict.fromkeys(MERCHANT_STATUS), STANDING: stops.stands, "OrderHeld": stops.held, "OrderResumed": stops.resumed,
     "OrderPlaced": _placed, "ReceiptConfirmed": _confirmed, "ReturnRequested": _frozen, "ReturnExpired": _thawed,
     "DisputeOpened": _frozen, "DisputeResolved": _thawed,
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,

@@ -20,9 +20,10 @@ from aiokafka.partitioner import murmur2
 
 from schemas.dead_letters import DISCARD, ERRORS, Reason
 from schemas.envelope import Envelope, event_id
-from services.runtime.decision import TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale
+from schemas.merchants import MERCHANT
+from services.runtime.decision import (STANDING, TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale,
+                                       Standing)
 from services.runtime.spec import OURS, VALUE_BYTES_MAX, Spec
-from services.runtime.standing import MERCHANT, STANDING, Standing
 from services.runtime.track import DEAD, SEEN_MAX, Entry, Mark, Record, Track, fingerprint
 
 CUT_KEY_BYTES, CUT_VALUE_BYTES = 1_000, 100_000  # what a dead letter keeps of a record that would not fit with its reasons
@@ -230,9 +231,11 @@ class Batch:
             draft.document = decision.document
             self.documents.append((order_id, decision.document))
         if decision.standing is not None:
-            merchant = order_id.removeprefix(MERCHANT)
-            self.standings[merchant] = decision.standing
-            self.known = self.known | {merchant: decision.standing}
+            merchant, cause = order_id.removeprefix(MERCHANT), incoming.id
+            if decision.events:  # its effect on orders has the event for its cause, which is the same for all services
+                cause = event_id(self.spec.name, order_id, draft.seq)
+            self.standings[merchant] = decision.standing._replace(cause=cause)
+            self.known = self.known | {merchant: self.standings[merchant]}
         self.counts["applied"] += 1
 
     # -- waiting --------------------------------------------------------------------------------------------------

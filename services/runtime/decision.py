@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from schemas.dead_letters import Reason
 
 TIMER = "TimerFired"
+STANDING = "StandingChanged"  # what an order is told when its merchant stands otherwise; see standing.py
+INTERNAL = frozenset({TIMER, STANDING})  # no record brings these
 
 
 class Incoming(NamedTuple):
@@ -98,3 +100,25 @@ class SharedMissing(Exception):
 
 def earliest(timers: dict[str, datetime]) -> datetime | None:
     return min(timers.values()) if timers else None
+
+
+# -- how merchants stand: see standing.py --------------------------------------------------------------------------------
+
+FROZEN, CLOSED = "merchant_frozen", "merchant_closed"
+STOPS = {"frozen": FROZEN, "closed": CLOSED}  # a merchant's status -> why his orders stand still
+WALKED = frozenset({"active", "frozen", "closed"})
+MERCHANT_STATUS = {"MerchantFrozen": "frozen", "FreezeLifted": "active", "FreezeUpheld": "closed"}  # what other services hear
+
+
+class Standing(NamedTuple):
+    """`label` is another after each change that orders must obey ("" before the first); `cause`: id of the event that made it
+    so; `facts`: what only the service that decides about merchants keeps."""
+
+    label: str
+    status: str
+    cause: str = ""
+    facts: dict[str, Any] = {}
+
+    @property
+    def frozen(self) -> bool:
+        return self.status == "frozen"

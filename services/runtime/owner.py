@@ -20,16 +20,17 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from pydantic_core import from_json, to_json
 
 from schemas.dead_letters import Reason
+from schemas.merchants import MERCHANT
 from services.runtime import standing, storage
 from services.runtime.batch import RETRY, Batch, shared_keys_of
 from services.runtime.clock import Clock
 from services.runtime.crash import point
-from services.runtime.decision import TIMER, Impossible, Incoming, Intent, SharedMissing
+from services.runtime.decision import STANDING, TIMER, Impossible, Incoming, Intent, SharedMissing
 from services.runtime.limit import Levels, TooManyDeadLetters, at_start, levels_after
 from services.runtime.reader import Fetched
 from services.runtime.relay import Relay, pack, unpack
 from services.runtime.spec import VALUE_BYTES_MAX, Spec, read, read_raw
-from services.runtime.standing import MERCHANT, STANDING, Standings
+from services.runtime.standing import Standings
 from services.runtime.track import Entry, Record, Track
 
 log = logging.getLogger(__name__)

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     linger_ms: int = Field(
         10, ge=0, le=1000, description="how long a reader lets a batch fill: a fuller one costs less an event, and waits"
     )
+    registered_only: bool = Field(False, description="orders of merchants who did not register are refused")
     dead_letters_max: int = Field(
         100, ge=1, description="a reader stops before a topic's dead letters, less one for ten good records, pass this"
     )

@@ -12,26 +12,12 @@ walks over the merchant's open orders, which it does after every change, and aga
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
-MERCHANT = "merchant:"  # begins the keys of what is asked and told about a merchant
-STANDING = "StandingChanged"  # the type of what an order is told then
+from services.runtime.decision import Standing
 
-
-class Standing(NamedTuple):
-    """`label` is another after each change that orders must obey ("" before the first); `cause`: id of the event that made it
-    so; `facts`: what only the service that decides about merchants keeps."""
-
-    label: str
-    status: str
-    cause: str = ""
-    facts: dict[str, Any] = {}
-
-    @property
-    def frozen(self) -> bool:
-        return self.status == "frozen"
 
 
 class Standings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from schemas.topics import ORDER, PAYMENT, REPORT, SHIPMENT
-from services.runtime.decision import TIMER
+from services.runtime.decision import INTERNAL, WALKED
 from services.runtime.main import run
 from services.runtime.settings import Settings
 from services.runtime.spec import Spec
@@ -13,8 +13,9 @@ from services.shipping import machine, storage
 
 
 def spec(settings: Settings) -> Spec:
-    return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - {TIMER}, machine.Shipment,
-                partial(machine.decide, prefix=settings.gs1_prefix), machine.STATE, machine.DOCUMENT, machine.stock_keys, storage)
+    return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - INTERNAL, machine.Shipment,
+                partial(machine.decide, prefix=settings.gs1_prefix), machine.STATE, machine.DOCUMENT, machine.stock_keys, storage,
+                WALKED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Shipping alone knows where the goods are, so it answers every wish to undo. HAND
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -13,8 +14,8 @@ from pydantic import TypeAdapter
 from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
-from services.runtime.decision import TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import after_delivery, packing, reports, reservation, scans, undoing
+from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
+from services.shipping import after_delivery, packing, reports, reservation, scans, stops, undoing
 from services.shipping.allocation import Document
 from services.shipping.shipment import Shipment, Work
 
@@ -26,13 +27,20 @@ def decide(shipment: Shipment, document: Document | None, incoming: Incoming, st
            prefix: str = COMPANY_PREFIX) -> Decision | NotYet | Stale:
     """One event, report or timer against one order's goods. `stock` is the view of the locked stock rows, `prefix` what the
     parcels' SSCCs begin with."""
-    if shipment.status == "new" and incoming.type not in ("OrderPlaced", "InboundReceived"):
+    if incoming.type in MERCHANT_STATUS:
+        return stops.merchant(shipment.draft(), incoming)
+    if shipment.status == "new" and incoming.type not in ("OrderPlaced", "InboundReceived", STANDING):
         return NotYet("OrderPlaced")
     work = Work(shipment.draft(), document, stock, now, prefix)
-    answer = HANDLERS[incoming.type](work, incoming)
+    s = work.shipment
+    if s.stops and s.parcels and incoming.type in stops.KEPT:
+        answer = stops.keep(work, incoming)
+    else:
+        answer = HANDLERS[incoming.type](work, incoming)
     if answer is not None:
         return answer
-    s = work.shipment
+    if s.stops:
+        stops.stand_still(s, shipment.timers, now)
     if s.parcels:
         ends = PARCEL[s.regime].terminal
         s.closed = all(p.status in ends and not p.claim_open and not p.returns for p in s.parcels.values())
@@ -119,7 +127,7 @@ def _not_paid(work: Work, incoming: Incoming) -> NotYet | None:
 
 def _timer(work: Work, incoming: Incoming) -> None:
     s = work.shipment
-    for name in sorted(n for n, due in s.timers.items() if due <= work.now):
+    for name in sorted(n for n, due in s.running().items() if due <= work.now):
         if name not in s.timers:
             continue  # an earlier one of this round ended the wait
         del s.timers[name]
@@ -145,6 +153,11 @@ STOCK_TIMERS = {"reservation", "hold"}
 TOUCHES_STOCK = {"PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
+def _again(work: Work, incoming: Incoming) -> None:
+    """What was kept while the goods stood still."""
+    HANDLERS[incoming.type](work, incoming)
+
+
 REPORTS = {
     "PackedReported": packing.packed, "ShortPickReported": packing.short_picked, "PackingRejected": packing.rejected,
     "PackingHeldReported": packing.held, "PackingResumedReported": packing.resumed,
@@ -161,6 +174,8 @@ REPORTS = {
 }
 
 HANDLERS = {
+    **dict.fromkeys(MERCHANT_STATUS), STANDING: partial(stops.stands, decide=_again),
+    "OrderHeld": stops.held, "OrderResumed": partial(stops.resumed, decide=_again),
     "OrderPlaced": reservation.placed, "InboundReceived": reservation.inbound,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
     "CancellationRequested": undoing.cancellation,

@@ -44,7 +44,7 @@ def plain(event: str, model: type):
 def handed_over(work, report, parcel_id, parcel, before):
     work.arm(f"lost:{parcel_id}", "lost")
     work.emit(out.ParcelHandedOver, parcel_id=parcel_id, carrier=report.carrier, tracking_no=report.tracking_no,
-              destination=work.document.destination, regime=work.shipment.regime)
+              destination=work.document.destination, regime=work.shipment.regime, despite=list(work.shipment.stops))
 
 
 @reported("ParcelArrived")

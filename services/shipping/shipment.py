@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
@@ -55,7 +55,10 @@ class Parcel:
 
 @dataclass(slots=True)
 class Shipment:
-    """`pending`: what an order that waits for stock still wants (None: allocated)."""
+    """`pending`: what an order that waits for stock still wants (None: allocated). `standing`: the label of the merchant's row
+    that it obeys; `stops`: why its goods go no further, since `held_since`; `kept`: (type, body) of what would let them."""
+
+    STANDS_STILL: ClassVar[frozenset[str]] = frozenset({"reservation", "backorder", "retry", "hold"})  # timers, while it is stopped
 
     order_id: str
     status: str = "new"
@@ -65,13 +68,24 @@ class Shipment:
     pending: Wanted | None = None
     parcels: dict[str, Parcel] = field(default_factory=dict)
     timers: dict[str, datetime] = field(default_factory=dict)
+    standing: str = ""
+    stops: list[str] = field(default_factory=list)
+    held_since: datetime | None = None
+    kept: list[list[str]] = field(default_factory=list)
 
     def draft(self) -> Shipment:
         return Shipment(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.pending,
-                        {k: p.draft() for k, p in self.parcels.items()}, dict(self.timers))
+                        {k: p.draft() for k, p in self.parcels.items()}, dict(self.timers), self.standing,
+                        self.stops, self.held_since, self.kept)
+
+    def running(self) -> dict[str, datetime]:
+        """The timers that run now."""
+        if not self.stops:
+            return self.timers
+        return {name: due for name, due in self.timers.items() if name.partition(":")[0] not in self.STANDS_STILL}
 
     def due(self) -> datetime | None:
-        return earliest(self.timers)
+        return earliest(self.running())
 
 
 class Work:

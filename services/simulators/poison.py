@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from pydantic_core import to_json
 
+from schemas import merchants
 from schemas.dead_letters import Reason
 from schemas.generate import example_of
 from schemas.model import Command
@@ -245,7 +246,8 @@ def generate(seed: int, count: int, partitions: int, *, future: bool = True) -> 
     return found
 
 
-_FIRST = {"PlaceOrder", "InboundReceived"}  # they need no order to be there, so that they would not wait
+# They need no order to be there, so that they would not wait.
+_FIRST = {"PlaceOrder", "InboundReceived", *(command.__name__ for command in merchants.COMMANDS)}
 
 
 def _pair(order_id: str, partitions: int, draw: random.Random) -> list[Poison]:

@@ -1,0 +1,77 @@
+"""Orders that stand still: for a merchant's freeze, or for whatever else must be looked into first.
+
+While an order is held its clock stands: no timer of it fires, and when the last hold ends each has as much time left as it
+had. What happens to goods and money meanwhile is recorded as ever; payments and shipping do not let it go further.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from schemas import orders_order as out
+from schemas.lifecycle import ORDER, Answer
+from services.runtime.decision import CLOSED, FROZEN, Standing
+
+
+def stands(order: Any, row: Standing, now: datetime) -> list:
+    """The merchant was frozen, or the freeze was lifted, or upheld: then the order is undone by the ways there are."""
+    order.standing = row.label
+    if order.status == "new" or order.closed:
+        return []
+    if row.frozen:
+        return hold(order, FROZEN, row.cause, now)
+    events = resume(order, FROZEN, row.cause, now)
+    if row.status != "closed":
+        return events
+    under_way = not order.parcels or any(p.goods == "open" for p in order.parcels.values())
+    if under_way and ORDER.answer(order.status, "CancellationRequested")[0] is Answer.APPLIED:
+        events.append(out.CancellationRequested(order_id=order.order_id, cancellation_id=row.cause, reason=CLOSED))
+    for parcel_id in order.parcels:
+        events += take_back(order, row.cause, parcel_id)
+    return events
+
+
+def take_back(order: Any, ref: str, parcel_id: str) -> list:
+    """What the buyer has of a closed merchant, and the merchant has no money for yet, is paid back in full. Asked whenever
+    goods or money get that far: each is told on a topic of its own."""
+    parcel = order.parcels[parcel_id]
+    if not order.standing.startswith("closed") or (parcel.goods, parcel.money) != ("delivered", "held") or parcel.judged:
+        return []
+    order.timers.pop(f"confirm:{parcel_id}", None)
+    grant_id = f"{ref}/{parcel_id}"
+    parcel.pending.append(grant_id)
+    answer, order.status = ORDER.answer(order.status, "RefundGranted")
+    assert answer is Answer.APPLIED, f"RefundGranted is not in the table for an order that is {order.status}"
+    return [out.RefundGranted(order_id=order.order_id, grant_id=grant_id, parcel_id=parcel_id, reason=CLOSED)]
+
+
+def hold(order: Any, reason: str, ref: str, now: datetime, detail: str = "") -> list:
+    if reason in order.stops:
+        return []
+    order.stops = [*order.stops, reason]
+    order.held_since = order.held_since or now
+    return [out.OrderHeld(order_id=order.order_id, reason=reason, ref=ref, detail=detail)]
+
+
+def resume(order: Any, reason: str, ref: str, now: datetime) -> list:
+    if reason not in order.stops:
+        return []
+    order.stops = [stop for stop in order.stops if stop != reason]
+    held = now - order.held_since
+    if not order.stops:
+        order.timers = {name: due + held for name, due in order.timers.items()}
+        order.held_since = None
+    return [out.OrderResumed(order_id=order.order_id, reason=reason, ref=ref, held_s=int(held.total_seconds()))]
+
+
+def stand_still(order: Any, before: dict[str, datetime], now: datetime) -> None:
+    """Timers that were armed while the order is held begin when its clock goes on."""
+    for name, due in order.timers.items():
+        if before.get(name) != due:
+            order.timers[name] = due - (now - order.held_since)
+
+
+def clock(order: Any, now: datetime) -> datetime:
+    """What the order's own clock shows."""
+    return order.held_since or now

@@ -1,0 +1,134 @@
+"""Merchants: who may sell, what, and who is stopped. Pure. The transitions are MERCHANT's in schemas/lifecycle.py.
+
+A merchant is a subject of its own (`merchant:<id>`). What all his orders obey is his row (`runtime/standing.py`); its facts,
+kept by orders alone, are the registration, the catalogue and the count of his freezes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+from schemas import merchants as out
+from schemas.dead_letters import Reason
+from schemas.lifecycle import MERCHANT, Answer
+from schemas.merchants import MERCHANT as KEY
+from schemas.merchants import MERCHANT_ID_MAX
+from schemas.orders_intake import PlaceOrder
+from schemas.orders_order import CommandRefused
+from services.orders.onboarding import checked
+from services.runtime.decision import Decision, Impossible, Incoming, Standing
+
+Refusal = tuple[str, str]  # reason, and a sentence with the remedy
+
+
+def decide(subject: Any, incoming: Incoming) -> Decision:
+    """One command about one merchant. `subject` is the state of the key; who he is stands in his row."""
+    handler = HANDLERS.get(incoming.type)
+    if handler is None:
+        raise Impossible(Reason.KEY, f"{incoming.type} is about an order, and {subject.order_id} is a merchant's key")
+    row = incoming.standing or Standing("", "new")
+    answer = handler(row, incoming.data, subject.order_id.removeprefix(KEY))
+    fresh = subject.draft()
+    fresh.merchant_id, fresh.closed = subject.order_id.removeprefix(KEY), True  # nothing of a merchant is woken by time
+    event, facts = answer
+    if isinstance(event, str):
+        refused = event, facts
+    else:
+        found, fresh.status = MERCHANT.answer(row.status, type(event).__name__)
+        if found is Answer.APPLIED:
+            label = f"{fresh.status} {facts['freezes']}" if facts.get("freezes") else ""
+            return Decision(fresh, [event], standing=Standing(label, fresh.status, incoming.id, facts))
+        refused = f"merchant_{row.status}", f"{incoming.type} does not fit a merchant who is {row.status}; see docs/lifecycle.md"
+    fresh.status = row.status
+    return Decision(fresh, [CommandRefused(order_id=subject.order_id, command=incoming.type, command_id=incoming.id,
+                                           reason=refused[0], detail=refused[1])])
+
+
+def misplaced(order: Any, document: Any, incoming: Incoming, now: Any) -> Decision:
+    raise Impossible(Reason.KEY, f"{incoming.type} needs the key {KEY}<merchant_id>, not {order.order_id!r}")
+
+
+def may_sell(row: Standing | None, command: PlaceOrder, registered_only: bool) -> Refusal | None:
+    """Why this merchant's order is refused at intake, or None."""
+    if len(command.merchant_id) > MERCHANT_ID_MAX:
+        return "merchant_id_too_long", f"a merchant's id has at most {MERCHANT_ID_MAX} characters"
+    if row is None:
+        if registered_only:
+            return "merchant_unknown", f"{command.merchant_id} is not registered; see `tradewind merchant register`"
+        return None
+    if row.status != "active":
+        return f"merchant_{row.status}", f"{command.merchant_id} is {row.status} and may not sell now"
+    return contradicted(row.facts.get("catalogue") or {}, command)
+
+
+def contradicted(catalogue: dict[str, list], command: PlaceOrder) -> Refusal | None:
+    """A line that says something else of a SKU than its merchant's catalogue does."""
+    if not catalogue:
+        return None
+    for line in command.lines:
+        item = catalogue.get(line.sku)
+        if item is None:
+            return "not_in_catalogue", f"line {line.line_no}: {line.sku} is not in the merchant's catalogue"
+        ours = item[0]
+        if line.hs_code is not None and line.hs_code[:6] != ours[:6]:
+            return "catalogue_mismatch", f"line {line.line_no}: hs_code is {line.hs_code}, the catalogue has {ours} for {line.sku}"
+    return None
+
+
+# -- commands -----------------------------------------------------------------------------------------------------------
+
+
+def _register(row: Standing, command: out.RegisterMerchant, merchant: str):
+    found = checked(command)
+    if isinstance(found, tuple):
+        return found
+    registration = out.Registration(**command.model_dump(exclude={"order_id"}))
+    event = out.MerchantRegistered(order_id=command.order_id, merchant_id=merchant, registration=registration, checks=found)
+    return event, row.facts | {"registration": registration.model_dump()}
+
+
+def _approve(row: Standing, command: out.ApproveMerchant, merchant: str):
+    terms = row.facts.get("registration") or {}
+    return out.MerchantApproved(order_id=command.order_id, merchant_id=merchant, decided_by=command.decided_by,
+                                fee_plan=terms.get("fee_plan", "standard"),
+                                payout_currency=terms.get("payout_currency", "USD")), row.facts
+
+
+def _refuse(row: Standing, command: out.RefuseMerchant, merchant: str):
+    return out.MerchantRefused(order_id=command.order_id, merchant_id=merchant, decided_by=command.decided_by,
+                               reason=command.reason), row.facts
+
+
+def _catalogue(row: Standing, command: out.UpdateCatalogue, merchant: str):
+    catalogue = dict(row.facts.get("catalogue") or {})
+    if unknown := [sku for sku in command.withdraw if sku not in catalogue]:
+        return "unknown_sku", f"{unknown[0]} is not in the catalogue, so it cannot be withdrawn"
+    for sku in command.withdraw:
+        del catalogue[sku]
+    catalogue |= {item.sku: [item.hs_code, item.origin, item.brand, item.band] for item in command.items}
+    return out.CatalogueUpdated(order_id=command.order_id, merchant_id=merchant, items=len(catalogue),
+                                changed=[item.sku for item in command.items], withdrawn=list(command.withdraw),
+                                ), row.facts | {"catalogue": catalogue}
+
+
+def _freeze(row: Standing, command: out.FreezeMerchant, merchant: str):
+    number = row.facts.get("freezes", 0) + 1
+    return out.MerchantFrozen(order_id=command.order_id, merchant_id=merchant, freeze_no=number, reason=command.reason,
+                              detail=command.detail, decided_by=command.decided_by
+                              ), row.facts | {"freezes": number, "appealed": False}
+
+
+def _appeal(row: Standing, command: out.FileAppeal, merchant: str):
+    return out.AppealFiled(order_id=command.order_id, merchant_id=merchant, freeze_no=row.facts.get("freezes", 0),
+                           statement=command.statement), row.facts | {"appealed": True}
+
+
+def _decide_appeal(row: Standing, command: out.DecideAppeal, merchant: str):
+    model = out.FreezeLifted if command.outcome == "lifted" else out.FreezeUpheld
+    return model(order_id=command.order_id, merchant_id=merchant, freeze_no=row.facts.get("freezes", 0),
+                 decided_by=command.decided_by, detail=command.detail), row.facts
+
+
+HANDLERS = {"RegisterMerchant": _register, "ApproveMerchant": _approve, "RefuseMerchant": _refuse, "UpdateCatalogue": _catalogue,
+            "FreezeMerchant": _freeze, "FileAppeal": _appeal, "DecideAppeal": _decide_appeal}
