@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
 
+from schemas import merchants
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
 from schemas import shipping_report as report
@@ -95,6 +96,20 @@ def _duties() -> World:
     return given(**args | {"placed": paid})[0]
 
 
+def _frozen() -> World:
+    """Frozen when it is packed; the carrier takes it all the same, a day later. Lifted after a month."""
+    outside, packed = Outside(), []
+    outside.on[ship.ParcelPacked] = lambda e, w: packed.append(e)
+    world, _ = given(**_args("frozen", outside=outside, merchant_id="m9"))
+    for days, message in ((1, merchants.FreezeMerchant(order_id="merchant:m9", reason="fraud", decided_by="o")),
+                          (1, report.HandedOverReported(**ids(packed[0]), carrier="c", tracking_no="T1")),
+                          (30, merchants.DecideAppeal(order_id="merchant:m9", outcome="lifted", decided_by="o"))):
+        world.wait(days=days)
+        world.send(message, "/platform" if message.order_id == "merchant:m9" else "/carrier")
+        world.run()
+    return world
+
+
 def worlds() -> list[World]:
     def lost(e, w):
         w.send(report.LossReported(**ids(e)), "/carrier")
@@ -120,7 +135,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(),
     ]
 
 
@@ -166,7 +181,7 @@ class History:
                 self.rows_[service][order_id] = {
                     "status": entry.state.status, "closed": entry.state.closed, "seq": entry.seq, "last": dict(entry.track.last),
                     "state": json.loads(party.spec.state_type.dump_json(entry.state))}
-                if party.spec.document_type and entry.document is None and (
+                if not order_id.startswith("merchant:") and party.spec.document_type and entry.document is None and (
                         entry.state.parcels if service == "shipping" else entry.state.status not in ("new", "rejected")):
                     self.whole_.strangers.append((f"{service} has no document of it", order_id))
             self.whole_.parked += [(service, order_id, f"{r.incoming.source} #{r.incoming.sequence} {r.incoming.id}")

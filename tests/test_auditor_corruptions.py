@@ -97,6 +97,25 @@ def shipped_before_captured(h):
     h.change(SHIPMENT.name, "FulfilmentRequested", "domestic", {"ce_causationid": "payments:domestic:1"})
 
 
+def a_freeze_that_nobody_decided(h):
+    h.change(ORDER.name, "MerchantFrozen", "merchant:m9", {"ce_type": "MerchantApproved"}, fee_plan="standard",
+             payout_currency="USD")
+
+
+def paid_out_while_frozen(h):
+    records, at = h.find(SHIPMENT.name, "ParcelDelivered", "frozen")
+    h.change(PAYMENTS.name, "PaymentSettled", "frozen", {"ce_time": dict(records[at].headers)["ce_time"].decode()})
+
+
+def handed_over_without_a_word(h):
+    h.change(SHIPMENT.name, "ParcelHandedOver", "frozen", despite=[])
+
+
+def never_held(h):
+    h.change(ORDER.name, "OrderHeld", "frozen", reason="screening")
+    h.change(ORDER.name, "OrderResumed", "frozen", reason="screening")
+
+
 def order_in_limbo(h):
     h.drop(ORDER.name, "OrderCompleted", "silent_buyer")
     row = h.rows_["orders"]["silent_buyer"]
@@ -434,6 +453,7 @@ PLANTED = [
     (parcel_differs, {25}), (hold_differs, {25}), (order_missing_in_shipping, {21, 25}), (not_as_the_schema_says, {23}),
     (forged_source, {23}), (another_merchant, {23}), (parked_left_over, {26}), (intent_left_over, {26}),
     (timer_overdue, {26}), (outbox_left_over, {26}), (offset_moved_before_the_work, {22}), (reader_stopped, {26}),
+    (a_freeze_that_nobody_decided, {34}), (paid_out_while_frozen, {34}), (handed_over_without_a_word, {34}), (never_held, {34}),
     (booking_of_no_order, {25}), (dead_letter, {27}), (queue_behind_nothing, {27}),
     (order_no_client_sent, {5}), (order_other_than_sent, {5}),
     (acknowledged_and_lost, {1}), (booked_where_no_event_books, {28}), (closed_in_the_database_alone, {24, 25, 28}),

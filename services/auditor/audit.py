@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import invariants  # noqa: F401  (every file of rules registers itself)
+from services.auditor import invariants, rules_merchants  # noqa: F401  (every file of rules registers itself)
 from services.auditor.evidence import CannotRead, Evidence, content_of, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
@@ -105,6 +105,8 @@ class _Audit:
         self.stock: Counter[tuple[str, str, str]] = Counter()
         self.quota: Counter[tuple[str, str]] = Counter()
         self.newest: Any = None
+        self.freezes: dict[str, list[rules_merchants.Freeze]] = {}
+        self.spans: dict[str, list[rules_merchants.Span]] = defaultdict(list)
         self.numbers: dict[str, set[str]] = {}
 
     async def run(self, began: float) -> Report:
@@ -125,6 +127,7 @@ class _Audit:
         whole.live, whole.numbers = self.live, self.numbers
         whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
+        whole.freezes, whole.spans = self.freezes, self.spans
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
         for rule in self._applicable(WHOLE_RULES):
@@ -186,6 +189,10 @@ class _Audit:
                     report.add(Violation(rule.number, rule.name, case.order_id, verdict))
         if not stock:
             self._count(case)
+            if span := rules_merchants.span_of(case):
+                self.spans[case.story.merchant].append(span)
+        elif freezes := rules_merchants.freezes_of(case):
+            self.freezes[case.story.merchant] = freezes
 
     @property
     def _rules(self) -> dict[bool, list[Rule]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_money,  # noqa: F401
-                              rules_parcels, rules_quota)  # (they register)
+from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_merchants,  # noqa: F401
+                              rules_money, rules_parcels, rules_quota)  # (they register)
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
 
 INVARIANTS = {
@@ -39,6 +39,7 @@ INVARIANTS = {
     30: "What was read of an order once is never taken back.",
     31: "The auditor notices planted bugs.",
     32: "What a person brings into China in a year: never above the limit; reserved, committed and given back with the goods.",
+    34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",
 }
 ELSEWHERE = {

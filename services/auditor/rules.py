@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from services.auditor.facts import Facts
-from services.auditor.story import STOCK, Story
+from services.auditor.story import SUBJECTS, Story
 from services.auditor.watch import Watched
 
 Verdict = list[str] | None
@@ -136,7 +136,7 @@ class Case:
 
     @property
     def is_stock(self) -> bool:
-        return self.story.order_id.startswith(STOCK)
+        return self.story.order_id.startswith(SUBJECTS)
 
     @cached_property
     def balances(self) -> Counter[tuple[str, str]]:
@@ -169,6 +169,8 @@ class Whole:
     stock_of_events: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     quota: dict[str, dict[str, int]] = field(default_factory=dict)
     quota_of_events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    freezes: dict[str, list[Any]] = field(default_factory=dict)
+    spans: dict[str, list[Any]] = field(default_factory=dict)
     offsets: dict[tuple[str, str, int], int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     outbox: dict[tuple[str, int], int] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schemas.merchants import MERCHANT
 from schemas.topics import TOPICS
 from services.auditor.facts import ASIDE
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
@@ -126,6 +127,8 @@ def has_a_cause(case: Case) -> Iterator[Verdict]:
                 right = cause.startswith(f"timer:{story.order_id}:")
             elif cause in case.places:
                 right = owner in _READERS[_TOPIC_OF[case.places[cause][0]]]
+            elif cause.startswith(f"orders:{MERCHANT}{story.merchant}:"):
+                right = True  # how its merchant stands, which all three services hear of
             else:
                 said = outside.get(cause)
                 right = said is not None and owner in _READERS[said.topic]

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
 from schemas.envelope import BadEnvelope, envelope_of, event_id
+from schemas.merchants import MERCHANT
 from schemas.payments_payment import ParcelPaymentEvent
 from schemas.quotes import PAID_TO_OTHERS, Quote
 from schemas.shipping_report import CarrierScanReported
@@ -26,6 +27,7 @@ from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TO
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
 STOCK = "stock:"
+SUBJECTS = (STOCK, MERCHANT)  # keys that are no orders
 
 
 class Raw(NamedTuple):
@@ -248,6 +250,10 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
+    "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
+    **dict.fromkeys(("MerchantFrozen", "FreezeLifted", "FreezeUpheld"), lambda m: ((), (m.merchant_id, m.freeze_no))),
+    **dict.fromkeys(("ParcelStopped", "ParcelCleared"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.reason))),
+    "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
     **dict.fromkeys(("FulfilmentRequested", "ParcelPacked"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
     **dict.fromkeys(("StockReceived", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),

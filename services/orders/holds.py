@@ -24,6 +24,7 @@ def stands(order: Any, row: Standing, now: datetime) -> list:
     events = resume(order, FROZEN, row.cause, now)
     if row.status != "closed":
         return events
+    events = []  # it does not go on, it is undone
     under_way = not order.parcels or any(p.goods == "open" for p in order.parcels.values())
     if under_way and ORDER.answer(order.status, "CancellationRequested")[0] is Answer.APPLIED:
         events.append(out.CancellationRequested(order_id=order.order_id, cancellation_id=row.cause, reason=CLOSED))

@@ -20,6 +20,7 @@ from schemas.envelope import dataschema_of, headers_of_type, stamp
 from schemas.topics import ORDER, PAYMENT, SHIPMENT
 from services.runtime.clock import Clock
 from services.runtime.reader import Fetched, Fields, Pick, Raw
+from services.simulators.logistics import HANDED_OVER
 from services.simulators.outsiders import Heard, Memory, Reaction
 from services.simulators.reactions import NOTED, ROLES, TABLE, react, remember
 from services.simulators.scenario import EXITS_PERMILLE, scenario_of
@@ -27,6 +28,7 @@ from services.simulators.scenario import EXITS_PERMILLE, scenario_of
 log = logging.getLogger(__name__)
 
 PENDING_MAX = 50_000
+ASK_AGAIN_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,13 @@ class Agenda:
 
     def due(self, now: float) -> list[Said]:
         """What has become due, oldest first; holds back its offsets until it is `answered`."""
-        out = []
+        out, kept = [], self.memory.kept
         while self._heap and self._heap[0][0] <= now:
-            out.append(heapq.heappop(self._heap)[2])
+            said = heapq.heappop(self._heap)[2]
+            if kept and said.reaction.unless_stopped in kept and said.reaction.id.startswith(HANDED_OVER):
+                heapq.heappush(self._heap, (now + ASK_AGAIN_S, next(self._number), said))  # the warehouse keeps it
+            else:
+                out.append(said)
         return out
 
     def next_due(self) -> float | None:

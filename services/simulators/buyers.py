@@ -9,6 +9,7 @@ from schemas import orders_intake as buyer
 from schemas.model import LineQuantity
 from schemas.payments_provider_result import RecordManualPayout
 from schemas.topics import INTAKE, PROVIDER_RESULT
+from services.simulators import platform
 from services.simulators.outsiders import Heard, Memory, Message, Reaction, after, said_id
 
 STOREFRONT, FINANCE = "/storefront", "/finance"
@@ -46,6 +47,8 @@ def buyer_has_it(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
     if scenario == "never_confirmed":
         return []
+    if scenario == platform.UPHELD:
+        return platform.freeze(heard, scenario, memory)
     if scenario == "return_whole":
         message = buyer.RequestReturn(order_id=order_id, parcel_id=parcel_id, reason="not as expected")
         return _ask(12, 48, memory, f"return:{parcel_id}", message)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (EXITS_PERMILLE, SCENARIOS, WAREHOUSES, forced_id, hs_code_of, on_shortage_of,
+from services.simulators.scenario import (EXITS_PERMILLE, SCENARIOS, WAREHOUSES, forced_id, hs_code_of, merchant_of, on_shortage_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
 ORIGIN = "US"
@@ -119,7 +119,7 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     if rng.random() < 0.1:
         consignee = rng.randrange(persons)  # a gift
     return PlaceOrder(
-        order_id=order_id, merchant_id=merchant, currency=currency, origin=ORIGIN, destination=destination, lines=lines,
+        order_id=order_id, merchant_id=merchant_of(scenario, order_id, merchant), currency=currency, origin=ORIGIN, destination=destination, lines=lines,
         freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
         payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key),
         consignee=_party(consignee, destination, key), placed_at=placed_at)

@@ -16,6 +16,7 @@ BEFORE_HANDOVER = frozenset({"cancel_whole", "cancel_line", "refund_fails"})
 # A parcel that the buyer is about to cancel lies in the warehouse at least this long, in real time: where trade legs
 # take no time, the cancellation would otherwise lose every race against the packers.
 CANCEL_ROOM_S = 2.0
+HANDED_OVER = "handed-over"  # begins the ids of what carriers say when they take a parcel
 
 # -- warehouse --------------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ def collect(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     # Across a border the label's number is everybody's; within a country the carrier has its own.
     tracking_no = heard.data.waybill_no or f"TW{zlib.crc32(parcel_id.encode()):010d}{zlib.adler32(parcel_id.encode()):010d}"
     handed_over = {"carrier": carrier_of(parcel_id, scenario), "tracking_no": tracking_no}
-    return tell(heard, scenario, memory, (Leg("handed-over", report.HandedOverReported, handed_over, 1, 6),))
+    return tell(heard, scenario, memory, (Leg(HANDED_OVER, report.HandedOverReported, handed_over, 1, 6),))
 
 
 def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

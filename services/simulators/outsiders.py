@@ -41,7 +41,8 @@ class Reaction(NamedTuple):
 class Memory:
     """What the reactions may look at: the newest `limit` facts of each kind. `fast`: nothing takes any time.
 
-    `done`: orders cancelled or compensated once; `stopped`: parcels that travel no further; `first_line`: parcel -> (a line
+    `done`: orders cancelled or compensated once; `stopped`: parcels that travel no further; `kept`: those that must stay in
+    the warehouse for now; `first_line`: parcel -> (a line
     in it, whether it holds more than one unit).
     """
 
@@ -50,6 +51,7 @@ class Memory:
     limit: int = 20_000
     done: dict[str, None] = field(default_factory=dict)
     stopped: dict[str, None] = field(default_factory=dict)
+    kept: dict[str, None] = field(default_factory=dict)
     first_line: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     def note(self, facts: dict, key: str, value: Any = None) -> None:

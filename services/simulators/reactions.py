@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.simulators import buyers, logistics
+from services.simulators import buyers, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
 
@@ -32,6 +32,8 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "DisputeOpened": (buyers.arbitrate, None),
         "DisputeResolved": (buyers.dispute_over, None),
         "OrderCompleted": (buyers.after_completion, _COMPENSATED),
+        "FulfilmentRequested": (platform.freeze, frozenset({platform.LIFTED})),
+        "OrderHeld": (platform.decide, platform.FREEZING),
         "ManualPayoutRequested": (buyers.pay_by_hand, None),
     },
     "warehouse": {
@@ -52,6 +54,7 @@ NOTED: dict[str, tuple[str, frozenset[str] | None]] = {
     "ParcelsAllocated": ("storefront", frozenset({"return_line"})),
     "PaymentHeld": ("storefront", BEFORE_HANDOVER), "ParcelHandedOver": ("storefront", _LATE),
     "OrderCompleted": ("storefront", _COMPENSATED),
+    "ParcelStopped": ("carrier", None), "ParcelCleared": ("carrier", None),
     "ParcelCancelled": ("warehouse", None), "InterceptRequested": ("carrier", None),
 }
 
@@ -73,6 +76,10 @@ def remember(heard: Heard, scenario: str, memory: Memory) -> None:
         return
     if name == "InterceptRequested" and logistics.gives_way(event.parcel_id, scenario, memory):
         memory.note(memory.stopped, event.parcel_id)
+    elif name == "ParcelStopped":
+        memory.note(memory.kept, event.parcel_id)
+    elif name == "ParcelCleared":
+        memory.kept.pop(event.parcel_id, None)
     elif name == "ParcelCancelled":
         memory.note(memory.stopped, event.parcel_id)
     elif name == "ParcelsAllocated":

@@ -63,6 +63,8 @@ SCENARIOS = {s.name: s for s in (
     Scenario("dispute_won", 30, "the buyer disputes; the merchant is right"),
     Scenario("dispute_lost", 30, "the buyer disputes; the buyer is right"),
     Scenario("grant_refund", 40, "the merchant grants part of the money back after settlement"),
+    Scenario("merchant_frozen_lifted", 0, "the merchant is frozen while it is packed; the appeal succeeds", fast=False),
+    Scenario("merchant_frozen_upheld", 0, "the merchant is frozen when it has arrived; the freeze is upheld", fast=False),
     Scenario("never_confirmed", 40, "the buyer says nothing; the confirmation timer does", fast=False),
     Scenario("declined", 40, "the payment is declined", token="tok_test_declined"),
     Scenario("payment_pending", 20, "the payment stays pending for a while", fast=False, token="tok_test_pending"),
@@ -129,6 +131,13 @@ def sku_of(scenario: str, order_id: str, usual: str) -> str:
     if prefix is None:
         return usual
     return prefix + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+
+
+def merchant_of(scenario: str, order_id: str, usual: str) -> str:
+    """Who sells it; where he is frozen he is the order's own, so that others are not stopped with him."""
+    if not scenario.startswith("merchant_frozen"):
+        return usual
+    return "frozen-" + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
 
 
 def on_shortage_of(scenario: str) -> str:
