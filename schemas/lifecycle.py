@@ -112,6 +112,7 @@ PAYMENT = Machine("payment", [
     *_rows("payments", "PaymentSettled", (_PAID, "settled")),
     *_rows("payments", "PaymentChargedBack", (_PAID, "charged_back")),
     *_rows("payments", "FundsRecovered", (("settled", "refunded", "charged_back"), "recovered")),
+    *_loops("payments", "TaxAssessed", *_PAID, "settled", "refunded", "charged_back"),
 ], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
 
 _BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
@@ -128,6 +129,7 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
         *_rows("shipping", "CustomsPresented", ("arrived", "presented")),
         *_rows("shipping", "CustomsHeld", ("presented", "customs_held")),
         *_rows("shipping", "CustomsReleased", (("presented", "customs_held"), "released")),
+        *_loops("shipping", "DutyAssessed", "released"),
         *_rows("shipping", "CustomsRefused", (("presented", "customs_held"), "returning")),
     ]
     last_mile = "released" if customs else "handed_over"

@@ -7,6 +7,7 @@ from typing import Literal
 from schemas import merchants
 from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
 from schemas.quotes import Quote
+from schemas.terms import Terms
 
 
 class PlacedLine(Part):
@@ -37,6 +38,7 @@ class OrderPlaced(Event):
     """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault.
 
     `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
+    `terms`: what the platform agreed with the merchant, as of the day it was placed.
     """
 
     merchant_id: Id
@@ -57,6 +59,7 @@ class OrderPlaced(Event):
     placed_at: Time
     quote: Quote | None = None
     china: ChinaImport | None = None
+    terms: Terms | None = None
 
 
 class OrderRejected(Event):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.model import Currency, Event, Minor, Part, Text
+from schemas.terms import Assessment, Share
 
 
 class ParcelAmount(Part):
@@ -84,7 +85,20 @@ class ManualPayoutRequested(ParcelPaymentEvent):
 
 
 class PaymentSettled(ParcelPaymentEvent):
-    """Released to the merchant."""
+    """Released from escrow: to the merchant, or (`shares`, by the ledger's accounts) to all who have a part in it."""
+
+    shares: list[Share] = []
+
+
+class TaxAssessed(ParcelPaymentEvent):
+    """Customs' bill for a parcel whose tax was paid with the order; `amount` in the order's currency, `assessed` in customs'.
+
+    The difference to `quoted` is the platform's."""
+
+    quoted: Minor
+    authority: str
+    document: str = ""
+    assessed: Assessment
 
 
 class PaymentChargedBack(ParcelPaymentEvent):
@@ -100,4 +114,5 @@ class FundsRecovered(ParcelPaymentEvent):
 MESSAGES = (
     PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
     PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
+    TaxAssessed,
 )

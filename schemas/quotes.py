@@ -20,7 +20,8 @@ Channel = Literal["b2c", "post", "express"]
 Kind = Literal["goods", "freight", "insurance", "duty", "consumption_tax", "import_tax", "clearance_fee"]
 Certainty = Literal["A", "B", "C"]
 # What the buyer pays beside goods, freight and insurance: an order's `tax`, when duty and taxes are paid with it.
-PAID_TO_OTHERS: tuple[Kind, ...] = ("duty", "consumption_tax", "import_tax", "clearance_fee")
+TAXES: tuple[Kind, ...] = ("duty", "consumption_tax", "import_tax")
+PAID_TO_OTHERS: tuple[Kind, ...] = (*TAXES, "clearance_fee")
 
 
 class QuoteLine(CommandPart):
@@ -115,6 +116,11 @@ class Quote(Part):
     def amount(self, *kinds: Kind) -> int:
         """The sum of these kinds of charges."""
         return sum(charge.amount for charge in self.charges if charge.kind in kinds)
+
+    @property
+    def for_authorities(self) -> int:
+        """Duty and taxes that the platform owes; what the seller declares himself is his."""
+        return sum(charge.amount for charge in self.charges if charge.kind in TAXES and charge.collected_by != "seller")
 
 
 class StatedCustomsRate(CustomsRate, CommandPart):

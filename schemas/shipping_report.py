@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.model import Command, Id, LineQuantity, Minor, Quantity, Sku, Text, Time
+from schemas.terms import ReportedAssessment
 
 
 class ParcelReport(Command):
@@ -73,7 +74,9 @@ class CustomsHoldReported(ParcelReport):
 
 
 class CustomsReleaseReported(ParcelReport):
-    pass
+    """`assessed`: duty and taxes as customs' bill says (CEB816 or its like); absent: none is told at the border."""
+
+    assessed: ReportedAssessment | None = None
 
 
 class CustomsRefusalReported(ParcelReport):

@@ -7,6 +7,7 @@ know nothing else about why goods did not arrive.
 from __future__ import annotations
 
 from schemas.model import Country, Currency, Event, LineUnits, Minor, Part, Regime, Text
+from schemas.terms import Assessment
 
 
 class ParcelLine(Part):
@@ -19,7 +20,8 @@ class ParcelLine(Part):
 
 
 class ParcelPlan(Part):
-    """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight).
+    """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight). `tax`: what of it was quoted as
+    duty and taxes that the platform owes an authority.
 
     `sscc` names the parcel, `waybill_no` (UPU S10) on its way across a border; no two parcels have one in common."""
 
@@ -30,6 +32,7 @@ class ParcelPlan(Part):
     amount: Minor
     sscc: str = ""
     waybill_no: str = ""
+    tax: Minor = 0
 
 
 class ParcelsAllocated(Event):
@@ -181,7 +184,10 @@ class ParcelArrived(ParcelEvent):
 
 
 class CustomsPresented(ParcelEvent):
+    """`declared`: duty and taxes that were quoted for what is in it, where they were paid with the order."""
+
     destination: Country
+    declared: Assessment | None = None
 
 
 class CustomsHeld(ParcelEvent):
@@ -190,6 +196,12 @@ class CustomsHeld(ParcelEvent):
 
 class CustomsReleased(ParcelEvent):
     pass
+
+
+class DutyAssessed(ParcelEvent):
+    """Customs' bill came with the release."""
+
+    assessed: Assessment
 
 
 class CustomsRefused(ParcelEvent):
@@ -273,6 +285,7 @@ MESSAGES = (
     ParcelsAllocated, AllocationFailed, Backordered, StockReceived, InventoryAdjusted, DocumentsReady, DocumentsMatched,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
-    CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning, ParcelReturned,
-    ParcelDestroyed, ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared,
+    DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
+    ParcelReturned, ParcelDestroyed, ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped,
+    ParcelCleared,
 )

@@ -15,7 +15,10 @@ from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.model import LineQuantity
 from schemas.parties import Person, seal
 from schemas.payments_provider_result import ProviderAnswered
+from schemas.terms import ReportedAssessment
 from schemas.topics import INTAKE, REPORT, SHIPMENT
+from services.cli.duties import duties_paid
+from services.orders.rulebook import load
 from services.runtime.decision import Intent
 from services.simulators.scenario import NO_PAPERS_HS_CODE
 from services.explorer.simulation import KEY, World, order
@@ -106,6 +109,17 @@ def _grant(amount: int):
     return act
 
 
+def _grant_then_confirm(event, world):
+    _grant(701)(event, world)
+    world.send(ask.ConfirmReceipt(**ids(event)))
+
+
+def _bill(event, world):
+    """Customs asks for a little more than was declared."""
+    bill = ReportedAssessment(amount=event.declared.amount + 13, currency=event.declared.currency)
+    world.send(report.CustomsReleaseReported(**ids(event), assessed=bill), "/customs")
+
+
 def _claw_back(event, world):
     if event.order_id not in world.outside.gone:
         world.outside.gone.add(event.order_id)
@@ -155,6 +169,8 @@ KINDS: dict[str, dict[str, Callable]] = {
     "half_returned": {"ParcelDelivered": _confirm_first, "PaymentSettled": _first(_return), "ReturnAuthorised": nothing},
     "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _dispute_then_verdict, "DisputeOpened": nothing},
     "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
+    "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
+    "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
 }  # fmt: skip
 
 
@@ -189,7 +205,7 @@ class Crowd(Outside):
         if kind == "abandoned" and intent.kind == "authorise" and intent.intent_id not in self.calls:
             self.calls[intent.intent_id] = order_id, self._line(intent, "succeeded")
             return  # done, and the answer is lost; what asks again gets it
-        failed = (kind, intent.kind) in {("declined", "authorise"), ("by_hand", "refund")}
+        failed = (kind, intent.kind) in {("declined", "authorise"), ("by_hand", "refund"), ("capture_refused", "capture")}
         if (kind, intent.kind) == ("release_refused_once", "release") and order_id not in self.failed_once:
             self.failed_once.add(order_id)
             failed = True
@@ -281,7 +297,16 @@ def _order(kind: str, n: int, seed: int):
     changes = {"tax": tax, "total": made.total + tax + (kind == "bad_total")}
     if kind == "no_papers":
         changes["lines"] = [line.model_copy(update={"hs_code": NO_PAPERS_HS_CODE}) for line in made.lines]
-    return made.model_copy(update=changes)
+    made = made.model_copy(update=changes)
+    return _with_duties(made) if kind.startswith("taxed") else made
+
+
+def _with_duties(made):
+    """Into Great Britain, duty and taxes paid with it, of a merchant with terms."""
+    lines = [line.model_copy(update={"hs_code": "950300"}) for line in made.lines]
+    plain = made.model_copy(update={"lines": lines, "destination": "GB", "currency": "GBP", "merchant_id": "split", "tax": 0,
+                                    "total": made.total - made.tax})
+    return duties_paid(plain, load())
 
 
 def _stock(world: CrowdWorld, placed: list, seed: int) -> None:

@@ -20,6 +20,7 @@ from schemas import shipping_shipment as ship
 from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
 from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
+from schemas.terms import ReportedAssessment
 from services.auditor.evidence import letter_of, partition_of
 from services.auditor.facts import STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Whole
@@ -110,6 +111,17 @@ def _frozen() -> World:
     return world
 
 
+def _split() -> World:
+    """The same for a merchant with terms, and customs bills more than was quoted."""
+    args = _args("split", destination="GB", currency="GBP", merchant_id="split")
+    coded = [line.model_copy(update={"hs_code": "950300"}) for line in args["placed"].lines]
+    outside = Outside()
+    outside.on[ship.CustomsPresented] = lambda e, w: w.send(report.CustomsReleaseReported(**ids(e), assessed=ReportedAssessment(
+        amount=e.declared.amount + 37, currency=e.declared.currency, document="T1")), "/customs")
+    paid = duties_paid(args["placed"].model_copy(update={"lines": coded}), load())
+    return given(**args | {"placed": paid, "outside": outside})[0]
+
+
 def worlds() -> list[World]:
     def lost(e, w):
         w.send(report.LossReported(**ids(e)), "/carrier")
@@ -135,7 +147,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _split(),
     ]
 
 
@@ -232,6 +244,8 @@ class History:
 
     async def whole(self) -> Whole:
         whole = self.whole_
+        for row in (row for rows in self.ledger_.values() for row in rows):
+            whole.trial_balance[row.currency] = whole.trial_balance.get(row.currency, 0) + row.amount
         for (topic, partition), records in self.topics.items():
             whole.ends[topic, partition] = len(records)
             for service in SERVICES:

@@ -176,7 +176,7 @@ class _Audit:
         report, stock = self.report, case.is_stock
         self.stock.update(case.facts.stock)
         for parcel_id, parcel in case.facts.parcels.items():
-            for number in filter(None, parcel.plan[-2:] if parcel.plan else ()):
+            for number in filter(None, (parcel.plan.sscc, parcel.plan.waybill_no) if parcel.plan else ()):
                 self.numbers.setdefault(number, set()).add(parcel_id)
         if case.facts.quota:
             china = case.facts.placed.china

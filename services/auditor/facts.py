@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from typing import NamedTuple
 
 from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine
 from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
@@ -18,22 +19,35 @@ REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
 _OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
 
 
+class Release(NamedTuple):
+    """PaymentSettled; `gone`: as it was then; `claim`: a carrier's money, for goods that are lost."""
+
+    event: Event
+    amount: int
+    gone: int
+    claim: bool
+
+
 class Parcel:
     """One parcel: its three states, its money (minor units), its goods, and when what mattered happened first.
 
     `due`: what the buyer still owes for it, by what shipping and the arbiter said; `value`: by what is still the buyer's.
     `low`: the lowest `held` ever was. `claimed`: what a carrier paid for it, by shipping; `made_good`: by payments.
+    `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs.
     """
 
     __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
                  "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped", "undone", "granted", "claimed",
-                 "made_good")
+                 "made_good", "gone", "releases", "assessed")
 
     def __init__(self, plan: Plan | None):
         self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
         self.captured = self.released = self.refunded = self.charged_back = self.recovered = self.by_hand = 0
         self.low = self.lowered = self.handovers = self.granted = self.claimed = self.made_good = 0
         self.dispute_lost = self.undone = False
+        self.gone = 0
+        self.releases: list[Release] = []
+        self.assessed: Event | None = None
         self.left = {line_no: units for line_no, (_, units) in plan.lines.items()} if plan else {}
         self.shipped: dict[int, int] = {}
         self.first: dict[str, datetime] = {}
@@ -182,24 +196,30 @@ class Facts:
         for event in self.story.events["payments"]:
             for parcel_id, amount in event.parcels:
                 parcel = self._parcel(event, parcel_id)
-                parcel.money = self._step(PAYMENT, parcel.money, event, parcel_id)
+                before = parcel.money
+                parcel.money = self._step(PAYMENT, before, event, parcel_id)
                 parcel.first.setdefault(event.type, event.time)
-                self._move_money(parcel, event, amount)
+                self._move_money(parcel, event, amount, before)
                 parcel.low = min(parcel.low, parcel.held)
 
-    def _move_money(self, parcel: Parcel, event: Event, amount: int) -> None:
+    def _move_money(self, parcel: Parcel, event: Event, amount: int, before: str) -> None:
         if event.type == "PaymentHeld":
             parcel.captured += amount
+            parcel.gone = parcel.plan.amount - amount if parcel.plan else 0
         elif event.type in REFUNDS:
             parcel.refunded += amount
+            parcel.gone += amount if event.data.why != "granted" else 0
             parcel.by_hand += amount if event.data.via == "manual_payout" else 0
         elif event.type == "PaymentSettled":
             parcel.released += amount
+            parcel.releases.append(Release(event, amount, parcel.gone, before == "recovered"))
         elif event.type == "PaymentChargedBack":
             parcel.charged_back += amount
         elif event.type == "FundsRecovered":
             parcel.recovered += amount
             parcel.made_good += amount if event.data.via == "carrier" else 0
+        elif event.type == "TaxAssessed":
+            parcel.assessed = event
 
     # -- machines -------------------------------------------------------------------------------------------------
 

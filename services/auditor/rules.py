@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from schemas.ledger import side
 from services.auditor.facts import Facts
 from services.auditor.story import SUBJECTS, Story
 from services.auditor.watch import Watched
@@ -140,10 +141,10 @@ class Case:
 
     @cached_property
     def balances(self) -> Counter[tuple[str, str]]:
-        """(parcel, account) -> sum of the ledger's rows."""
+        """(parcel, name of the order's equation) -> sum of the ledger's rows."""
         sums: Counter[tuple[str, str]] = Counter()
         for row in self.ledger:
-            sums[row.parcel_id, row.account] += row.amount
+            sums[row.parcel_id, side(row.account, row.kind)] += row.amount
         return sums
 
 
@@ -160,7 +161,7 @@ class Funnel:
 @dataclass
 class Whole:
     """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset;
-    `needless`: timers of orders that have ended; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
+    `needless`: timers of orders that have ended; `trial_balance`: currency -> sum of the ledger; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
     views, None: there was none. `parked`: what waits for no dead letter; `held`: order and (service, topic, partition, offset)
     of those that keep a queue, `waiting`: the same of all that is parked; `originals`: digests of the records that are dead
     letters. `numbers`: SSCC or waybill number -> parcels that have it."""
@@ -180,6 +181,7 @@ class Whole:
     needless: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[tuple[str, str]] = field(default_factory=list)
     ledger_guarded: bool = True
+    trial_balance: dict[str, int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     expected_dead_letters: int = 0
     live: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from schemas.ledger import ASIDE, side
 from schemas.lifecycle import PARCEL, PAYMENT
 from services.auditor.rules import Case, Verdict, order_rule
 from services.auditor.story import Event
@@ -30,6 +31,11 @@ def ledger_from_topic(case: Case) -> Iterator[Verdict]:
     for key in folded.keys() | case.balances.keys():
         have, told = case.balances[key], folded[key]
         yield None if have == told else [f"parcel {key[0]}, account {key[1]}: ledger {have}, events {told}"]
+    aside = [b for b in case.ledger if side(b.account, b.kind) == ASIDE]
+    if aside:
+        taxed = case.facts.placed is not None and case.facts.placed.quote is not None
+        wrong = [b for b in aside if not taxed or b.kind not in ("assess", "declare", "variance")]
+        yield ["no event books this", *map(str, wrong)] if wrong else None
 
 
 @order_rule(28, "an order's status is that of its service's topic, folded", live=False)

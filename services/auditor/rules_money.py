@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from schemas.ledger import ACCOUNTS as PLAN
+from schemas.ledger import ASIDE, KINDS, account_of, side
 from schemas.lifecycle import PAYMENT
 from services.auditor.facts import Facts
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
@@ -174,7 +176,7 @@ def one_currency_and_amount(case: Case) -> Iterator[Verdict]:
     sum_ = sum(amount for _, _, amount in facts.placed.lines.values()) + facts.placed.extra
     yield None if facts.placed.total == sum_ else [str(born), f"lines, freight and tax are {sum_}, not {facts.placed.total}"]
     others = {e.data.currency: str(e) for e in story.events["payments"]}
-    others |= {b.currency: f"ledger entry {b.entry}" for b in case.ledger}
+    others |= {b.currency: f"ledger entry {b.entry}" for b in case.ledger if side(b.account, b.kind) != ASIDE}
     others |= {c.currency: f"provider line {c.line}" for c in case.provider or ()}
     if facts.allocated:
         others[facts.allocated.currency] = str(story.of("shipping", "ParcelsAllocated")[0])
@@ -239,8 +241,12 @@ def entries_are_complete(case: Case) -> Iterator[Verdict]:
         entries = sorted({b.entry for b in case.ledger})
         yield None if entries == list(range(1, len(entries) + 1)) else [f"entries {entries}"]
         for entry in entries:
-            accounts = [b.account for b in case.ledger if b.entry == entry]
-            yield None if len(accounts) == 2 else [f"entry {entry} has not two sides: {accounts}"]
+            rows = [b for b in case.ledger if b.entry == entry]
+            sides = len({b.kind for b in rows}) == 1 and min(b.amount for b in rows) < 0 < max(b.amount for b in rows)
+            sides = sides and all(b.amount for b in rows)
+            known = all(account_of(b.account) in PLAN and b.kind in KINDS for b in rows)
+            yield None if sides and known else [f"entry {entry} has not two sides of one kind by the account plan",
+                                                *(f"{b.account} {b.amount} ({b.kind})" for b in rows)]
 
 
 @whole_rule(13, "the ledger refuses changes")

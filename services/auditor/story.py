@@ -20,14 +20,16 @@ from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
 from schemas.envelope import BadEnvelope, envelope_of, event_id
 from schemas.merchants import MERCHANT
+from schemas.ledger import BOOKS
 from schemas.payments_payment import ParcelPaymentEvent
 from schemas.quotes import PAID_TO_OTHERS, Quote
 from schemas.shipping_report import CarrierScanReported
+from schemas.terms import Terms
 from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TOPICS
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
 STOCK = "stock:"
-SUBJECTS = (STOCK, MERCHANT)  # keys that are no orders
+SUBJECTS = (STOCK, MERCHANT, BOOKS)  # keys that are no orders
 
 
 class Raw(NamedTuple):
@@ -61,6 +63,14 @@ class China(NamedTuple):
     single_item: int
 
 
+class TaxBill(NamedTuple):
+    """TaxAssessed: `amount` in the order's currency, of which the ledger owes `owed` to the authority in `currency`."""
+
+    authority: str
+    currency: str
+    owed: int
+
+
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
     and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
@@ -76,6 +86,8 @@ class Placed(NamedTuple):
     landed: Landed | None = None
     freight: int = 0
     china: China | None = None
+    terms: Terms | None = None
+    quote: Quote | None = None
 
 
 class Plan(NamedTuple):
@@ -88,6 +100,7 @@ class Plan(NamedTuple):
     freight: int
     sscc: str = ""
     waybill_no: str = ""
+    tax: int = 0
 
 
 class Allocated(NamedTuple):
@@ -98,13 +111,16 @@ class Allocated(NamedTuple):
 
 class Money(NamedTuple):
     """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units. `via`: how it
-    went back, or from whom it came."""
+    went back, or from whom it came; `why`: its reason. `parts`: (account, amount) of a release."""
 
     payment_id: str
     currency: str
     amount: int
     ref: str = ""
     via: str = ""
+    why: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
+    bill: TaxBill | None = None
 
 
 class Goods(NamedTuple):
@@ -176,7 +192,8 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
     persons = (m.buyer_token, m.buyer_hash, m.consignee_token, m.consignee_hash) if hasattr(m, "buyer_token") else (
         m.buyer.token, m.buyer.hash, m.consignee.token, m.consignee.hash)
     return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""),
-                      _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)))
+                      _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
+                      m.quote if isinstance(m.quote, Quote) else None)
 
 
 def _china(m: Any) -> China | None:
@@ -192,7 +209,7 @@ def _landed(m: Any) -> Landed:
 
 def _allocated(m: Any) -> tuple[tuple, Allocated]:
     plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines},
-                               {line.line_no: line.amount for line in p.lines}, p.freight, p.sscc, p.waybill_no)
+                               {line.line_no: line.amount for line in p.lines}, p.freight, p.sscc, p.waybill_no, p.tax)
              for p in m.parcels}
     return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans)
 
@@ -214,8 +231,14 @@ def _parcels_of(model: type) -> Callable[[Any], tuple[tuple[str, int], ...]]:
 
 def _money(model: type) -> Callable[[Any], tuple[tuple, Money]]:
     parcels, amount, ref = _parcels_of(model), _get(model, "amount"), _get(model, "ref")
-    via = _get(model, "via", "recovered_from")
-    return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, ref(m), via(m)))
+    via, why = _get(model, "via", "recovered_from"), _get(model, "reason")
+    if model.__name__ == "PaymentSettled":
+        return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount,
+                                            parts=tuple((share.account, share.amount) for share in m.shares)))
+    if model.__name__ == "TaxAssessed":
+        return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount, bill=TaxBill(
+            m.authority, m.assessed.currency, m.assessed.amount)))
+    return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, ref(m), via(m), why(m)))
 
 
 def _goods(model: type) -> Callable[[Any], tuple[tuple, Goods]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services import simulators
 from services.cli import exits, pace
 from services.cli.output import Output, Refused
 from services.cli.rest import at_rest, stocked, watching
@@ -24,6 +25,7 @@ SPEED = 30_000.0
 TUNED = {"partitions": 2}
 SHORT_ORDERS = 150
 MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
+TERMS = Path(simulators.__file__).with_name("terms.toml")  # of the synthetic merchants; those of the sample have none
 SAMPLE = "tests/data/online-retail-sample.csv.gz"
 
 
@@ -77,7 +79,8 @@ def demo(
             speed = pace.chosen(base, SPEED, out.progress)
         else:
             pace.require(base.model_copy(update={"speed": speed}), out.progress)
-        settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed})
+        settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed,
+                                           "terms_file": base.terms_file or TERMS})
         _empty(settings.data_folder)
         size = Size(SHORT_ORDERS if short else None, corridors)
         told = asyncio.run(_run(settings, file, size, timeout, out))

@@ -130,10 +130,10 @@ def short_parcel(parcel_id: str, order_id: str) -> str:
     return tail if tail and tail != parcel_id else parcel_id
 
 
-_MONEY = {"total": "", "amount": "", "refund": "refund", "claim": "claim"}
+_MONEY = {"total": "", "amount": "", "refund": "refund", "claim": "claim", "quoted": "quoted"}
 _LEADING = ("kind", "outcome", "command")
 _SPEAKING = ("reason", "detail")  # need no name before them
-_NAMED = ("via", "recovered_from", "confirmed_by", "warehouse", "carrier", "tracking_no", "attempt", "regime", "bank_reference")
+_NAMED = ("via", "recovered_from", "confirmed_by", "warehouse", "carrier", "tracking_no", "attempt", "regime", "bank_reference", "authority")
 
 
 def facts(event: Event, currency: str = "") -> str:
@@ -154,6 +154,7 @@ def facts(event: Event, currency: str = "") -> str:
     parts += _lists(data, order_id, data.get("currency") or currency)
     if "origin" in data and "destination" in data:
         parts.append(f"{data['origin']}→{data['destination']}")
+    parts += _shared(data, data.get("currency") or currency)
     if isinstance(data.get("quote"), dict):
         parts += _quoted(data["quote"], data.get("currency") or currency)
     return ", ".join(p if len(p) <= _FACT_MAX or event.dead else f"{p[:_FACT_MAX - 1]}…" for p in parts if p)
@@ -169,6 +170,19 @@ def _lists(data: dict[str, Any], order_id: str, currency: str) -> list[str]:
         parts.append(f"{short_parcel(plan.get('parcel_id', ''), order_id)} {money(plan.get('amount', 0), currency)}")
     parts += [short_parcel(p, order_id) for p in data.get("parcel_ids") or ()]
     parts += [f"{short_parcel(p, order_id)} {how}" for p, how in (data.get("outcomes") or {}).items()]
+    return parts
+
+
+def _shared(data: dict[str, Any], currency: str) -> list[str]:
+    """Who got what of a release, what customs asks for, and by which terms the merchant is paid."""
+    parts = [f"{share['account']} {money(share['amount'], currency)}" for share in data.get("shares") or ()]
+    for name in ("assessed", "declared"):
+        if isinstance(bill := data.get(name), dict):
+            parts.append(f"{name} {money(bill['amount'], bill['currency'])} {bill.get('document', '')}".strip())
+    if isinstance(terms := data.get("terms"), dict):
+        fx = terms.get("fx")
+        parts.append(f"terms {terms['plan']}, paid in {terms['payout']}" + (
+            f" at 1 {fx['base']} = {fx['rate']} {fx['quote']} ({fx['id']})" if fx else ""))
     return parts
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.ledger import side
 from schemas.topics import MODELS
 from services.explorer import rules
 from services.explorer import shared as rows
@@ -58,7 +59,8 @@ class Message:
 
 
 class Local:
-    """One order at one service. `intents`: calls to the provider without an answer; `sums`: the ledger's accounts;
+    """One order at one service. `intents`: calls to the provider without an answer; `sums`: the ledger by
+    `schemas.ledger.side`;
     `standing`: of a merchant's subject, the row that his orders obey."""
 
     def __init__(self, number: int, service: str, order_id: str, entry: Entry | None, intents: dict, sums: dict[str, int],
@@ -213,7 +215,8 @@ class Machines:
             intents += [intent for _, intent in batch.intents]
             done += batch.done_intents
             for row in batch.rows.get("ledger", ()):
-                sums[row[2]] = sums.get(row[2], 0) + row[4]
+                name = side(row[2], row[7])
+                sums[name] = sums.get(name, 0) + row[4]
             said += _words(batch)
             record = Record("retry", 0, order_id.encode(), None, (), order_id, Incoming(
                 RETRY, f"retry:{order_id}", "retry", 0, datetime.min, None)) if batch.again else None

@@ -15,6 +15,7 @@ from schemas import merchants
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
+from schemas.terms import ReportedAssessment
 from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
 from services.runtime.decision import Intent
 
@@ -50,6 +51,7 @@ WORDS = {
     "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
     "holds up": "the warehouse holds a parcel up, once, and may go on", "destroys": "the carrier destroys a parcel",
     "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
+    "assesses": "customs bills the tax, as declared or not",
     "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
     "loses": "the carrier reports a parcel lost", "stops": "the carrier stops a parcel when asked",
     "swaps": "scans come in the wrong order", "express": "the scans of a leg come all at once",
@@ -224,6 +226,9 @@ def _arrived(e, words):
 
 def _customs(e, words):
     ways = [Way("releases", (_report(e, report.CustomsReleaseReported, "/customs"),))]
+    if "assesses" in words and getattr(e, "declared", None):
+        bill = ReportedAssessment(amount=e.declared.amount + 37, currency=e.declared.currency, document="T1")
+        ways.append(Way("releases, and bills more", (_report(e, report.CustomsReleaseReported, "/customs", assessed=bill),)))
     if "holds" in words and type(e).__name__ == "CustomsPresented":
         ways.append(Way("holds", (_report(e, report.CustomsHoldReported, "/customs", reason="inspection"),)))
     if "refuses" in words:

@@ -8,10 +8,12 @@ decisions and confirmations may never come.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.quotes import StatedLine, StatedQuote
 from services.explorer.ownership import ALL_TOLD, Ownership
-from services.explorer.simulation import order
+from services.explorer.simulation import START, order
 from services.explorer.system import Setting, System
 
 ONE = (("CHERRY", 2, 5000),)
@@ -81,6 +83,16 @@ def _without_papers() -> PlaceOrder:
     return order().model_copy(update={"lines": lines})
 
 
+def _with_duties() -> PlaceOrder:
+    """GBP 57.00 with freight, and 20 % of it as tax."""
+    line = StatedLine(line_no=1, origin="US")
+    stated = StatedQuote(import_date=START.date() + timedelta(days=3), lines=[line], rule_id="gb.low-value.marketplace", duty=0,
+                         consumption_tax=0, import_tax=1140, clearance_fee=0)
+    lines = [OrderLine(line_no=1, sku="CHERRY", quantity=2, amount=5000, hs_code="950300")]
+    return order(destination="GB", currency="GBP", merchant_id="split", tax=1140, total=6840, quote=stated).model_copy(
+        update={"lines": lines})
+
+
 PATHS: tuple[Path, ...] = (
     # The normal way.
     _path("abroad", "the normal way to another country", "confirm", ABROAD),
@@ -142,6 +154,10 @@ PATHS: tuple[Path, ...] = (
     _path("deliveries-cancel", "the same, and cancelled", "fails, cancel, stops", DOMESTIC | {
         "cancelled: not_collected", "cancelled: cancelled"}, regime="domestic"),
     _path("lost", "lost on any leg", "loses, refuses, express", ABROAD | {"cancelled: reported_lost"}),
+    _path("taxed", "duty and taxes paid with the order, a merchant with terms; customs may bill more", "assesses, refuses, loses, express, confirm, grant amount",
+          {"completed", "cancelled: customs_refused", "cancelled: reported_lost", "cancelled: lost"}, order=_with_duties(), timers=NO_TIMERS),
+    _path("split", "a merchant with terms", "confirm, return line, grant amount", DOMESTIC, regime="domestic",
+          order=order(destination="US", merchant_id="split")),
     # After delivery.
     _path("return", "all sent back, or not", "confirm, return", DOMESTIC | {"cancelled: returned"}, regime="domestic"),
     _path("return-line", "one unit sent back", "confirm, return line", DOMESTIC, regime="domestic"),

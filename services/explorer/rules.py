@@ -5,6 +5,7 @@ Each returns sentences that say what is wrong; an empty list is what everybody h
 
 from __future__ import annotations
 
+from schemas.ledger import ASIDE
 from schemas.lifecycle import MERCHANT, ORDER, PARCEL, PAYMENT
 from schemas.merchants import MERCHANT as MERCHANT_KEY
 from services.explorer.shared import Counters, level
@@ -67,12 +68,16 @@ def _money(local, state) -> list[str]:
             faults.append(f"{parcel_id}: money is {hold.status!r}, which is in no row of the table")
         if state.closed and (hold.held or hold.owed or hold.payout or hold.status not in PAYMENT.terminal):
             faults.append(f"{parcel_id} is closed with money on its way: {hold}")
+        if (own := hold.shares) is not None and (min(own.freight, own.tax, own.collected) < 0):
+            faults.append(f"{parcel_id}: shares {own} of {hold.due} due")
+        if state.closed and hold.shares is not None and hold.status in ("settled", "refunded", "charged_back") and hold.shares.odd:
+            faults.append(f"{parcel_id} is closed with {hold.shares.odd} on its tax account: {hold.shares}")
     for account, sign, name in (("buyer", -1, "captured"), ("recovered", -1, "recovered"), ("held", 1, "held"),
                                 ("released", 1, "released"), ("refunded", 1, "refunded"), ("charged_back", 1, "charged_back")):
         booked, kept = local.sums.get(account, 0), sign * sum(getattr(h, name) for h in state.holds.values())
         if booked != kept:
             faults.append(f"the ledger has {booked} on {account}, the state {kept}")
-    if sum(local.sums.values()):
+    if sum(local.sums.values()) or local.sums.get(ASIDE):
         faults.append(f"the ledger's accounts do not add up to zero: {local.sums}")
     calls = {p.intent for p in state.payments.values() if p.intent}
     if calls != set(local.intents):

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.ledger import ASIDE, side
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.orders import machine as orders
 from services.orders import quota
 from services.orders import storage as orders_storage
+from services.orders.terms import FxRow, Merchant, Plan
 from services.payments import machine as payments
 from services.runtime.batch import Batch, Out, envelope_for
 from services.runtime.decision import INTERNAL, STANDING, TIMER, WALKED, Incoming, Standing
@@ -31,11 +33,17 @@ KEY = bytes(range(32))
 MERCHANT_ID = "m1"  # of all orders here
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TOPIC_OF = {model.__name__: topic.name for topic in TOPICS for model in topic.messages}
+# Of one merchant, so that his orders are split and all others are not.
+_DAYS = {"valid_from": START.date() - timedelta(days=400), "source": "for the explorer"}
+TERMS = orders.Book(
+    (Plan(id="p1", plan="all", fee=500, fee_fixed={"USD": 30}, withheld=100, withheld_for="US", reserve=1000,
+          reserve_days=90, **_DAYS),), (Merchant(id="m1", merchant="split", plan="all", payout="USD", **_DAYS),),
+    (FxRow(id="fx1", base="GBP", quote="USD", rate="1.2345", **_DAYS),))
 
 
 def specs() -> list[Spec]:
     def decide_order(state, document, incoming, shared, now):
-        return orders.decide(state, document, incoming, KEY, now, None, shared)
+        return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS)
 
     return [
         Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - INTERNAL, orders.Order, decide_order,
@@ -154,12 +162,22 @@ class World:
         return [e.type for e in self.events if not names or e.topic.split(".")[0] in names]
 
     def balance(self) -> dict[str, int]:
-        """The ledger's accounts; together always zero."""
+        """The ledger by the names of the order's equation (`schemas.ledger.side`); together always zero."""
         sums: dict[str, int] = defaultdict(int)
         for row in self.parties["payments"].ledger:
-            sums[row[2]] += row[4]
-        assert sum(sums.values()) == 0, sums
+            sums[side(row[2], row[7])] += row[4]
+        assert sum(sums.values()) == 0 == sums.pop(ASIDE, 0), sums
         return dict(sums)
+
+    def accounts(self) -> dict[str, int]:
+        """The ledger's accounts, without those that are even; together always zero, in every currency."""
+        sums: dict[tuple[str, str], int] = defaultdict(int)
+        for row in self.parties["payments"].ledger:
+            sums[row[2], row[3]] += row[4]
+        for currency in {currency for _, currency in sums}:
+            assert sum(amount for (_, own), amount in sums.items() if own == currency) == 0, sums
+        currencies = {currency for _, currency in sums}
+        return {name if len(currencies) == 1 else f"{name} {own}": amount for (name, own), amount in sums.items() if amount}
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

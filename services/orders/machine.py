@@ -21,6 +21,7 @@ from services.orders import holds, merchants
 from services.orders.quota import NOTED, Quota, follow, reserve
 from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
+from services.orders.terms import NOBODY, Book
 from services.runtime.decision import STANDING, TIMER, Decision, Incoming, NotYet, Stale, earliest
 
 GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "ParcelReturned": "returned", "ParcelLost": "lost",
@@ -104,10 +105,11 @@ DOCUMENT = TypeAdapter(Document)
 
 
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
-           rules: Rules | None = None, shared: Any = None, registered_only: bool = False) -> Decision | NotYet | Stale:
+           rules: Rules | None = None, shared: Any = None, registered_only: bool = False,
+           terms: Book = NOBODY) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
     `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
-    merchant may sell who is not registered."""
+    merchant may sell who is not registered; `terms`: what was agreed with them."""
     if order.order_id.startswith(MERCHANT):
         return merchants.decide(order, incoming)
     if incoming.type == STANDING:
@@ -116,7 +118,7 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
     if order.status == "new" and incoming.type != "PlaceOrder" and incoming.type not in merchants.HANDLERS:
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
-        return _place(order, incoming, vault_key, shared, rules or load(), registered_only)
+        return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms)
     answer = handler(draft := order.draft(), document, incoming, now)
     if order.quota is not None and isinstance(answer, Decision):
         follow(answer, document, incoming)
@@ -128,12 +130,13 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool) -> Decision:
+def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool,
+           terms: Book) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return _refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
     fresh = Order(order.order_id, merchant_id=command.merchant_id, standing=order.standing)
-    found = merchants.may_sell(incoming.standing, command, registered_only) or accept(command, vault_key, shared, rules)
+    found = merchants.may_sell(incoming.standing, command, registered_only) or accept(command, vault_key, shared, rules, terms)
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = _step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])
@@ -148,7 +151,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
                                               hs_code=l.hs_code) for l in command.lines],
         freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
-        consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote, china=found.china)
+        consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
+        china=found.china, terms=found.terms)
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
@@ -169,8 +173,7 @@ def _cancel(order: Order, document: Document, incoming: Incoming, now: datetime)
 
 
 def _confirm(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet | Stale:
-    parcel_id = incoming.data.parcel_id
-    parcel = order.parcels.get(parcel_id)
+    parcel = order.parcels.get(parcel_id := incoming.data.parcel_id)
     if parcel is None:
         return _unknown_parcel(order, incoming, parcel_id)
     if parcel.goods == "open":
@@ -238,8 +241,7 @@ def _grant_refund(order: Order, document: Document, incoming: Incoming, now: dat
 
 
 def _open_dispute(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet:
-    parcel_id = incoming.data.parcel_id
-    parcel = order.parcels.get(parcel_id)
+    parcel = order.parcels.get(parcel_id := incoming.data.parcel_id)
     if parcel is None:
         return _unknown_parcel(order, incoming, parcel_id)
     if parcel.money in ("open", "authorised"):
@@ -317,8 +319,7 @@ def _noted(order: Order, document: Document, incoming: Incoming, now: datetime) 
 
 
 def _goods_ended(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet:
-    parcel_id = incoming.data.parcel_id
-    parcel = order.parcels.get(parcel_id)
+    parcel = order.parcels.get(parcel_id := incoming.data.parcel_id)
     if parcel is None:
         return NotYet("ParcelsAllocated")
     parcel.goods = GOODS_END[incoming.type]

@@ -14,9 +14,11 @@ from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import ChinaImport
 from schemas.parties import SealBroken, SealedParty, check, identity_hash
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
+from schemas.terms import Terms
 from services.orders import quota
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules, countries
+from services.orders.terms import Book
 
 
 @lru_cache(maxsize=1)
@@ -27,13 +29,15 @@ def currencies() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What is frozen of an order besides what it says: its landed cost, and the limits of an import into China."""
+    """What is frozen of an order besides what it says: its landed cost, the limits of an import into China, and what was
+    agreed with its merchant."""
 
     quote: Quote | None = None
     china: ChinaImport | None = None
+    terms: Terms | None = None
 
 
-def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules) -> Accepted | tuple[str, str]:
+def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book) -> Accepted | tuple[str, str]:
     """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`."""
     if (refusal := screen(command, vault_key)) is not None:
         return refusal
@@ -41,7 +45,10 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules) -> 
     if isinstance(frozen, tuple):
         return frozen
     china = quota.limits(command, shared, rules) if quota.is_import(command) else None
-    return china if isinstance(china, tuple) else Accepted(frozen, china)
+    if isinstance(china, tuple):
+        return china
+    terms = book.of(command.merchant_id, command.currency, command.placed_at.date()) if book.merchants else None
+    return terms if isinstance(terms, tuple) else Accepted(frozen, china, terms)
 
 
 def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:

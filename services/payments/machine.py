@@ -5,13 +5,12 @@ Whatever happens to goods only lowers `due`; `_next` then finds the one call tha
 authorise, capture, void, refund or release. A payment has at most one call in flight until its definite answer, else a
 void would find nothing and the authorisation that was being retried would land after it.
 
-Ledger: each movement is two rows that add up to zero; per order and currency
-captured + recovered = held + released + refunded + charged back.
+Ledger (schemas/ledger.py): the rows of each entry add up to zero; per order and currency
+captured + recovered = held + released + refunded + charged back. Who gets what of a release: shares.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,105 +18,14 @@ from pydantic import TypeAdapter
 
 from schemas import payments_payment as out
 from schemas.dead_letters import Reason
-from schemas.lifecycle import PAYMENT, Answer, deadlines
-from services.payments import stops
-from services.runtime.decision import (MERCHANT_STATUS, STANDING, TIMER, Decision, Impossible, Incoming, Intent, NotYet,
-                                       Stale, earliest)
+from schemas.lifecycle import PAYMENT, deadlines
+from schemas.terms import Share
+from services.payments import shares, stops
+from services.payments.account import Account, Hold, Owed, Payment, Work
+from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
 REFUND_TRIES_MAX = 3
 RELEASE_PAUSE = timedelta(hours=1)
-
-
-@dataclass(slots=True)
-class Owed:
-    """One refund to make: `kind` is refund or chargeback; `tries` counts refusals of the provider."""
-
-    amount: int
-    reason: str
-    ref: str = ""
-    kind: str = "refund"
-    tries: int = 0
-
-
-@dataclass(slots=True)
-class Hold:
-    """The money of one parcel, in minor units. `status` is the payment machine's."""
-
-    due: int
-    status: str = "new"
-    captured: int = 0
-    held: int = 0
-    released: int = 0
-    refunded: int = 0
-    charged_back: int = 0
-    recovered: int = 0
-    documents: bool = False
-    confirmed: bool = False
-    frozen: list[str] = field(default_factory=list)
-    owed: list[Owed] = field(default_factory=list)
-    payout: str = ""
-    expired: list[str] = field(default_factory=list)  # returns that orders gave up: their goods may be on the way all the same
-
-    def draft(self) -> Hold:
-        return Hold(self.due, self.status, self.captured, self.held, self.released, self.refunded, self.charged_back,
-                    self.recovered, self.documents, self.confirmed, list(self.frozen),
-                    [Owed(o.amount, o.reason, o.ref, o.kind, o.tries) for o in self.owed], self.payout, list(self.expired))
-
-
-@dataclass(slots=True)
-class Payment:
-    """One payment at the provider. `status`: new, authorised, held, ended. `intent`: the call in flight."""
-
-    parcels: list[str]
-    status: str = "new"
-    authorised: int = 0
-    reference: str = ""
-    intent: str = ""
-    intent_kind: str = ""
-    intent_amount: int = 0
-    intent_parcel: str = ""
-    capturing: dict[str, int] = field(default_factory=dict)
-    calls: int = 0
-    expiring: bool = False
-
-    def draft(self) -> Payment:
-        return Payment(self.parcels, self.status, self.authorised, self.reference, self.intent, self.intent_kind,
-                       self.intent_amount, self.intent_parcel, dict(self.capturing), self.calls, self.expiring)
-
-
-@dataclass(slots=True)
-class Account:
-    """All money of one order. `entries` numbers the ledger's entries. `standing`: the label of the merchant's row that it
-    obeys; `stops`: why no money goes forward, that is to the merchant; back to the buyer it always may."""
-
-    order_id: str
-    status: str = "new"
-    closed: bool = False
-    merchant_id: str = ""
-    currency: str = ""
-    regime: str = "abroad"
-    token: str = ""
-    entries: int = 0
-    payments: dict[str, Payment] = field(default_factory=dict)
-    holds: dict[str, Hold] = field(default_factory=dict)
-    timers: dict[str, datetime] = field(default_factory=dict)
-    standing: str = ""
-    stops: list[str] = field(default_factory=list)
-
-    def draft(self) -> Account:
-        return Account(self.order_id, self.status, self.closed, self.merchant_id, self.currency, self.regime, self.token,
-                       self.entries, {k: p.draft() for k, p in self.payments.items()},
-                       {k: h.draft() for k, h in self.holds.items()}, dict(self.timers), self.standing,
-                       self.stops)
-
-    def running(self) -> dict[str, datetime]:
-        """The timers that run now: a freeze does not stop the provider's."""
-        return self.timers
-
-    def due(self) -> datetime | None:
-        return earliest(self.timers)
-
-
 STATE = TypeAdapter(Account)
 
 
@@ -128,7 +36,7 @@ def decide(account: Account, document: None, incoming: Incoming, shared: None, n
     if account.status == "new" and incoming.type not in ("OrderPlaced", STANDING):
         return NotYet("OrderPlaced")
     draft = account.draft()
-    work = _Work(draft, now)
+    work = Work(draft, now)
     answer = HANDLERS[incoming.type](work, incoming)
     if answer is not None:
         return answer
@@ -144,47 +52,10 @@ def decide(account: Account, document: None, incoming: Incoming, shared: None, n
     return Decision(draft, work.events, work.intents, work.answered, work.rows)
 
 
-class _Work:
-    """What one decision collects."""
-
-    def __init__(self, account: Account, now: datetime):
-        self.account, self.now = account, now
-        self.events: list[Any] = []
-        self.intents: list[Intent] = []
-        self.answered: list[str] = []
-        self.rows: list[tuple[str, tuple]] = []
-
-    def emit(self, model: type, payment_id: str, **fields: Any) -> None:
-        a = self.account
-        self.events.append(model.model_construct(order_id=a.order_id, payment_id=payment_id, currency=a.currency, **fields))
-
-    def step(self, parcel_id: str, event: str) -> None:
-        hold = self.account.holds[parcel_id]
-        answer, to = PAYMENT.answer(hold.status, event)
-        assert answer is Answer.APPLIED, f"{event} is not in the table for money that is {hold.status}"
-        hold.status = to
-
-    def book(self, kind: str, payment_id: str, parcel_id: str, debit: str, credit: str, amount: int) -> None:
-        """Two rows, together zero: `debit` goes down by `amount`, `credit` goes up."""
-        a = self.account
-        a.entries += 1
-        for name, signed in ((debit, -amount), (credit, amount)):
-            self.rows.append(("ledger", (a.order_id, a.entries, name, a.currency, signed, payment_id, parcel_id, kind, self.now)))
-
-    def call(self, payment_id: str, kind: str, amount: int, parcel_id: str = "") -> None:
-        a, payment = self.account, self.account.payments[payment_id]
-        payment.calls += 1
-        payment.intent = f"{payment_id}.{kind}.{payment.calls}"
-        payment.intent_kind, payment.intent_amount, payment.intent_parcel = kind, amount, parcel_id
-        self.intents.append(Intent(payment.intent, kind, {
-            "payment_id": payment_id, "amount": amount, "currency": a.currency, "token": a.token,
-            "reference": payment.reference, "parcel_id": parcel_id}))
-
-
 # -- the one rule -----------------------------------------------------------------------------------------------------
 
 
-def _next(work: _Work, payment_id: str, payment: Payment) -> None:
+def _next(work: Work, payment_id: str, payment: Payment) -> None:
     """The call that brings this payment closer to what should be; none while one is in flight."""
     if payment.intent or payment.status == "ended":
         return
@@ -208,7 +79,7 @@ def _next(work: _Work, payment_id: str, payment: Payment) -> None:
         _next_of_held(work, payment_id, holds)
 
 
-def _next_of_held(work: _Work, payment_id: str, holds: dict[str, Hold]) -> None:
+def _next_of_held(work: Work, payment_id: str, holds: dict[str, Hold]) -> None:
     for parcel_id, hold in holds.items():
         if hold.payout:
             continue
@@ -225,16 +96,16 @@ def _next_of_held(work: _Work, payment_id: str, holds: dict[str, Hold]) -> None:
             return
 
 
-def _recover(work: _Work, payment_id: str, parcel_id: str, source: str, amount: int) -> None:
+def _recover(work: Work, payment_id: str, parcel_id: str, source: str, amount: int) -> None:
     hold = work.account.holds[parcel_id]
     work.step(parcel_id, "FundsRecovered")
     hold.held += amount
     hold.recovered += amount
-    work.book(f"recover_{source}", payment_id, parcel_id, "recovered", "held", amount)
+    work.book(f"recover_{source}", payment_id, parcel_id, "claims" if source == "carrier" else source, "held", amount)
     work.emit(out.FundsRecovered, payment_id, parcel_id=parcel_id, amount=amount, recovered_from=source)
 
 
-def _give_up(work: _Work, payment_id: str, payment: Payment, event: str, amount: int, **fields: Any) -> None:
+def _give_up(work: Work, payment_id: str, payment: Payment, event: str, amount: int, **fields: Any) -> None:
     """No capture will come: the payment's end for all its parcels."""
     payment.status = "ended"
     work.account.timers.pop(f"authorisation:{payment_id}", None)
@@ -257,31 +128,37 @@ def _done(account: Account, payment: Payment) -> bool:
 # -- what orders and shipping say ---------------------------------------------------------------------------------------
 
 
-def _placed(work: _Work, incoming: Incoming) -> Stale | None:
+def _placed(work: Work, incoming: Incoming) -> Stale | None:
     account, event = work.account, incoming.data
     if account.status != "new":
         return Stale("placed before")
     account.status = "open"
     account.merchant_id, account.currency, account.regime = event.merchant_id, event.currency, event.regime
     account.token = event.payment_token
+    account.terms = event.terms
+    account.duty = shares.duty_of(event.quote) if event.quote else None
     return None
 
 
-def _allocated(work: _Work, incoming: Incoming) -> Stale | None:
+def _allocated(work: Work, incoming: Incoming) -> Stale | None:
     account, event = work.account, incoming.data
     if account.holds:
         return Stale("allocated before")
     account.holds = {plan.parcel_id: Hold(plan.amount) for plan in event.parcels}
+    if account.terms or account.duty:
+        fee = account.duty.clearance_fee if account.duty else 0
+        for hold, own in zip(account.holds.values(), shares.shares_of(event.parcels, fee)):
+            hold.shares = own
     groups = [[p] for p in account.holds] if account.regime == "china" else [list(account.holds)]
     account.payments = {f"{account.order_id}-Y{n}": Payment(parcels) for n, parcels in enumerate(groups, 1)}
     return None
 
 
-def _not_allocated(work: _Work, incoming: Incoming) -> None:
+def _not_allocated(work: Work, incoming: Incoming) -> None:
     work.account.status = "void"  # no money has moved, and none will
 
 
-def _documents(work: _Work, incoming: Incoming) -> NotYet | None:
+def _documents(work: Work, incoming: Incoming) -> NotYet | None:
     if not work.account.holds:
         return NotYet("ParcelsAllocated")
     for parcel_id in incoming.data.parcel_ids:
@@ -289,7 +166,7 @@ def _documents(work: _Work, incoming: Incoming) -> NotYet | None:
     return None
 
 
-def _lowered(work: _Work, incoming: Incoming) -> NotYet | None:
+def _lowered(work: Work, incoming: Incoming) -> NotYet | None:
     """The buyer owes less for a parcel, for whatever reason shipping has."""
     event, account = incoming.data, work.account
     hold = account.holds.get(event.parcel_id)
@@ -313,6 +190,8 @@ def _lowered(work: _Work, incoming: Incoming) -> NotYet | None:
 def _lower(account: Account, parcel_id: str, owed: Owed) -> None:
     hold = account.holds[parcel_id]
     owed.amount = min(owed.amount, hold.due)
+    if hold.shares is not None:
+        hold.shares.gone += owed.amount if owed.reason not in ("granted", "dispute_lost") else 0  # tax leaves with goods alone
     hold.due -= owed.amount
     payment = next(p for p in account.payments.values() if parcel_id in p.parcels)
     # Before the capture is under way, less is captured; from then on, what is too much goes back.
@@ -320,7 +199,7 @@ def _lower(account: Account, parcel_id: str, owed: Owed) -> None:
         hold.owed.append(owed)
 
 
-def _confirmed(work: _Work, incoming: Incoming) -> NotYet | None:
+def _confirmed(work: Work, incoming: Incoming) -> NotYet | None:
     hold = work.account.holds.get(incoming.data.parcel_id)
     if hold is None:
         return NotYet("ParcelsAllocated")
@@ -328,7 +207,7 @@ def _confirmed(work: _Work, incoming: Incoming) -> NotYet | None:
     return None
 
 
-def _frozen(work: _Work, incoming: Incoming) -> NotYet | None:
+def _frozen(work: Work, incoming: Incoming) -> NotYet | None:
     """A return or dispute begins: what is held stays held."""
     event = incoming.data
     hold = work.account.holds.get(event.parcel_id)
@@ -338,7 +217,7 @@ def _frozen(work: _Work, incoming: Incoming) -> NotYet | None:
     return None
 
 
-def _thawed(work: _Work, incoming: Incoming) -> NotYet | None:
+def _thawed(work: Work, incoming: Incoming) -> NotYet | None:
     event = incoming.data
     hold = work.account.holds[event.parcel_id]
     name = event.return_id if incoming.type == "ReturnExpired" else event.dispute_id
@@ -351,7 +230,23 @@ def _thawed(work: _Work, incoming: Incoming) -> NotYet | None:
     return None
 
 
-def _claim_paid(work: _Work, incoming: Incoming) -> NotYet | None:
+def _assessed(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+    """Customs let a parcel in, and says what it asks for it."""
+    event, account = incoming.data, work.account
+    hold = account.holds.get(event.parcel_id)
+    if hold is None or not hold.captured:
+        return NotYet("PaymentHeld")
+    if hold.shares is None or account.duty is None:
+        return Stale("the tax was not paid with the order")
+    if event.assessed.currency not in (account.currency, account.duty.currency):
+        raise Impossible(Reason.AMOUNT_MISMATCH, f"assessed in {event.assessed.currency}; the order is in {account.currency},"
+                         f" its customs count in {account.duty.currency}")
+    payment_id = next(k for k, p in account.payments.items() if event.parcel_id in p.parcels)
+    shares.assessed(work, payment_id, event.parcel_id, hold, event.assessed)
+    return None
+
+
+def _claim_paid(work: Work, incoming: Incoming) -> NotYet | None:
     """The carrier pays for what it lost, once the buyer has the money back; it goes on to the merchant."""
     event = incoming.data
     hold = work.account.holds.get(event.parcel_id)
@@ -366,7 +261,7 @@ def _claim_paid(work: _Work, incoming: Incoming) -> NotYet | None:
 # -- what the provider says ---------------------------------------------------------------------------------------------
 
 
-def _answered(work: _Work, incoming: Incoming) -> Stale | None:
+def _answered(work: Work, incoming: Incoming) -> Stale | None:
     event = incoming.data
     payment = work.account.payments.get(event.payment_id)
     if payment is None or payment.intent != event.intent_id:
@@ -383,7 +278,7 @@ def _answered(work: _Work, incoming: Incoming) -> Stale | None:
     return None
 
 
-def _authorise_answered(work: _Work, event: Any, payment: Payment, _: str) -> None:
+def _authorise_answered(work: Work, event: Any, payment: Payment, _: str) -> None:
     if event.outcome == "failed":
         _give_up(work, event.payment_id, payment, "PaymentDeclined", 0, reason=event.reason or "declined")
         return
@@ -397,13 +292,12 @@ def _authorise_answered(work: _Work, event: Any, payment: Payment, _: str) -> No
         out.ParcelAmount(parcel_id=k, amount=work.account.holds[k].due) for k in payment.parcels])
 
 
-def _capture_answered(work: _Work, event: Any, payment: Payment, _: str) -> None:
+def _capture_answered(work: Work, event: Any, payment: Payment, _: str) -> None:
     capturing, payment.capturing = payment.capturing, {}
     if event.outcome == "failed":
         for parcel_id in capturing:
             work.account.holds[parcel_id].owed.clear()
-        _give_up(work, event.payment_id, payment, _refused_name(work, payment), payment.authorised,
-                 **({"reason": event.reason or "capture refused"} if work.account.regime == "china" else {}))
+        payment.expiring, payment.refused = True, event.reason or "capture refused"  # the buyer's card must not stay blocked
         return
     payment.status = "held"
     work.account.timers.pop(f"authorisation:{event.payment_id}", None)
@@ -420,17 +314,16 @@ def _capture_answered(work: _Work, event: Any, payment: Payment, _: str) -> None
         work.emit(out.PaymentVoided, event.payment_id, amount=0, parcels=left)
 
 
-def _refused_name(work: _Work, payment: Payment) -> str:
-    return "PaymentDeclined" if work.account.regime == "china" else "PaymentExpired"
-
-
-def _void_answered(work: _Work, event: Any, payment: Payment, _: str) -> None:
+def _void_answered(work: Work, event: Any, payment: Payment, _: str) -> None:
     # A refused void means that the provider holds no authorisation any more, which is what a void is for.
+    if work.account.regime == "china" and payment.refused:
+        _give_up(work, event.payment_id, payment, "PaymentDeclined", payment.authorised, reason=payment.refused)
+        return
     _give_up(work, event.payment_id, payment, "PaymentExpired" if payment.expiring and work.account.regime != "china"
              else "PaymentVoided", payment.authorised)
 
 
-def _refund_answered(work: _Work, event: Any, payment: Payment, parcel_id: str) -> None:
+def _refund_answered(work: Work, event: Any, payment: Payment, parcel_id: str) -> None:
     hold = work.account.holds[parcel_id]
     owed = hold.owed[0]
     if event.outcome == "succeeded":
@@ -445,7 +338,7 @@ def _refund_answered(work: _Work, event: Any, payment: Payment, parcel_id: str) 
         work.emit(out.ManualPayoutRequested, event.payment_id, parcel_id=parcel_id, amount=owed.amount, payout_id=hold.payout)
 
 
-def _refunded(work: _Work, payment_id: str, parcel_id: str, via: str) -> None:
+def _refunded(work: Work, payment_id: str, parcel_id: str, via: str) -> None:
     hold = work.account.holds[parcel_id]
     owed = hold.owed.pop(0)
     hold.held -= owed.amount
@@ -454,28 +347,36 @@ def _refunded(work: _Work, payment_id: str, parcel_id: str, via: str) -> None:
         work.step(parcel_id, "PaymentChargedBack")
         work.book("charge_back", payment_id, parcel_id, "held", "charged_back", owed.amount)
         work.emit(out.PaymentChargedBack, payment_id, parcel_id=parcel_id, amount=owed.amount)
+        if hold.shares is not None:
+            shares.even(work, payment_id, parcel_id, hold.shares)
         return
     hold.refunded += owed.amount
     model = out.PaymentPartiallyRefunded if hold.due or hold.owed else out.PaymentRefunded
     work.step(parcel_id, model.__name__)
     work.book("refund" if via == "provider" else "manual_payout", payment_id, parcel_id, "held", "refunded", owed.amount)
     work.emit(model, payment_id, parcel_id=parcel_id, amount=owed.amount, reason=owed.reason, ref=owed.ref, via=via)
+    if hold.shares is not None and model is out.PaymentRefunded:
+        shares.even(work, payment_id, parcel_id, hold.shares)
 
 
-def _release_answered(work: _Work, event: Any, payment: Payment, parcel_id: str) -> None:
+def _release_answered(work: Work, event: Any, payment: Payment, parcel_id: str) -> None:
     hold = work.account.holds[parcel_id]
     if event.outcome == "failed":
         # The merchant's account is blocked: ask again later, the money stays held meanwhile.
         work.account.timers[f"release:{event.payment_id}"] = work.now + RELEASE_PAUSE
         return
+    parts: list[Share] = []
+    if hold.shares is not None:
+        parts = shares.release(work, event.payment_id, parcel_id, hold, event.amount)
+    else:
+        work.book("release", event.payment_id, parcel_id, "held", "merchant", event.amount)
     hold.held -= event.amount
     hold.released += event.amount
     work.step(parcel_id, "PaymentSettled")
-    work.book("release", event.payment_id, parcel_id, "held", "released", event.amount)
-    work.emit(out.PaymentSettled, event.payment_id, parcel_id=parcel_id, amount=event.amount)
+    work.emit(out.PaymentSettled, event.payment_id, parcel_id=parcel_id, amount=event.amount, shares=parts)
 
 
-def _paid_by_hand(work: _Work, incoming: Incoming) -> Stale | None:
+def _paid_by_hand(work: Work, incoming: Incoming) -> Stale | None:
     event = incoming.data
     hold = work.account.holds.get(event.parcel_id)
     if hold is None or hold.payout != event.payout_id:
@@ -487,7 +388,7 @@ def _paid_by_hand(work: _Work, incoming: Incoming) -> Stale | None:
     return None
 
 
-def _timer(work: _Work, incoming: Incoming) -> None:
+def _timer(work: Work, incoming: Incoming) -> None:
     for name in sorted(n for n, due in work.account.timers.items() if due <= work.now):
         del work.account.timers[name]
         kind, payment_id = name.split(":", 1)
@@ -505,6 +406,6 @@ HANDLERS = {
     "OrderPlaced": _placed, "ReceiptConfirmed": _confirmed, "ReturnRequested": _frozen, "ReturnExpired": _thawed,
     "DisputeOpened": _frozen, "DisputeResolved": _thawed,
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,
-    **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid,
+    **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid, "DutyAssessed": _assessed,
     "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand, TIMER: _timer,
 }

@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     # Landed cost: what changes too often, or is too much one's own, to be shipped.
     rates_file: Path | None = Field(None, description="TOML: customs exchange rates, duty and tax rates, carriers' fees")
     tax_rounding: str = Field("", description="of taxes whose rounding nobody verified: CN=half_up/line,EU=down/total")
+    terms_file: Path | None = Field(None, description="TOML: merchants' fee plans and payout currencies, exchange rates")
 
     provider: Literal["http", "inprocess"] = Field("http", description="inprocess: for the benchmark only")
     provider_url: str | None = Field(None, description="None: the local provider at provider_port")
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
             raise ValueError("must be 32 bytes in base64; make one: head -c32 /dev/urandom | base64")
         return value
 
-    @field_validator("data_folder", "cache_folder", "rates_file")
+    @field_validator("data_folder", "cache_folder", "rates_file", "terms_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # Children may run in another folder than the command that was given a relative path.

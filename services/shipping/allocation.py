@@ -34,7 +34,8 @@ class Limits:
 
 @dataclass(slots=True, frozen=True)
 class Wanted:
-    """What an order wants of the warehouses. `goods`: sum of all line amounts as placed; the base of shares of freight."""
+    """What an order wants of the warehouses. `goods`: sum of all line amounts as placed; the base of shares of freight, and of
+    `tax`, which was quoted for an authority."""
 
     currency: str
     destination: str
@@ -44,6 +45,7 @@ class Wanted:
     lines: list[Line]
     limits: Limits | None = None
     origin: str = "US"
+    tax: int = 0
 
     @classmethod
     def of(cls, placed: Any) -> Wanted:
@@ -53,7 +55,7 @@ class Wanted:
         limits = placed.china and Limits(placed.china.per_parcel, placed.china.single_item,
                                          {l.line_no: (l.amount, l.quantity) for l in placed.lines})
         return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines,
-                   limits, placed.origin)
+                   limits, placed.origin, placed.quote.for_authorities if placed.quote else 0)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -75,6 +77,7 @@ class Content:
     amount: int
     sscc: str = ""
     waybill_no: str = ""
+    tax: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,9 +121,10 @@ def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[
             result.missing.append((line, open_units))
     values = {w: sum(line.amount for line in lines) for w, lines in content.items()}
     freights = shares(wanted.freight, list(values.values()), wanted.goods)
+    taxes = shares(wanted.tax, list(values.values()), wanted.goods) if wanted.tax else [0] * len(values)
     for n, (warehouse, lines) in enumerate(content.items(), 1):
         freight = freights[n - 1]
-        result.parcels[f"{order_id}-P{n}"] = Content(warehouse, lines, freight, values[warehouse] + freight)
+        result.parcels[f"{order_id}-P{n}"] = Content(warehouse, lines, freight, values[warehouse] + freight, tax=taxes[n - 1])
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, Answer
+from schemas.terms import Assessment
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
 from services.shipping.shipment import Work
 from services.shipping.undoing import decline
@@ -55,7 +56,17 @@ def arrived(work, report, parcel_id, parcel, before):
 @reported("CustomsPresented")
 def presented(work, report, parcel_id, parcel, before):
     work.arm(f"customs:{parcel_id}", "customs")
-    work.emit(out.CustomsPresented, parcel_id=parcel_id, destination=work.document.destination)
+    work.emit(out.CustomsPresented, parcel_id=parcel_id, destination=work.document.destination, declared=_declared(work, parcel_id))
+
+
+def _declared(work: Work, parcel_id: str) -> Assessment | None:
+    """The quoted tax of what is left in the parcel."""
+    content = work.content(parcel_id)
+    if not content.tax:
+        return None
+    goods = content.amount - content.freight
+    left = sum(line.amount * units // line.quantity for line, units in work.left(parcel_id))
+    return Assessment(amount=content.tax * left // goods, currency=work.document.currency)
 
 
 @reported("CustomsHeld")
@@ -67,6 +78,8 @@ def customs_held(work, report, parcel_id, parcel, before):
 def customs_released(work, report, parcel_id, parcel, before):
     work.disarm(f"customs:{parcel_id}")
     work.emit(out.CustomsReleased, parcel_id=parcel_id)
+    if report.assessed is not None and work.step(parcel, "DutyAssessed"):
+        work.emit(out.DutyAssessed, parcel_id=parcel_id, assessed=report.assessed)
 
 
 @reported("CustomsRefused")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from schemas import shipping_shipment as out
@@ -55,7 +56,8 @@ def _reserve(work: Work, found: Any) -> None:
         work.move(parcel_id, "reserve")
         plans.append(out.ParcelPlan.model_construct(
             parcel_id=parcel_id, warehouse=content.warehouse, freight=content.freight,
-            lines=_lines(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no))
+            lines=_lines(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no,
+            tax=content.tax))
     work.arm("reservation", "reservation")
     work.emit(out.ParcelsAllocated, currency=wanted.currency, total=sum(p.amount for p in plans), parcels=plans,
               unfilled=[LineUnits(line_no=line.line_no, quantity=units) for line, units in found.missing])
@@ -63,7 +65,7 @@ def _reserve(work: Work, found: Any) -> None:
 
 def _numbered(work: Work, content: Content) -> Content:
     sscc, waybill_no = work.numbers()
-    return Content(content.warehouse, content.lines, content.freight, content.amount, sscc, waybill_no)
+    return replace(content, sscc=sscc, waybill_no=waybill_no)
 
 
 def _lines(content: Content) -> list[out.ParcelLine]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
+from schemas.terms import ReportedAssessment
 from schemas.topics import REPORT
 from services.simulators.dialects import Leg, carrier_of, tell
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, said_id
@@ -147,6 +149,14 @@ def present(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     return [after(1, 6, memory, REPORT.name, f"/customs/{event.destination}", f"presented:{event.parcel_id}", message)]
 
 
+def _bill(event: Any, scenario: str) -> ReportedAssessment:
+    """What customs makes of the tax that was declared: usually the same."""
+    declared = event.declared
+    amount = declared.amount * {"assessed_more": 112, "assessed_less": 93}.get(scenario, 100) // 100
+    number = f"TAX-{event.destination}-{zlib.crc32(event.parcel_id.encode()):010d}"
+    return ReportedAssessment(amount=amount, currency=declared.currency, document=number)
+
+
 def clear(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     common, source = {"order_id": event.order_id, "parcel_id": event.parcel_id}, f"/customs/{event.destination}"
@@ -158,5 +168,5 @@ def clear(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         held = after(1, 6, memory, REPORT.name, source, f"held:{event.parcel_id}",
                    report.CustomsHoldReported(**common, reason="inspection"))
         said, start = [held], 0.0 if memory.fast else held.delay_s + 20 * HOUR
-    released = report.CustomsReleaseReported(**common)
+    released = report.CustomsReleaseReported(**common, assessed=_bill(event, scenario) if event.declared else None)
     return [*said, after(1, 6, memory, REPORT.name, source, f"released:{event.parcel_id}", released, start)]

@@ -47,6 +47,8 @@ SCENARIOS = {s.name: s for s in (
     Scenario("warehouse_hold", 0, "the warehouse holds the parcel up, then packs it"),
     Scenario("warehouse_hold_expires", 0, "the warehouse holds the parcel up and never goes on", fast=False),
     Scenario("customs_held", 60, "customs holds the parcel, then releases it"),
+    Scenario("assessed_more", 0, "customs assesses more tax than was quoted; the platform bears it"),
+    Scenario("assessed_less", 0, "customs assesses less tax than was quoted; the platform keeps it"),
     Scenario("customs_refused", 30, "customs refuses the parcel; it goes back"),
     Scenario("delivery_pickup", 40, "three attempts fail; collected at the pickup point"),
     Scenario("delivery_return", 20, "three attempts fail and nobody collects; it goes back", fast=False),

@@ -1,0 +1,55 @@
+"""The ledger's accounts and kinds of entry: what payments books by, and everybody else reads by.
+
+Double entry, credit positive; the rows of one entry add up to zero in each currency. Some accounts have a dimension behind
+a slash: `payable/CN`. See docs/decisions/0020-the-ledgers-accounts.md.
+"""
+
+from __future__ import annotations
+
+BOOKS = "books:"  # begins the keys of what is no order: books:tax:<authority>, books:merchant:<merchant>
+
+ACCOUNTS = {
+    "buyer": "taken from buyers by the provider (negative)",
+    "held": "in escrow, parcel by parcel",
+    "refunded": "gone back to buyers",
+    "charged_back": "taken back by buyers' banks",
+    "merchant": "payable to merchants; a claw-back debits it",
+    "carrier": "freight payable to carriers",
+    "fee": "the platform's fees",
+    "withheld": "tax withheld from merchants, payable to the country behind the slash",
+    "reserve": "kept of merchants' money against chargebacks",
+    "tax": "duty and taxes collected with orders, until they meet what was assessed",
+    "payable": "assessed and not remitted, by the authority behind the slash",
+    "variance": "duty variance: quoted less assessed",
+    "claims": "what carriers paid for lost parcels (negative)",
+    "remitted": "paid to the authority behind the slash",
+    "paid_out": "paid out to merchants",
+    "position": "what conversions owe in one currency and own in another",
+    "fx": "exchange gain (positive) or loss",
+    "released": "before accounts were split: all that left escrow towards a merchant",
+}
+# kind -> what it says
+KINDS = {
+    "capture": "the provider took the buyer's money", "refund": "back to the buyer, by the provider",
+    "manual_payout": "back to the buyer, by hand", "charge_back": "to the buyer, because a dispute was lost",
+    "release": "out of escrow, to all who have a share in it",
+    "recover_merchant": "back from the merchant", "recover_carrier": "a carrier's claim",
+    "assess": "customs' bill for a parcel", "declare": "quoted tax, declared as it is", "variance": "quoted less assessed",
+}
+# The names of the order's equation: captured (buyer, negative) + recovered (negative) = the others.
+EQUATION = ("buyer", "recovered", "held", "released", "refunded", "charged_back")
+ASIDE = "aside"
+
+
+def account_of(name: str) -> str:
+    """The account without its dimension."""
+    return name.partition("/")[0]
+
+
+def side(account: str, kind: str) -> str:
+    """The name of the order's equation that a row counts for; ASIDE for entries that move nothing into or out of escrow."""
+    if account in ("held", "buyer", "refunded", "charged_back"):
+        return account
+    if kind == "release":
+        return "released"
+    return "recovered" if kind.startswith("recover_") else ASIDE

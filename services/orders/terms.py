@@ -1,0 +1,164 @@
+"""What the platform agreed with each merchant, as dated rows of a file; the row of the day is frozen on the order.
+
+The file is the operator's (`TRADEWIND_TERMS_FILE`): we ship no prices. Tables: `plan` (fee, withholding, reserve), `merchant`
+(his plan and payout currency), `fx` (exchange rates that orders are placed on). A day without a row is refused for those
+who have any, never guessed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.model import Country, Currency, Id, Minor
+from schemas.terms import FxQuote, Permyriad, Rate, Terms
+from services.orders.rulebook import exponent
+from services.runtime.processes import StartError
+
+
+class TermsError(StartError):
+    """A terms file that cannot be used: which row, and how to mend it."""
+
+
+class _Row(BaseModel):
+    """`valid_to` is its last day; absent: no end is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,79}$")]
+    valid_from: date
+    valid_to: date | None = None
+    source: Annotated[str, Field(min_length=5)]
+
+    def holds(self, day: date) -> bool:
+        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
+
+
+class Plan(_Row):
+    """Shares of the goods' price, in hundredths of a percent. `fee_fixed`: minor units a parcel, by currency."""
+
+    plan: Id
+    fee: Permyriad = 0
+    fee_fixed: dict[Currency, Minor] = {}
+    withheld: Permyriad = 0
+    withheld_for: Country | None = None
+    reserve: Permyriad = 0
+    reserve_days: Annotated[int, Field(ge=0, le=3650)] = 0
+    freight: Literal["carrier", "merchant"] = "carrier"
+
+    @model_validator(mode="after")
+    def _sane(self) -> Plan:
+        if self.fee + self.withheld + self.reserve > 10_000:
+            raise ValueError(f"{self.id} takes more than all of it")
+        if bool(self.withheld) != (self.withheld_for is not None):
+            raise ValueError(f"{self.id}: withheld and withheld_for belong together")
+        return self
+
+
+class Merchant(_Row):
+    merchant: Id
+    plan: Id
+    payout: Currency
+
+
+class FxRow(_Row):
+    """1 `base` = `rate` `quote`. Valid on its days from midnight to midnight, UTC."""
+
+    base: Currency
+    quote: Currency
+    rate: Rate
+    side: Literal["sell", "buy", "mid"] = "mid"
+
+    @model_validator(mode="after")
+    def _countable(self) -> FxRow:
+        exponent(self.base)
+        exponent(self.quote)
+        if self.base == self.quote or float(self.rate) == 0:
+            raise ValueError(f"{self.id}: a rate above 0 between two currencies")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    plan: tuple[Plan, ...] = ()
+    merchant: tuple[Merchant, ...] = ()
+    fx: tuple[FxRow, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Book:
+    """Every row. Compared by identity, so that the lookups of an order can be remembered."""
+
+    plans: tuple[Plan, ...] = ()
+    merchants: tuple[Merchant, ...] = ()
+    rates: tuple[FxRow, ...] = ()
+
+    @lru_cache(maxsize=4096)  # noqa: B019  a book lives as long as the process
+    def of(self, merchant_id: str, currency: str, day: date) -> Terms | tuple[str, str] | None:
+        """The merchant's terms that day; None: he has none; or (reason, detail) why an order cannot have them."""
+        rows = [row for row in self.merchants if row.merchant == merchant_id]
+        if not rows:
+            return None
+        row = next((row for row in rows if row.holds(day)), None)
+        plan = row and next((p for p in self.plans if p.plan == row.plan and p.holds(day)), None)
+        if row is None or plan is None:
+            return "no_terms", f"{merchant_id} has terms, but none on {day}"
+        fx = None
+        if row.payout != currency:
+            fx = self.quote(currency, row.payout, day)
+            if fx is None:
+                return "no_fx_quote", f"{merchant_id} is paid in {row.payout}: there is no rate from {currency} on {day}"
+        return Terms(plan=plan.id, fee=plan.fee, fee_fixed=plan.fee_fixed.get(currency, 0), withheld=plan.withheld,
+                     withheld_for=plan.withheld_for, reserve=plan.reserve, reserve_days=plan.reserve_days,
+                     freight=plan.freight, payout=row.payout, fx=fx)
+
+    @lru_cache(maxsize=4096)  # noqa: B019
+    def quote(self, base: str, quote: str, day: date) -> FxQuote | None:
+        """The quote that an order of that day is placed on; it expires at the day's end, or the row's."""
+        row = next((r for r in self.rates if (r.base, r.quote) == (base, quote) and r.holds(day)), None)
+        if row is None:
+            return None
+        locked = datetime.combine(day, time(), UTC)
+        return FxQuote(id=f"{row.id}.{day:%Y%m%d}", base=base, quote=quote, rate=row.rate, side=row.side, source=row.source,
+                       locked_at=locked, expires_at=locked + timedelta(days=1))
+
+
+NOBODY = Book()
+
+
+@lru_cache(maxsize=8)
+def load(path: Path | None) -> Book:
+    """The book of this file; without one nobody has terms. Raises TermsError."""
+    if path is None:
+        return NOBODY
+    try:
+        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise TermsError(f"the terms cannot be read: {error.strerror}", str(path), "Check TRADEWIND_TERMS_FILE.") from error
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False)[0]
+        raise TermsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", str(path),
+                         "Mend the row; services/orders/terms.py says what a row may hold.") from wrong
+    except ValueError as error:  # neither UTF-8 nor TOML
+        raise TermsError(f"the file is not TOML: {error}", str(path), "See deploy/terms.example.toml.") from error
+    for rows, key in ((file.plan, lambda r: r.plan), (file.merchant, lambda r: r.merchant), (file.fx, lambda r: (r.base, r.quote))):
+        if pair := _overlap(rows, key):
+            raise TermsError(f"{pair[0].id} and {pair[1].id} say two things for the same days", str(path),
+                             "End one (valid_to) before the other begins.")
+    return Book(file.plan, file.merchant, file.fx)
+
+
+def _overlap(rows: Iterable[Any], key: Any) -> tuple[Any, Any] | None:
+    seen: dict[Any, list[Any]] = {}
+    for row in rows:
+        for other in seen.setdefault(key(row), []):
+            if other.holds(row.valid_from) or row.holds(other.valid_from):
+                return other, row
+        seen[key(row)].append(row)
+    return None
