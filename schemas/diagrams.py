@@ -19,8 +19,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- drawn from schemas/topics.py by `python -m schemas.diagrams` -->", "<!-- end of drawing -->"
 OURS = ("orders", "payments", "shipping", "console")
 
-OUTSIDE = ("storefronts", "warehouses", "carriers", "customs")
-HELPERS = {"payments' callers": "payments", "webhooks": "payments"}  # processes of a service, drawn as that service
+OUTSIDE = ("storefronts", "warehouses", "carriers", "customs", "loggers")
+HELPERS = {"payments' callers": "payments", "webhooks": "payments", "cold-chain view": "shipping"}  # processes of a service, drawn as that service
 
 MACHINES = (
     ("Order", ORDER, "One an order. It derives from the order's parcels: it ends when all of them have."),

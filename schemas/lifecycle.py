@@ -12,6 +12,8 @@ from enum import Enum
 from functools import lru_cache
 
 NEW = "new"
+# What leads back to a way that was gone before: nothing waits for it to happen, so a late scan stays stale.
+STARTS_OVER = frozenset({"ParcelReplaced"})
 
 
 class Answer(Enum):
@@ -56,7 +58,7 @@ class Machine:
         while frontier:
             here = frontier.pop()
             for row in self.rows:
-                if row.state == here:
+                if row.state == here and row.event not in STARTS_OVER:
                     events.add(row.event)
                     if row.to not in reached:
                         reached.add(row.to)
@@ -155,7 +157,11 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
         *_rows("shipping", "ParcelDelivered", (("out_for_delivery", "at_pickup"), "delivered")),
         *_rows("shipping", "ParcelReturning", (legs, "returning")),
         *_rows("shipping", "ParcelReturned", ("returning", "returned")),
-        *_rows("shipping", "ParcelDestroyed", ((*legs, "returning"), "destroyed")),
+        *_loops("shipping", "ParcelQuarantined", "packed", *legs, "returning", "delivered"),
+        *_loops("shipping", "QualityReleased", "packed", *legs, "returning", "delivered"),
+        *_loops("shipping", "QualityRefunded", "delivered"),
+        *_rows("shipping", "ParcelReplaced", (("packed", *legs), "documented")),
+        *_rows("shipping", "ParcelDestroyed", (("packed", *legs, "returning"), "destroyed")),
         *_rows("shipping", "ParcelLost", ((*legs, "returning"), "lost")),
         *_loops("shipping", "ClaimPaid", "lost"),
         *_loops("shipping", "ReturnAuthorised", "delivered"),
@@ -178,6 +184,7 @@ DECLARATION = Machine("declaration", [
     *_rows("shipping", "CustomsHeld", ("presented", "held")),
     *_rows("shipping", "CustomsReleased", (("presented", "held"), "released")),
     *_rows("shipping", "CustomsRefused", (("presented", "held"), "refused")),
+    *_rows("shipping", "ParcelReplaced", (("ready", "presented", "held", "released"), "ready")),
 ], {"withdrawn", "released", "refused"})
 
 RETURN = Machine("return", [
@@ -210,5 +217,5 @@ def deadlines() -> dict[str, int]:
     return {
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
-        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "packing_hold": 5 * day,
+        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "packing_hold": 5 * day, "quality": 2 * day,
     }

@@ -12,13 +12,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas import merchants
+from schemas.cold_chain import AskedBand
 from schemas.model import Command, CommandPart, Country, Currency, Id, LineNo, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.parties import SealedParty
 from schemas.quotes import StatedQuote
 
 
 class OrderLine(CommandPart):
-    """One line of an order. `amount` is what the buyer pays for the whole line, before freight and tax."""
+    """One line of an order. `amount` is what the buyer pays for the whole line, before freight and tax.
+
+    `cold`: the band the goods must stay in; its parcel then travels with a logger."""
 
     line_no: LineNo
     sku: Sku
@@ -27,6 +30,7 @@ class OrderLine(CommandPart):
     amount: Minor
     hs_code: Annotated[str, Field(pattern=r"^\d{6,10}$")] | None = None
     gtin: Annotated[str, Field(pattern=r"^\d{8,14}$", description="the product's GTIN-8, -12, -13 or -14")] | None = None
+    cold: AskedBand | None = None
 
 
 class PlaceOrder(Command):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas import merchants
+from schemas.cold_chain import ColdLine
 from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
 from schemas.quotes import Quote
 from schemas.terms import Terms
@@ -39,6 +40,7 @@ class OrderPlaced(Event):
 
     `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
     `terms`: what the platform agreed with the merchant, as of the day it was placed.
+    `cold`: the lines whose goods must stay in a band.
     """
 
     merchant_id: Id
@@ -60,6 +62,7 @@ class OrderPlaced(Event):
     quote: Quote | None = None
     china: ChinaImport | None = None
     terms: Terms | None = None
+    cold: list[ColdLine] | None = None
 
 
 class OrderRejected(Event):

@@ -1,4 +1,4 @@
-"""Write the tables of docs/partners.md, for whoever connects a warehouse or a carrier: carriers' codes, out of their rows.
+"""Write the tables of docs/partners.md, for whoever connects a warehouse, a carrier or a logger: carriers' codes, out of their rows.
 
     python -m schemas.partners_doc            write them
     python -m schemas.partners_doc --check    write nothing, fail when they are not current

@@ -10,12 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.cold_chain import Tenths
 from schemas.model import Command, Id, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.terms import ReportedAssessment
 
 
 class ParcelReport(Command):
+    """`sscc`: which box; needed once a parcel was replaced, so that nothing is believed of the box that it was before."""
+
     parcel_id: Id
+    sscc: Annotated[str, Field(pattern=r"^\d{18}$")] | None = None
 
 
 class InboundReceived(Command):
@@ -146,10 +150,31 @@ class ReturnReceivedReported(ParcelReport):
     return_id: str
 
 
+class ExcursionReported(ParcelReport):
+    """Said by shipping's own view of shipping.sensor.v1: the goods were outside their band for longer than they tolerate.
+
+    It lasted from `began` at least `until`, when it was found; `worst_tenths`: farthest outside, in tenths of a degree."""
+
+    excursion_id: Annotated[str, Field(max_length=80)]
+    began: Time
+    until: Time
+    minutes: Annotated[int, Field(ge=0)]
+    worst_tenths: Tenths
+
+
+class RecordQualityDecision(ParcelReport):
+    """A person looked at an excursion: the goods go on, are sent once more, or are paid back."""
+
+    excursion_id: Annotated[str, Field(max_length=80)]
+    decision: Literal["release", "reship", "refund"]
+    decided_by: Literal["merchant", "warehouse"]
+    reason: Text = ""
+
+
 MESSAGES = (
     InboundReceived, PackedReported, ShortPickReported, PackingRejected, PackingHeldReported, PackingResumedReported,
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,
-    ReturnReceivedReported, CarrierScanReported,
+    ReturnReceivedReported, CarrierScanReported, ExcursionReported, RecordQualityDecision,
 )

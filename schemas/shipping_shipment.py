@@ -6,7 +6,8 @@ know nothing else about why goods did not arrive.
 
 from __future__ import annotations
 
-from schemas.model import Country, Currency, Event, LineUnits, Minor, Part, Regime, Text
+from schemas.cold_chain import Band
+from schemas.model import Country, Currency, Event, LineUnits, Minor, Part, Regime, Text, Time
 from schemas.terms import Assessment
 
 
@@ -106,7 +107,8 @@ class DocumentsMatched(ParcelEvent):
 
 
 class FulfilmentRequested(ParcelEvent):
-    """To the warehouse: pack this, and write its numbers on the label."""
+    """To the warehouse: pack this, and write its numbers on the label. `cold`: with a logger that is set to this band.
+    `replaces`: the SSCC of the box that was spoiled, whose goods are sent once more."""
 
     warehouse: str
     destination: Country
@@ -114,6 +116,8 @@ class FulfilmentRequested(ParcelEvent):
     lines: list[ParcelLine]
     sscc: str = ""
     waybill_no: str = ""
+    cold: Band | None = None
+    replaces: str = ""
 
 
 class ParcelPacked(ParcelEvent):
@@ -241,6 +245,44 @@ class ParcelReturned(ParcelEvent):
     refund: Minor
 
 
+class ParcelQuarantined(ParcelEvent):
+    """The goods were too warm or too cold for too long: nobody gets them until somebody has decided, or the deadline has."""
+
+    excursion_id: str
+    began: Time
+    until: Time
+    minutes: int
+    worst_tenths: int
+
+
+class QualityReleased(ParcelEvent):
+    """The goods are fit all the same."""
+
+    excursion_id: str
+    decided_by: str
+    reason: Text = ""
+
+
+class QualityRefunded(ParcelEvent):
+    """The goods, which the buyer has already, are not fit."""
+
+    excursion_id: str
+    decided_by: str
+    refund: Minor
+    reason: Text = ""
+
+
+class ParcelReplaced(ParcelEvent):
+    """The goods are not fit and are sent once more, in another box; the money stays where it is."""
+
+    excursion_id: str
+    decided_by: str
+    sscc: str
+    waybill_no: str
+    replaces: str
+    reason: Text = ""
+
+
 class ParcelDestroyed(ParcelEvent):
     """Nobody will have the goods."""
 
@@ -286,6 +328,6 @@ MESSAGES = (
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
-    ParcelReturned, ParcelDestroyed, ParcelLost, ClaimPaid, ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped,
-    ParcelCleared,
+    ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,
+    ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from schemas import (orders_intake, orders_order, payments_payment, payments_provider_result, shipping_report,
-                     shipping_shipment)
+                     shipping_sensor, shipping_shipment)
 from schemas.model import Command, Event
 
 KEEP = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
@@ -32,9 +32,11 @@ PROVIDER_RESULT = Topic("payments.provider-result.v1", ("payments' callers", "we
                         payments_provider_result.MESSAGES)
 SHIPMENT = Topic("shipping.shipment.v1", ("shipping",),
                  ("orders", "payments", "warehouses", "carriers", "customs", "console"), shipping_shipment.MESSAGES)
-REPORT = Topic("shipping.report.v1", ("warehouses", "carriers", "customs"), ("shipping",), shipping_report.MESSAGES)
+REPORT = Topic("shipping.report.v1", ("warehouses", "carriers", "customs", "cold-chain view"), ("shipping",),
+               shipping_report.MESSAGES)
+SENSOR = Topic("shipping.sensor.v1", ("loggers",), ("cold-chain view",), shipping_sensor.MESSAGES)
 
-TOPICS: tuple[Topic, ...] = (INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, REPORT)
+TOPICS: tuple[Topic, ...] = (INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, REPORT, SENSOR)
 
 MODELS = {model.__name__: model for topic in TOPICS for model in topic.messages}
 assert len(MODELS) == sum(len(topic.messages) for topic in TOPICS), "a message name is used twice"

@@ -9,14 +9,16 @@ import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from schemas import merchants
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
 from schemas import shipping_report as report
+from schemas import shipping_sensor as sensor
 from schemas import shipping_shipment as ship
+from schemas.cold_chain import AskedBand, Reading, Watch, excursion_id
 from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
 from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
@@ -88,6 +90,33 @@ def _dispute(outcome: str, name: str) -> World:
     return world
 
 
+def _cold() -> World:
+    """Too warm on its way: its logger tells, the view finds it, a person releases it."""
+    outside, onward = Outside(), []
+
+    def measured(event, world):
+        band, watch = AskedBand(), Watch()
+        told = [(world.now + timedelta(minutes=15 * n), tenths) for n, tenths in enumerate((40, 95, 110, 96, 99, 40))]
+        world.send(sensor.SensorReported(**ids(event), sensor_element_list=[sensor.SensorElement(
+            sensor_metadata=sensor.SensorMetadata(device_id="l1", band=band),
+            sensor_report=[sensor.SensorReport(time=at, value_tenths=tenths) for at, tenths in told])]), "/logger")
+        for at, tenths in told:
+            for found in watch.take(Reading(int(at.timestamp()), tenths), band):
+                world.send(report.ExcursionReported(
+                    **ids(event), excursion_id=excursion_id(event.parcel_id, found), minutes=found.minutes, worst_tenths=found.worst,
+                    began=datetime.fromtimestamp(found.began_s, UTC), until=datetime.fromtimestamp(found.until_s, UTC)), "/cold-chain")
+        onward.append(event)
+
+    def decided(event, world):
+        world.send(report.RecordQualityDecision(**ids(event), excursion_id=event.excursion_id, decision="release",
+                                                decided_by="merchant"), "/merchant")
+        outside.legs(onward[0], world)
+    outside.on[ship.ParcelHandedOver], outside.on[ship.ParcelQuarantined] = measured, decided
+    args = _args("cold", outside=outside)
+    lines = [line.model_copy(update={"cold": AskedBand()}) for line in args["placed"].lines]
+    return given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})[0]
+
+
 def _duties() -> World:
     """Duty and taxes paid with the order, as quoted."""
     args = _args("duties", destination="GB", currency="GBP")
@@ -147,7 +176,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _split(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _split(), _cold(),
     ]
 
 

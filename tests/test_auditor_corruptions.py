@@ -7,11 +7,11 @@ code are in `tests.planted_bugs`.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schemas.topics import INTAKE, ORDER, PAYMENT as PAYMENTS, REPORT, SHIPMENT
+from schemas.topics import INTAKE, ORDER, PAYMENT as PAYMENTS, REPORT, SENSOR, SHIPMENT
 from services.auditor.audit import examine
 from services.auditor.evidence import partition_of
 from services.auditor.report import Report
@@ -424,6 +424,38 @@ def two_parcels_of_one_number(h):
     _plan(h, "normal", sscc=json.loads(records[at].value)["parcels"][0]["sscc"])
 
 
+def an_excursion_nobody_told(h):
+    """The view lost a reading, and shipping never heard."""
+    records, at = h.find(SENSOR.name, "SensorReported", "cold")
+    told = json.loads(records[at].value)
+    report = told["sensor_element_list"][0]["sensor_report"]
+    late = [r | {"time": (datetime.fromisoformat(r["time"]) + timedelta(days=3)).isoformat()} for r in report]
+    h.append(SENSOR.name, records[at], "cold", {"ce_id": "late"}, sensor_element_list=[
+        told["sensor_element_list"][0] | {"sensor_report": late}])
+
+
+def an_excursion_of_no_reading(h):
+    records, at = h.find(SENSOR.name, "SensorReported", "cold")
+    element = json.loads(records[at].value)["sensor_element_list"][0]
+    h.change(SENSOR.name, "SensorReported", "cold", sensor_element_list=[
+        element | {"sensor_report": [r | {"value_tenths": 50} for r in element["sensor_report"]]}])
+
+
+def a_logger_set_too_wide(h):
+    records, at = h.find(SENSOR.name, "SensorReported", "cold")
+    element = json.loads(records[at].value)["sensor_element_list"][0]
+    wide = element["sensor_metadata"] | {"band": {"low_tenths": 20, "high_tenths": 90, "tolerance_minutes": 30}}
+    h.change(SENSOR.name, "SensorReported", "cold", sensor_element_list=[element | {"sensor_metadata": wide}])
+
+
+def given_out_before_anybody_decided(h):
+    h.change(SHIPMENT.name, "QualityReleased", "cold", excursion_id="another")
+
+
+def decided_long_after_the_deadline(h):
+    h.change(SHIPMENT.name, "QualityReleased", "cold", {"ce_time": "2026-12-23T12:00:00Z"})
+
+
 def carried_under_anothers_number(h):
     records, at = h.find(REPORT.name, "HandedOverReported", "normal")
     h.change(REPORT.name, "HandedOverReported", "normal", tracking_no="RA473124829US")
@@ -467,6 +499,8 @@ def the_buyer_pays_the_variance(h):
 
 PLANTED = [
     (a_number_that_does_not_hold, {37}), (two_parcels_of_one_number, {37}), (carried_under_anothers_number, {37}),
+    (an_excursion_nobody_told, {38}), (an_excursion_of_no_reading, {38}), (a_logger_set_too_wide, {38}),
+    (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),
     (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),
     (freight_booked_as_fee, {7, 13}), (fee_told_one_cent_too_high, {12}), (tax_of_a_parcel_forgotten, {12}),
     (bill_of_customs_not_booked, {9}), (the_buyer_pays_the_variance, {7, 9, 28}),

@@ -25,7 +25,7 @@ from services.simulators.edge import inbound_for
 from services.simulators.journal import Journal
 from services.simulators.outsiders import ID_MAX, Heard, Memory
 from services.simulators.reactions import ROLES, react, remember
-from services.simulators.scenario import SCENARIOS, forced_id, payment_token_of, scenario_of, warehouse_of
+from services.simulators.scenario import SCENARIOS, forced_id, goods_needed, payment_token_of, scenario_of, warehouse_of
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 KEY = bytes(range(32))
@@ -299,7 +299,7 @@ def test_stock_covers_the_orders_except_where_a_scenario_says_otherwise():
     for order in made:
         wanted.update({line.sku: 0 for line in order.lines})
         for line in order.lines:
-            wanted[line.sku] += line.quantity
+            wanted[line.sku] += line.quantity * goods_needed(order.order_id)
     for record in inbound_for(made, batch="b", time=NOW):
         assert record.key == f"stock:{warehouse_of(record.message.sku)}:{record.message.sku}".encode()
         stocked[record.message.sku] += record.message.quantity

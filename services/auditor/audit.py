@@ -176,8 +176,9 @@ class _Audit:
         report, stock = self.report, case.is_stock
         self.stock.update(case.facts.stock)
         for parcel_id, parcel in case.facts.parcels.items():
-            for number in filter(None, (parcel.plan.sscc, parcel.plan.waybill_no) if parcel.plan else ()):
-                self.numbers.setdefault(number, set()).add(parcel_id)
+            for n, box in enumerate(parcel.boxes):
+                for number in box.split():
+                    self.numbers.setdefault(number, set()).add(f"{parcel_id} box {n + 1}" if n else parcel_id)
         if case.facts.quota:
             china = case.facts.placed.china
             self.quota.update({(f"quota:{china.person}:{china.year}", name): fen for name, fen in case.facts.quota.items()})

@@ -33,12 +33,13 @@ class Parcel:
 
     `due`: what the buyer still owes for it, by what shipping and the arbiter said; `value`: by what is still the buyer's.
     `low`: the lowest `held` ever was. `claimed`: what a carrier paid for it, by shipping; `made_good`: by payments.
-    `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs.
+    `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs. `boxes`: SSCC and
+    waybill number of each box that it was, the newest last.
     """
 
     __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
                  "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped", "undone", "granted", "claimed",
-                 "made_good", "gone", "releases", "assessed")
+                 "made_good", "gone", "releases", "assessed", "boxes")
 
     def __init__(self, plan: Plan | None):
         self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
@@ -50,6 +51,7 @@ class Parcel:
         self.assessed: Event | None = None
         self.left = {line_no: units for line_no, (_, units) in plan.lines.items()} if plan else {}
         self.shipped: dict[int, int] = {}
+        self.boxes: list[str] = [f"{plan.sscc} {plan.waybill_no}"] if plan else []
         self.first: dict[str, datetime] = {}
 
     @property
@@ -157,6 +159,9 @@ class Facts:
         elif kind == "ParcelHandedOver":
             parcel.handovers += 1
             parcel.shipped = dict(parcel.left)
+        elif kind == "ParcelReplaced":
+            self._stock(parcel, "reserved", parcel.left)
+            parcel.boxes.append(goods.ref)
         elif kind == "ParcelCancelled":
             # A pick that found nothing at all ends the parcel: what was reserved is neither free nor on the shelf.
             how = "restocked" if before == "packed" else "shrunk" if goods.ref == "short_pick" else "released"
@@ -301,7 +306,7 @@ def _interleaves(machine: Machine, queues: list[list[Event]]) -> bool:
     return False
 
 
-_UNDOING = {"ParcelCancelled", "CustomsRefused", "ParcelReturned", "ParcelDestroyed", "ParcelLost"}
+_UNDOING = {"ParcelCancelled", "CustomsRefused", "ParcelReturned", "ParcelDestroyed", "QualityRefunded", "ParcelLost"}
 _PRICED = _UNDOING | {"ParcelShortPicked", "ParcelLinesCancelled", "ReturnReceived", "GrantPriced"}
 _PAPERS = {row.event for row in DECLARATION.rows}
 _CUTS = {"ParcelShortPicked": "shrunk", "ParcelLinesCancelled": "released", "ReturnReceived": "restocked"}

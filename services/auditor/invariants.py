@@ -41,6 +41,7 @@ INVARIANTS = {
     32: "What a person brings into China in a year: never above the limit; reserved, committed and given back with the goods.",
     34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",
+    38: "Cold goods: every excursion in the readings is told and decided about; nothing is given out before.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

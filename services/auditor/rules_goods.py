@@ -13,15 +13,17 @@ from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rul
 def handed_over_once(case: Case) -> Iterator[Verdict]:
     """A carrier may tell of one hand-over twice; under two numbers it took the parcel twice."""
     reported: dict[str, list[str]] = defaultdict(list)
-    for parcel_id, number, said in sorted((s.about, s.number, str(s)) for s in case.story.said.values() if s.number):
+    for parcel_id, number, said in sorted((s.about, s.number, str(s)) for s in case.story.said.values()
+                                          if s.number and s.type != "ExcursionReported"):
         if not any(number in told for told in reported[parcel_id]):
             reported[parcel_id].append(f"{number}: {said}")
     for parcel_id, numbers in case.journals.handovers.get(case.order_id, {}).items():
         reported[parcel_id] = max(reported[parcel_id], [f"carrier's journal: {n}" for n in sorted(numbers)], key=len)
-    for evidence in reported.values():
-        yield None if len(evidence) == 1 else evidence
+    boxes = {parcel_id: max(1, len(parcel.boxes)) for parcel_id, parcel in case.facts.parcels.items()}
+    for parcel_id, evidence in reported.items():
+        yield None if len(evidence) <= boxes.get(parcel_id, 1) else evidence
     for parcel_id, parcel in case.facts.parcels.items():
-        if parcel.handovers > 1:
+        if parcel.handovers > boxes[parcel_id]:
             yield [f"parcel {parcel_id} was handed over {parcel.handovers} times",
                    *(str(e) for e in case.story.of("shipping", "ParcelHandedOver"))]
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
+from schemas.cold_chain import Band, Reading
 from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
 from schemas.envelope import BadEnvelope, envelope_of, event_id
@@ -74,7 +75,7 @@ class TaxBill(NamedTuple):
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
     and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
-    where nothing is imported into China."""
+    where nothing is imported into China. `cold`: lines whose goods must stay in a band."""
 
     merchant: str
     currency: str
@@ -88,6 +89,7 @@ class Placed(NamedTuple):
     china: China | None = None
     terms: Terms | None = None
     quote: Quote | None = None
+    cold: tuple[tuple[int, Band], ...] = ()
 
 
 class Plan(NamedTuple):
@@ -148,7 +150,8 @@ class Event:
 
 
 class Said(NamedTuple):
-    """One message of an outsider. `about`: its parcel, or a Placed. `number`: under which the carrier took the parcel over."""
+    """One message of an outsider. `about`: its parcel, or a Placed. `number`: under which the carrier took the parcel over, or
+    which excursion it tells of."""
 
     topic: str
     partition: int
@@ -167,15 +170,16 @@ class Said(NamedTuple):
 
 class Story:
     """All that the topics say of one order. `events`: owner -> events, without repetitions; `said`: the same of outsiders.
-    `mended`: ids of what a person corrected and sent again, of which its sender's journal knows nothing."""
+    `readings`: parcel, band and what its logger measured, as they came. `mended`: ids of what a person corrected and sent again, of which its sender's journal knows nothing."""
 
-    __slots__ = ("order_id", "partition", "merchant", "events", "said", "mended")
+    __slots__ = ("order_id", "partition", "merchant", "events", "said", "mended", "readings")
 
     def __init__(self, order_id: str, partition: int):
         self.order_id, self.partition, self.merchant = order_id, partition, ""
         self.events: dict[str, list[Event]] = {"orders": [], "payments": [], "shipping": []}
         self.said: dict[tuple[str, str], Said] = {}
         self.mended: set[str] = set()
+        self.readings: list[tuple[str, Band, list[Reading]]] = []
 
     def of(self, owner: str, *types: str) -> list[Event]:
         return [e for e in self.events[owner] if e.type in types]
@@ -193,7 +197,23 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
         m.buyer.token, m.buyer.hash, m.consignee.token, m.consignee.hash)
     return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""),
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
-                      m.quote if isinstance(m.quote, Quote) else None)
+                      m.quote if isinstance(m.quote, Quote) else None, _cold(m))
+
+
+def _cold(m: Any) -> tuple[tuple[int, Band], ...]:
+    """Of a command or an event, the same."""
+    told = m.cold or () if hasattr(m, "cold") else [line for line in m.lines if line.cold is not None]
+    return tuple((line.line_no, _band(getattr(line, "cold", line))) for line in told)
+
+
+def _band(m: Any) -> Band:
+    return Band.model_construct(low_tenths=m.low_tenths, high_tenths=m.high_tenths, tolerance_minutes=m.tolerance_minutes)
+
+
+def _readings(m: Any) -> list[tuple[str, Band, list[Reading]]]:
+    return [(m.parcel_id, _band(element.sensor_metadata.band), [
+        Reading(int(told.time.timestamp()), told.value_tenths) for told in element.sensor_report])
+        for element in m.sensor_element_list]
 
 
 def _china(m: Any) -> China | None:
@@ -278,7 +298,8 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("ParcelStopped", "ParcelCleared"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.reason))),
     "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
-    **dict.fromkeys(("FulfilmentRequested", "ParcelPacked"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
+    **dict.fromkeys(("FulfilmentRequested", "ParcelPacked", "ParcelReplaced"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
+    **dict.fromkeys(("ParcelQuarantined", "QualityReleased"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id))),
     **dict.fromkeys(("StockReceived", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }
@@ -337,7 +358,9 @@ class Fold:
             if _has(raw, REPLACES):
                 story.mended.add(envelope.id)
             about = data if kind[0] == "PlaceOrder" else parcels[0][0] if parcels else ""
-            number = handed_over_as(kind[0], message)
+            number = message.excursion_id if kind[0] == "ExcursionReported" else handed_over_as(kind[0], message)
+            if kind[0] == "SensorReported":
+                story.readings += _readings(message)
             self._said(story, Said(*raw[:3], kind[0], envelope.source, envelope.id, envelope.causation,
                                    digest_of(raw.value), about, number))
 

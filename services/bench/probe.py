@@ -18,7 +18,7 @@ from services.bench import measure, orders, quiet
 from services.bench.load import Load
 from services.bench.run import empty
 from services.cli.supervisor import Supervisor, run
-from services.cli.table import programs
+from services.cli.table import VIEWS, programs
 from services.runtime.processes import NotReady
 from services.runtime.settings import Settings
 from services.simulators.edge import Publisher
@@ -37,7 +37,7 @@ def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
                             partitions=own.partitions)
     # All but the operators' views, which no order depends on. Outsiders answer at once: their time is not ours.
     table = tuple(replace(p, args=(*p.args, "--fast")) if p.module == "services.simulators.world" else p
-                  for p in programs(own) if p.name != "console-views")
+                  for p in programs(own) if p.name not in VIEWS)
     reader = orders.Reader(path)
     try:
         return asyncio.run(run(Supervisor(own, table, progress), lambda _: _measured(own, stock, reader)))

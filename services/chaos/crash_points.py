@@ -109,11 +109,11 @@ def _read(notes: Path | None, seed: int) -> list[dict[str, Any]]:
 def _table(settings: Settings) -> tuple:
     """All programs but the operators' views, which no order depends on. Outsiders answer at once; the provider sends many
     webhooks."""
-    from services.cli.table import programs
+    from services.cli.table import VIEWS, programs
 
     more = {"services.simulators.world": ("--fast",), "services.simulators.provider": _PROVIDER}
     return tuple(replace(p, args=(*p.args, *more.get(p.module, ()))) for p in programs(settings)
-                 if p.name != "console-views")
+                 if p.name not in VIEWS)
 
 
 class Trials:

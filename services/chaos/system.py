@@ -14,7 +14,7 @@ from services.chaos.proxy import Link
 from services.chaos.wire import HttpWire, KafkaWire, PostgresWire
 from services.cli import prepare
 from services.cli.supervisor import Supervisor
-from services.cli.table import Program, programs
+from services.cli.table import VIEWS, Program, programs
 from services.runtime import processes
 from services.runtime.local import LocalKafka
 from services.runtime.settings import SERVICES, Settings
@@ -85,7 +85,7 @@ def table(settings: Settings, instances: int = 1, provider_args: tuple[str, ...]
     second = [Program(p.name + _SECOND, p.module, p.args) for p in ours if p.name in SERVICES and instances > 1]
     provider = [replace(p, args=(*p.args, *provider_args)) for p in programs(settings) if p.name == "provider"]
     world = Program("world", "services.simulators.world", ("--role", "all", "--fast"), SERVICES)
-    return (*(p for p in ours if p.name != "console-views"), *second, *provider, world)
+    return (*(p for p in ours if p.name not in VIEWS), *second, *provider, world)
 
 
 def service_of(program: Program) -> str | None:

@@ -14,7 +14,8 @@ from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from services.runtime.processes import StartError
 from services.simulators.demo_orders import SHELVES
-from services.simulators.scenario import SCENARIOS, TOKEN, forced_id, hs_code_of, merchant_of, on_shortage_of, payment_token_of, sku_of
+from services.simulators.scenario import (SCENARIOS, TOKEN, cold_of, forced_id, hs_code_of, merchant_of, on_shortage_of,
+                                          payment_token_of, sku_of)
 
 HS_CODE = "950300"  # toys; a papers' code that customs knows
 _FILE_MAX_BYTES = 5_000_000
@@ -87,7 +88,7 @@ def _line(number: int, text: str, order_id: str, scenario: str) -> OrderLine:
         raise WrongInput(f"{text!r} is not SKU:QTY:AMOUNT", "--sku", "Example: --sku MAPLE-1S:2:6800, the amount in minor units.")
     quantity, amount = map(int, numbers)
     return _checked_line(text, dict(line_no=number, sku=sku_of(scenario, order_id, sku), quantity=quantity, amount=amount,
-                                    hs_code=hs_code_of(scenario, HS_CODE)))
+                                    hs_code=hs_code_of(scenario, HS_CODE), cold=cold_of(scenario)))
 
 
 def _checked_line(text: str, fields: dict[str, Any]) -> OrderLine:

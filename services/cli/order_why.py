@@ -97,6 +97,10 @@ def _parcel(look: Look, parcel_id: str) -> list[str]:
 def _waits(look: Look, parcel_id: str, goods: Any, hold: Any) -> list[str]:
     if goods.status == "lost":
         return ["the carrier must pay the claim"] if goods.claim_open else []
+    if goods.quarantined:
+        due = _timer(look, "quality", parcel_id)
+        return [f"merchant or warehouse must decide about {', '.join(goods.aside.quarantine)}: the goods were too warm or too cold "
+                f"for too long{_by(look, due)}, else they are paid back"]
     if goods.status not in _GOODS:
         return []
     text, timer, then = _GOODS[goods.status]

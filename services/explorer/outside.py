@@ -50,6 +50,7 @@ WORDS = {
     "contradicts": "the provider says afterwards the opposite of its answer", "wrong amount": "an answer names another amount",
     "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
     "holds up": "the warehouse holds a parcel up, once, and may go on", "destroys": "the carrier destroys a parcel",
+    "spoils": "an excursion is found, a person decides in every way",
     "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
     "assesses": "customs bills the tax, as declared or not",
     "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
@@ -167,7 +168,32 @@ def _report(event: Any, model: type, who: str, extra: str = "", **fields: Any) -
     return Send(made, who, f"{model.__name__}:{event.parcel_id}{extra}")
 
 
+def _again(e):
+    """The box that replaces a spoiled one, all the way: told by its number."""
+    legs = [(report.PackedReported, {}), (report.HandedOverReported, {"carrier": "c", "tracking_no": "T2"})]
+    if e.regime != "domestic":
+        legs += [(model, {}) for model in (report.ExportedReported, report.ArrivedReported, report.PresentedReported,
+                                           report.CustomsReleaseReported)]
+    legs += [(report.OutForDeliveryReported, {}), (report.DeliveredReported, {})]
+    sends = [_report(e, model, "/warehouse/express", ":2", sscc=e.sscc, **fields) for model, fields in legs]
+    return [Offer(f"send again {e.parcel_id}", (Way("sends it once more", tuple(sends)),), must=True)]
+
+
+def _excursion(e, n: int):
+    return _offer(f"excursion {e.parcel_id} {n}", "was too warm", Send(report.ExcursionReported(
+        order_id=e.order_id, parcel_id=e.parcel_id, excursion_id=f"{e.parcel_id}:{n}", began=START, until=START, minutes=60,
+        worst_tenths=120), "/cold-chain", f"excursion:{e.parcel_id}:{n}"))
+
+
+def _decide(e, words):
+    return [Offer(f"decide {e.excursion_id}", tuple(Way(f"somebody decides: {decision}", (Send(report.RecordQualityDecision(
+        order_id=e.order_id, parcel_id=e.parcel_id, excursion_id=e.excursion_id, decision=decision, decided_by="merchant"),
+        "/merchant", f"decide:{e.excursion_id}:{decision}"),)) for decision in ("release", "reship", "refund")))]
+
+
 def _fulfil(e, words):
+    if e.replaces:
+        return _again(e)
     packed = _report(e, report.PackedReported, "/warehouse")
     ways = [Way("packs", (packed,))]
     if "short" in words:
@@ -189,7 +215,9 @@ def _fulfil(e, words):
 
 
 def _packed(e, words):
-    return [_offer(f"hand over {e.parcel_id}", "takes the parcel",
+    # As soon as it is packed: until it is read, anything may have happened to the parcel.
+    spoiled = [_excursion(e, 1)] if "spoils" in words else []
+    return [*spoiled, _offer(f"hand over {e.parcel_id}", "takes the parcel",
                    _report(e, report.HandedOverReported, "/carrier", carrier="c", tracking_no="T1"), must=True)]
 
 
@@ -327,5 +355,5 @@ _UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
     "ParcelArrived": _arrived, "CustomsPresented": _customs, "CustomsHeld": _customs, "CustomsReleased": _last_mile,
     "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,
     "DisputeOpened": _arbiter, "InterceptRequested": _stop, "ParcelReturning": _coming_back, "CustomsRefused": _coming_back,
-    "ParcelLost": _lost, "ReturnAuthorised": _return, "ManualPayoutRequested": _payout,
+    "ParcelLost": _lost, "ReturnAuthorised": _return, "ManualPayoutRequested": _payout, "ParcelQuarantined": _decide,
 }

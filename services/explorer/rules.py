@@ -144,10 +144,10 @@ def _count(shipping, gone: dict[tuple[str, str], int]) -> None:
     """Units that are with buyers, or lost or destroyed on their way."""
     entry = shipping.entry
     for parcel_id, parcel in entry.state.parcels.items() if entry else ():
-        if parcel.status in ("delivered", "lost", "destroyed"):
-            for line in entry.document.parcels[parcel_id].lines:
-                row = (line.sku, parcel.warehouse)
-                gone[row] = gone.get(row, 0) + line.quantity - parcel.cut.get(line.line_no, 0)
+        there, spoiled = parcel.status in ("delivered", "lost", "destroyed"), parcel.aside.spoiled if parcel.aside else {}
+        for line in entry.document.parcels[parcel_id].lines if there or spoiled else ():
+            row, units = (line.sku, parcel.warehouse), line.quantity - parcel.cut.get(line.line_no, 0)
+            gone[row] = gone.get(row, 0) + (units if there else 0) + spoiled.get(line.line_no, 0)
 
 
 def _agree(orders, payments, shipping) -> list[str]:

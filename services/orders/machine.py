@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from schemas import orders_order as out
+from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
@@ -152,12 +153,17 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
-        china=found.china, terms=found.terms)
+        china=found.china, terms=found.terms, cold=_cold(command))
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
     return Decision(fresh, [placed], rows=rows, moves=reserve(fresh, found.china) if found.china else [],
                     document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts))
+
+
+def _cold(command: PlaceOrder) -> list[ColdLine] | None:
+    return [ColdLine.model_construct(line_no=line.line_no, **line.cold.__dict__) for line in command.lines
+            if line.cold is not None] or None
 
 
 def _cancel(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision:

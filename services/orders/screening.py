@@ -9,6 +9,7 @@ from typing import Any
 import iso4217
 from pydantic_core import from_json
 
+from schemas.cold_chain import common_band
 from schemas.numbers import is_gtin, is_resident_number
 from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import ChinaImport
@@ -64,6 +65,9 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
     for line in command.lines:
         if line.gtin is not None and not is_gtin(line.gtin):
             return "gtin_invalid", f"line {line.line_no}: {line.gtin} is no GTIN, its check digit does not fit; ask the merchant"
+    cold = [line.cold for line in command.lines if line.cold is not None]
+    if cold and common_band(cold) is None:
+        return "cold_bands", "no temperature suits all of its goods; order what is frozen and what is only cool apart"
     goods = sum(line.amount for line in command.lines)
     total = goods + command.freight + command.tax
     if total != command.total:

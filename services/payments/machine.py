@@ -399,7 +399,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
 
 REASONS = {"ParcelShortPicked": "short_pick", "ParcelLinesCancelled": "lines_cancelled", "CustomsRefused": "customs_refused",
            "ReturnReceived": "returned", "GrantPriced": "granted", "ParcelLost": "lost", "ParcelCancelled": "",
-           "ParcelReturned": "", "ParcelDestroyed": ""}
+           "ParcelReturned": "", "ParcelDestroyed": "", "QualityRefunded": "spoiled"}
 
 HANDLERS = {
     **dict.fromkeys(MERCHANT_STATUS), STANDING: stops.stands, "OrderHeld": stops.held, "OrderResumed": stops.resumed,

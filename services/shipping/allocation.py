@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from schemas.cold_chain import Band, common_band
+
 
 @dataclass(slots=True, frozen=True)
 class Line:
@@ -46,6 +48,7 @@ class Wanted:
     limits: Limits | None = None
     origin: str = "US"
     tax: int = 0
+    cold: dict[int, Band] | None = None
 
     @classmethod
     def of(cls, placed: Any) -> Wanted:
@@ -55,7 +58,10 @@ class Wanted:
         limits = placed.china and Limits(placed.china.per_parcel, placed.china.single_item,
                                          {l.line_no: (l.amount, l.quantity) for l in placed.lines})
         return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines,
-                   limits, placed.origin, placed.quote.for_authorities if placed.quote else 0)
+                   limits, placed.origin, placed.quote.for_authorities if placed.quote else 0,
+                   placed.cold and {l.line_no: Band.model_construct(
+                       low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
+                       for l in placed.cold})
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -82,12 +88,19 @@ class Content:
 
 @dataclass(slots=True, frozen=True)
 class Document:
-    """What of a shipment never changes: who gets what from where."""
+    """What of a shipment never changes: who gets what from where. `cold`: the bands of the lines that have one."""
 
     currency: str
     destination: str
     parcels: dict[str, Content]
     papers_missing: bool = False
+    origin: str = "US"
+    cold: dict[int, Band] | None = None
+
+    def band(self, parcel_id: str) -> Band | None:
+        """What the logger of a parcel is set to; None: it needs none."""
+        bands = [self.cold[line.line_no] for line in self.parcels[parcel_id].lines if line.line_no in self.cold] if self.cold else ()
+        return common_band(bands) if bands else None
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import after_delivery, packing, reports, reservation, scans, stops, undoing
+from services.shipping import after_delivery, packing, quality, reports, reservation, scans, stops, undoing
 from services.shipping.allocation import Document
 from services.shipping.shipment import Shipment, Work
 
@@ -43,7 +43,7 @@ def decide(shipment: Shipment, document: Document | None, incoming: Incoming, st
         stops.stand_still(s, shipment.timers, now)
     if s.parcels:
         ends = PARCEL[s.regime].terminal
-        s.closed = all(p.status in ends and not p.claim_open and not p.returns for p in s.parcels.values())
+        s.closed = all(p.status in ends and not p.claim_open and not p.returns and not p.quarantined for p in s.parcels.values())
         s.status = "closed" if s.closed else "open"
         if s.closed:
             s.timers.clear()
@@ -100,17 +100,8 @@ def _held(work: Work, incoming: Incoming) -> NotYet | None:
         if s.regime == "china" and work.step(parcel, "DocumentsMatched"):
             work.emit(out.DocumentsMatched, parcel_id=part.parcel_id)
         if work.step(parcel, "FulfilmentRequested"):
-            request(work, part.parcel_id)
+            packing.request(work, part.parcel_id)
     return None
-
-
-def request(work: Work, parcel_id: str) -> None:
-    """Ask the warehouse to pack it."""
-    content = work.content(parcel_id)
-    lines = [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=units, amount=l.amount * units // l.quantity)
-             for l, units in work.left(parcel_id) if units]
-    work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=content.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime, lines=lines, sscc=content.sscc, waybill_no=content.waybill_no)
 
 
 def _not_paid(work: Work, incoming: Incoming) -> NotYet | None:
@@ -141,6 +132,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
                 undoing.cancel_parcel(work, each, "reservation_expired")
         elif kind == "hold" and work.step(s.parcels[parcel_id], "ParcelCancelled"):
             packing.cancel(work, parcel_id, "on_hold", "hold_expired")
+        elif kind == "quality":
+            quality.overdue(work, parcel_id)
         elif kind == "customs" and work.step(s.parcels[parcel_id], "CustomsRefused"):
             reports.refuse_at_customs(work, parcel_id, "no decision by the deadline")
         elif kind == "pickup" and work.step(s.parcels[parcel_id], "ParcelReturning"):
@@ -150,7 +143,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
 
 
 STOCK_TIMERS = {"reservation", "hold"}
-TOUCHES_STOCK = {"PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
+TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
 def _again(work: Work, incoming: Incoming) -> None:
@@ -171,6 +164,7 @@ REPORTS = {
     "ReturnedToSenderReported": reports.returned_to_sender, "LossReported": reports.lost,
     "DestroyedReported": reports.destroyed, "ClaimPaidReported": reports.claim_paid,
     "ReturnReceivedReported": after_delivery.return_received,
+    "ExcursionReported": quality.found, "RecordQualityDecision": quality.decided,
 }
 
 HANDLERS = {

@@ -12,14 +12,24 @@ from services.shipping.shipment import Work, line_units
 from services.shipping.storage import StockMove
 
 
+def request(work: Work, parcel_id: str, replaces: str = "") -> None:
+    """Ask the warehouse to pack it. `replaces`: the SSCC of the box that was spoiled."""
+    content, (sscc, waybill_no) = work.content(parcel_id), work.label(parcel_id)
+    lines = [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=units, amount=l.amount * units // l.quantity)
+             for l, units in work.left(parcel_id) if units]
+    work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=content.warehouse, destination=work.document.destination,
+              regime=work.shipment.regime, lines=lines, sscc=sscc, waybill_no=waybill_no, replaces=replaces,
+              cold=work.document.band(parcel_id) if work.document.cold else None)
+
+
 @reported("ParcelPacked")
 def packed(work, report, parcel_id, parcel, before):
     work.move(parcel_id, "consume")
     if before == "on_hold":
         work.disarm(f"hold:{parcel_id}")
-    content = work.content(parcel_id)
+    sscc, waybill_no = work.label(parcel_id)
     work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime, sscc=content.sscc, waybill_no=content.waybill_no)
+              regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no)
 
 
 @reported("ParcelCancelled")

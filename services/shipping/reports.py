@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, Answer
+from schemas.shipping_report import ParcelReport
 from schemas.terms import Assessment
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
-from services.shipping.shipment import Work
-from services.shipping.undoing import decline
+from services.shipping.shipment import Aside, Work
+from services.shipping.undoing import decline, destroy
 
 
 def reported(event: str):
@@ -21,6 +24,8 @@ def reported(event: str):
                 if not s.parcels and not s.closed:
                     return NotYet("ParcelsAllocated")
                 raise Impossible(Reason.UNKNOWN_PARCEL, f"the order has {sorted(s.parcels)}, not {parcel_id!r}")
+            if parcel.aside is not None and (answer := _aside(parcel.aside, incoming.data, event)) is not None:
+                return answer
             answer, to = PARCEL[s.regime].answer(parcel.status, event)
             if answer is Answer.NOT_YET:
                 return NotYet(f"a parcel state that allows {event}")
@@ -32,6 +37,19 @@ def reported(event: str):
             return act(work, incoming.data, parcel_id, parcel, before)
         return handle
     return decorate
+
+
+# What a parcel in quarantine must not do before somebody has decided about it.
+HELD_BACK = {"ParcelDelivered", "ParcelReturned", "ParcelCancelled"}
+OF_NO_BOX = {"ReturnReceived", "ClaimPaid"}  # told of a return or a claim, whichever box it was
+
+
+def _aside(aside: Aside, report: Any, event: str) -> NotYet | Stale | None:
+    if aside.sscc and isinstance(report, ParcelReport) and event not in OF_NO_BOX and report.sscc != aside.sscc:
+        return Stale("it tells of the box that was replaced")
+    if aside.quarantine and event in HELD_BACK:
+        return NotYet("a quality decision")
+    return None
 
 
 def plain(event: str, model: type):
@@ -157,13 +175,6 @@ def destroyed(work, report, parcel_id, parcel, before):
     destroy(work, parcel_id, "destroyed")
 
 
-def destroy(work: Work, parcel_id: str, reason: str) -> None:
-    parcel = work.shipment.parcels[parcel_id]
-    work.disarm(f"lost:{parcel_id}", f"customs:{parcel_id}", f"pickup:{parcel_id}")
-    parcel.reason = reason
-    work.emit(out.ParcelDestroyed, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
-
-
 @reported("ParcelLost")
 def lost(work, report, parcel_id, parcel, before):
     lose(work, parcel_id, "reported_lost")
@@ -171,7 +182,9 @@ def lost(work, report, parcel_id, parcel, before):
 
 def lose(work: Work, parcel_id: str, reason: str) -> None:
     parcel = work.shipment.parcels[parcel_id]
-    work.disarm(f"lost:{parcel_id}", f"customs:{parcel_id}", f"pickup:{parcel_id}")
+    work.disarm(*(f"{kind}:{parcel_id}" for kind in ("lost", "customs", "pickup", "quality")))
+    if parcel.aside is not None:
+        parcel.aside.quarantine.clear()
     parcel.claim_open, parcel.reason = True, reason
     # The carrier owes the goods' worth even when the buyer has the money back already (refused, then lost on its way home).
     claim = sum(line.amount * units // line.quantity for line, units in work.left(parcel_id))

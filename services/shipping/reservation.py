@@ -48,7 +48,7 @@ def _reserve(work: Work, found: Any) -> None:
     work.disarm("retry", "backorder")
     contents = {parcel_id: _numbered(work, content) for parcel_id, content in found.parcels.items()}
     work.fresh_document = Document(wanted.currency, wanted.destination, contents, not all(
-        not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines))
+        not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines), wanted.origin, wanted.cold)
     s.pending, s.status = None, "open"
     plans = []
     for parcel_id, content in contents.items():
@@ -64,7 +64,7 @@ def _reserve(work: Work, found: Any) -> None:
 
 
 def _numbered(work: Work, content: Content) -> Content:
-    sscc, waybill_no = work.numbers()
+    sscc, waybill_no = work.numbers(work.shipment.pending.origin)
     return replace(content, sscc=sscc, waybill_no=waybill_no)
 
 

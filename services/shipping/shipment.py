@@ -17,13 +17,20 @@ from services.shipping.storage import StockMove
 @dataclass(slots=True)
 class Aside:
     """What only few parcels need. `attempt_at`: when the carrier last scanned an attempt to deliver; `short`: units of a line
-    that were not on the shelf, whoever they were for."""
+    that were not on the shelf, whoever they were for. `quarantine`: excursions that nobody decided about yet; `judged`: the
+    others. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced."""
 
     attempt_at: datetime | None = None
     short: dict[int, int] = field(default_factory=dict)
+    quarantine: list[str] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)
+    sscc: str = ""
+    waybill_no: str = ""
+    spoiled: dict[int, int] = field(default_factory=dict)
 
     def draft(self) -> Aside:
-        return Aside(self.attempt_at, dict(self.short))
+        return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
+                     dict(self.spoiled))
 
 
 @dataclass(slots=True)
@@ -45,6 +52,10 @@ class Parcel:
     def draft(self) -> Parcel:
         return Parcel(self.warehouse, self.status, dict(self.cut), self.granted, self.undone, self.attempts, self.intercept,
                       self.claim_open, dict(self.returns), self.reason, self.aside.draft() if self.aside else None)
+
+    @property
+    def quarantined(self) -> bool:
+        return self.aside is not None and bool(self.aside.quarantine)
 
     def beside(self) -> Aside:
         """Its `aside`, made when it is needed first."""
@@ -124,11 +135,15 @@ class Work:
         freight = self.content(parcel_id).freight if any(units for _, units in left) else 0
         return max(0, goods + freight - parcel.granted)
 
-    def numbers(self) -> tuple[str, str]:
+    def numbers(self, origin: str) -> tuple[str, str]:
         """An SSCC and, for what crosses a border, an S10 waybill number that no other parcel has (see storage.Serials)."""
-        serial, wanted = self.stock.serial(), self.shipment.pending
-        abroad = self.shipment.regime != "domestic"
-        return sscc(serial, self.prefix), s10(serial, wanted.origin) if abroad else ""
+        serial = self.stock.serial()
+        return sscc(serial, self.prefix), s10(serial, origin) if self.shipment.regime != "domestic" else ""
+
+    def label(self, parcel_id: str) -> tuple[str, str]:
+        """SSCC and waybill number of the box that the parcel is now."""
+        aside, content = self.shipment.parcels[parcel_id].aside, self.content(parcel_id)
+        return (aside.sscc, aside.waybill_no) if aside and aside.sscc else (content.sscc, content.waybill_no)
 
     def move(self, parcel_id: str, kind: str, lines: list[tuple[Line, int]] | None = None) -> None:
         """Move stock of the parcel's warehouse: reserve, release, consume, restock, shrink."""

@@ -16,6 +16,10 @@ CUTTABLE = {"allocated", "documented", "requested", "on_hold"}
 def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
     """Before hand-over: release what is reserved, or put back what is packed. Nothing when it is too late."""
     parcel = work.shipment.parcels[parcel_id]
+    if parcel.quarantined and parcel.status == "packed":
+        work.step(parcel, "ParcelDestroyed")
+        destroy(work, parcel_id, reason)  # what may be spoiled goes back to no shelf
+        return
     kind = "restock" if parcel.status == "packed" else "release"
     left = work.left(parcel_id)
     if parcel.status in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
@@ -25,6 +29,16 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
         work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
         if all(p.status == "cancelled" for p in work.shipment.parcels.values()):
             work.disarm("reservation")
+
+
+def destroy(work: Work, parcel_id: str, reason: str) -> None:
+    """Nobody will have the goods of this parcel, which is destroyed now."""
+    parcel = work.shipment.parcels[parcel_id]
+    work.disarm(*(f"{kind}:{parcel_id}" for kind in ("lost", "customs", "pickup", "quality")))
+    if parcel.aside is not None:
+        parcel.aside.quarantine.clear()
+    parcel.reason = reason
+    work.emit(out.ParcelDestroyed, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
 
 
 def cancellation(work: Work, incoming: Incoming) -> Stale | None:

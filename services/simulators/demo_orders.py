@@ -10,7 +10,8 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (EXITS_PERMILLE, SCENARIOS, WAREHOUSES, forced_id, hs_code_of, merchant_of, on_shortage_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, WAREHOUSES, cold_of, forced_id, hs_code_of, merchant_of,
+                                          on_shortage_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
 ORIGIN = "US"
@@ -111,6 +112,7 @@ def corridor_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime,
 def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str, key: bytes,
            placed_at: datetime) -> PlaceOrder:
     _, currency, rate, tax_percent = MARKETS[destination]
+    merchant = "cascade-cherries" if scenario in COLD else merchant
     lines = _lines(rng, order_id, scenario, merchant, destination)
     goods = sum(line.amount for line in lines)
     freight, tax = round((900 + 300 * len(lines)) * rate), goods * tax_percent // 100
@@ -147,5 +149,5 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
             sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
         hs_code = codes.get(hs_code, hs_code)
         lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity,
-                               amount=round(cents * rate) * quantity, hs_code=hs_code))
+                               amount=round(cents * rate) * quantity, hs_code=hs_code, cold=cold_of(scenario) if line_no == 1 else None))
     return lines

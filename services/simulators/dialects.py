@@ -5,20 +5,18 @@ A carrier that answers at once (`Memory.fast`) is connected to us directly and s
 from __future__ import annotations
 
 import zlib
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
 from schemas import shipping_report as report
 from schemas.carrier_codes import codes
 from schemas.topics import REPORT
-from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, hours
+from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, hours, moment_of
 
 DIALECTS = {"bluewave": "gs1", "northport": "upu", "silkroad": "cainiao"}
 CARRIERS = tuple(DIALECTS)
 # In these scenarios the carrier is one of that dialect, and its scans come late, doubled and in the wrong order.
 UNTIDY = {"scans_upu": "northport", "scans_cainiao": "silkroad", "scans_gs1": "bluewave"}
-_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Leg(NamedTuple):
@@ -68,12 +66,7 @@ def _in_dialect(heard: Heard, dialect: str, leg: Leg, after_s: float):
         return leg.model(order_id=order_id, parcel_id=parcel_id, **leg.fields)
     fields = {name: value for name, value in leg.fields.items() if name != "attempt"}
     return report.CarrierScanReported(order_id=order_id, parcel_id=parcel_id, dialect=dialect, code=code,
-                                      at=_moment(heard, after_s), **fields)
-
-
-def _moment(heard: Heard, after_s: float) -> datetime:
-    began = datetime.fromisoformat(heard.time) if heard.time else _EPOCH
-    return began + timedelta(seconds=round(after_s))
+                                      at=moment_of(heard, after_s), **fields)
 
 
 def _untidy(said: list[Reaction], heard: Heard, carrier: str, memory: Memory) -> list[Reaction]:
@@ -90,6 +83,6 @@ def _untidy(said: list[Reaction], heard: Heard, carrier: str, memory: Memory) ->
     parcel_id = heard.data.parcel_id
     notes = [Reaction(n * HOUR + hours(memory, f"note:{row.code}:{parcel_id}", 0, 60), REPORT.name, report.CarrierScanReported(
         order_id=heard.data.order_id, parcel_id=parcel_id, dialect=row.dialect, code=row.code, leg=row.leg or None,
-        at=_moment(heard, n * HOUR)), f"note{n}:{parcel_id}", f"/carrier/{carrier}")
+        at=moment_of(heard, n * HOUR)), f"note{n}:{parcel_id}", f"/carrier/{carrier}")
         for n, row in enumerate(asides)]
     return told + again + notes

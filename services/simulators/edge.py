@@ -28,7 +28,7 @@ from services.runtime.settings import Settings
 # whoever places orders finds them here
 from services.simulators.demo_orders import corridor_orders as corridor_orders, demo_orders as demo_orders
 from services.simulators.journal import Journal
-from services.simulators.scenario import SKU_NOWHERE, SKU_PART, warehouse_of
+from services.simulators.scenario import SKU_NOWHERE, SKU_PART, goods_needed, warehouse_of
 
 STOREFRONT = "/storefront"
 CHUNK = 4_000
@@ -74,7 +74,7 @@ def inbound_for(orders: Iterable[PlaceOrder], *, batch: str, time: datetime) -> 
     merchants: dict[str, str] = {}
     for order in orders:
         for line in order.lines:
-            wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity
+            wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity * goods_needed(order.order_id)
             merchants[line.sku] = order.merchant_id
     for sku, quantity in wanted.items():
         left = 0 if sku.startswith(SKU_NOWHERE) else quantity - sku.startswith(SKU_PART)

@@ -9,6 +9,7 @@ from schemas import shipping_report as report
 from schemas.model import LineQuantity
 from schemas.terms import ReportedAssessment
 from schemas.topics import REPORT
+from services.simulators import cold
 from services.simulators.dialects import Leg, carrier_of, tell
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, said_id
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
@@ -27,6 +28,8 @@ HANDED_OVER = "handed-over"  # begins the ids of what carriers say when they tak
 def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     order_id, parcel_id, source = event.order_id, event.parcel_id, f"/warehouse/{event.warehouse}"
+    if event.replaces:
+        return cold.send_again(heard, memory)
     if scenario == "packing_rejected":
         message = report.PackingRejected(order_id=order_id, parcel_id=parcel_id, reason="damaged in storage")
         return [after(1, 6, memory, REPORT.name, source, f"rejected:{parcel_id}", message, 0.0, parcel_id)]
@@ -50,7 +53,7 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     said.append(after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
                     report.PackedReported(order_id=order_id, parcel_id=parcel_id), start, parcel_id,
                     CANCEL_ROOM_S if slow else 0.0))
-    return said
+    return said + cold.measured(heard, scenario, memory, said[-1].delay_s) if event.cold else said
 
 
 def goods_are_back(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -97,7 +100,7 @@ def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return tell(heard, scenario, memory, (Leg(word, model, {}, 24, 48),))
     if heard.data.regime == "domestic":
         return last_mile(heard, scenario, memory)
-    return tell(heard, scenario, memory, (Leg("exported", report.ExportedReported, {}, 1, 6),
+    return tell(heard, scenario, memory, (Leg("exported", report.ExportedReported, {}, *cold.slow(scenario)),
                                           Leg("arrived", report.ArrivedReported, {}, 1, 6)))
 
 

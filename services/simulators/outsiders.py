@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 HOUR = 3600.0
@@ -65,6 +66,15 @@ def hours(memory: Memory, key: str, low: float, high: float) -> float:
     if memory.fast:
         return 0.0
     return HOUR * (low + (high - low) * (zlib.crc32(key.encode(), memory.seed & 0xFFFFFFFF) % 10_000) / 10_000)
+
+
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def moment_of(heard: Heard, after_s: float) -> datetime:
+    """Trade time, whole seconds after the event: what an outsider writes into its message. Follows from the event alone."""
+    began = datetime.fromisoformat(heard.time) if heard.time else _EPOCH
+    return began.replace(microsecond=0) + timedelta(seconds=round(after_s))
 
 
 def said_id(kind: str, key: str) -> str:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.simulators import buyers, logistics, platform
+from services.simulators import buyers, cold, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
+from services.simulators.scenario import COLD
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
@@ -39,7 +40,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     "warehouse": {
         "FulfilmentRequested": (logistics.pack, None), "ReturnAuthorised": (logistics.return_arrives, None),
         "ParcelReturning": (logistics.goods_are_back, None), "CustomsRefused": (logistics.goods_are_back, None),
-        "Backordered": (logistics.restock, None),
+        "Backordered": (logistics.restock, None), "ParcelQuarantined": (cold.decide, COLD),
     },
     "carrier": {
         "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),
@@ -56,6 +57,7 @@ NOTED: dict[str, tuple[str, frozenset[str] | None]] = {
     "OrderCompleted": ("storefront", _COMPENSATED),
     "ParcelStopped": ("carrier", None), "ParcelCleared": ("carrier", None),
     "ParcelCancelled": ("warehouse", None), "InterceptRequested": ("carrier", None),
+    "ParcelReplaced": ("carrier", COLD),
 }
 
 
@@ -80,7 +82,7 @@ def remember(heard: Heard, scenario: str, memory: Memory) -> None:
         memory.note(memory.kept, event.parcel_id)
     elif name == "ParcelCleared":
         memory.kept.pop(event.parcel_id, None)
-    elif name == "ParcelCancelled":
+    elif name in ("ParcelCancelled", "ParcelReplaced"):  # the box that was replaced goes no further
         memory.note(memory.stopped, event.parcel_id)
     elif name == "ParcelsAllocated":
         for plan in event.parcels:

@@ -10,6 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+from schemas.cold_chain import AskedBand
+
 FORCED = "try."
 EXITS_PERMILLE = 50
 TOKEN = "tok_test_ok"
@@ -58,6 +60,11 @@ SCENARIOS = {s.name: s for s in (
     Scenario("scans_cainiao", 0, "the same in Cainiao's codes", fast=False),
     Scenario("scans_gs1", 0, "the same in GS1's business steps", fast=False),
     Scenario("destroyed", 0, "the carrier destroys the parcel"),
+    Scenario("cold_kept", 0, "cold goods, too warm for less long than they tolerate", fast=False),
+    Scenario("cold_released", 0, "too warm for too long; the warehouse finds them fit", fast=False),
+    Scenario("cold_reshipped", 0, "too warm for too long; sent once more (into China: paid back)", fast=False),
+    Scenario("cold_refunded", 0, "too warm for too long; paid back", fast=False),
+    Scenario("cold_undecided", 0, "too warm for too long, and nobody decides: paid back", fast=False),
     Scenario("lost_reported", 30, "the carrier reports the loss and pays the claim"),
     Scenario("return_whole", 50, "the buyer sends everything back within the window"),
     Scenario("return_line", 50, "the buyer sends one unit back and keeps the rest"),
@@ -82,6 +89,8 @@ SCENARIOS = {s.name: s for s in (
     Scenario("part_stock_ship", 30, "part of it is there: ship that, cancel the rest"),
     Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
 )}
+
+COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
 
 assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"
 
@@ -140,6 +149,16 @@ def merchant_of(scenario: str, order_id: str, usual: str) -> str:
     if not scenario.startswith("merchant_frozen"):
         return usual
     return "frozen-" + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+
+
+def cold_of(scenario: str) -> AskedBand | None:
+    """The band of the order's first line."""
+    return AskedBand() if scenario in COLD else None
+
+
+def goods_needed(order_id: str) -> int:
+    """How often the goods of an order must be there: twice where they are sent once more."""
+    return 2 if order_id.startswith(f"{FORCED}cold_reshipped.") else 1
 
 
 def on_shortage_of(scenario: str) -> str:
