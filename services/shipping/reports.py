@@ -96,8 +96,9 @@ def customs_held(work, report, parcel_id, parcel, before):
 def customs_released(work, report, parcel_id, parcel, before):
     work.disarm(f"customs:{parcel_id}")
     work.emit(out.CustomsReleased, parcel_id=parcel_id)
-    if report.assessed is not None and work.step(parcel, "DutyAssessed"):
-        work.emit(out.DutyAssessed, parcel_id=parcel_id, assessed=report.assessed)
+    assessed = getattr(report, "assessed", None)  # a carrier that scans the release knows of no bill
+    if assessed is not None and work.step(parcel, "DutyAssessed"):
+        work.emit(out.DutyAssessed, parcel_id=parcel_id, assessed=assessed)
 
 
 @reported("CustomsRefused")
