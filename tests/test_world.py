@@ -120,7 +120,7 @@ CASES = [
     ("storefront", "return_whole", [], RECEIVED, ""),
     ("storefront", "return_line", [ALLOCATED], DELIVERED, "RequestReturn:3x1"),
     ("storefront", "return_line", [ALLOCATED], RECEIVED, "ConfirmReceipt"),
-    ("storefront", "return_line", [], RECEIVED, ""),
+    ("storefront", "return_line", [], RECEIVED, "ConfirmReceipt"),
     ("storefront", "return_after_settlement", [], DELIVERED, "ConfirmReceipt"),
     ("storefront", "return_after_settlement", [], COMPLETED, "RequestReturn"),
     ("storefront", "dispute_won", [], DELIVERED, "OpenDispute"),
@@ -169,6 +169,13 @@ def test_every_role_is_silent_about_events_that_are_not_its_business():
 def test_a_long_partner_id_still_gives_an_id_that_an_envelope_takes():
     authorised = parcel("ReturnAuthorised", return_id="r" * 5 * ID_MAX)
     assert len(react("warehouse", Heard("x", authorised), "normal", Memory(1))[0].id) <= 200
+
+
+def test_what_is_remembered_outlives_a_session():
+    options, clock = Options("storefront", "", seed=1, exits_permille=0), Clock(NOW, NOW, 3600.0)
+    memory = Memory(seed=1)
+    remember(Heard("shipping:order-1:1", ALLOCATED), "return_line", Agenda(options, clock, memory).memory)
+    assert Agenda(options, clock, memory).memory.first_line
 
 
 def test_memory_is_bounded():

@@ -120,9 +120,9 @@ def _of_type(model: type, topic: str) -> tuple[tuple[str, bytes], ...]:
 class Agenda:
     """Plans reactions and keeps account of which events are answered. No I/O; times are real seconds (epoch)."""
 
-    def __init__(self, options: Options, clock: Clock):
+    def __init__(self, options: Options, clock: Clock, memory: Memory | None = None):
         self.options, self.clock = options, clock
-        self.memory = Memory(options.seed, fast=options.fast)
+        self.memory = memory or Memory(options.seed, fast=options.fast)
         self.counts: Counter[str] = Counter()
         self._interests = interests(options.roles)
         self._heap: list[tuple[float, int, Said]] = []

@@ -28,7 +28,7 @@ def cancel_planned(heard: Heard, scenario: str, memory: Memory) -> list[Reaction
 
 def cancel_held(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
-    if event.order_id in memory.done:  # into China every parcel has a payment of its own; one cancellation is enough
+    if memory.answered_another(heard):  # into China every parcel has a payment of its own; one cancellation is enough
         return []
     lines = [LineQuantity(line_no=1, quantity=1)] if scenario == "cancel_line" else None
     message = buyer.CancelOrder(order_id=event.order_id, lines=lines, reason="ordered by mistake")
@@ -37,7 +37,7 @@ def cancel_held(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 def cancel_late(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
-    if event.order_id in memory.done:
+    if memory.answered_another(heard):
         return []
     message = buyer.CancelOrder(order_id=event.order_id, reason="not needed any more")
     return _ask(0, 0.2, memory, f"cancel:{event.parcel_id}", message)
@@ -70,7 +70,8 @@ def _confirm(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 
 def keeps_the_rest(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    more = memory.first_line.get(heard.data.parcel_id, (1, False))[1]
+    # A buyer who does not remember confirms: of a parcel that is empty by now he is told so, of another nobody else would.
+    more = memory.first_line.get(heard.data.parcel_id, (1, True))[1]
     return _confirm(heard, scenario, memory) if more else []  # what is left unsaid, the confirmation timer says
 
 
@@ -88,7 +89,7 @@ def dispute_over(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 def after_completion(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
-    if event.order_id in memory.done:  # the order completes a second time, because of what was asked the first time
+    if memory.answered_another(heard):  # the order completes a second time, because of what was asked the first time
         return []
     settled = sorted(k for k, outcome in event.outcomes.items() if outcome == "delivered/settled")
     if scenario == "grant_refund":

@@ -42,18 +42,22 @@ class Reaction(NamedTuple):
 class Memory:
     """What the reactions may look at: the newest `limit` facts of each kind. `fast`: nothing takes any time.
 
-    `done`: orders cancelled or compensated once; `stopped`: parcels that travel no further; `kept`: those that must stay in
-    the warehouse for now; `first_line`: parcel -> (a line
-    in it, whether it holds more than one unit).
+    `done`: orders cancelled or compensated once, with the id of the event that this answered; `stopped`: parcels that
+    travel no further; `kept`: those that must stay in the warehouse for now; `first_line`: parcel -> (a line in it, whether
+    it holds more than one unit).
     """
 
     seed: int
     fast: bool = False
     limit: int = 20_000
-    done: dict[str, None] = field(default_factory=dict)
+    done: dict[str, str] = field(default_factory=dict)
     stopped: dict[str, None] = field(default_factory=dict)
     kept: dict[str, None] = field(default_factory=dict)
     first_line: dict[str, tuple[int, bool]] = field(default_factory=dict)
+
+    def answered_another(self, heard: Heard) -> bool:
+        """Whether the order was cancelled or compensated because of another event; to the same one the answer is the same."""
+        return self.done.get(heard.data.order_id, heard.id) != heard.id
 
     def note(self, facts: dict, key: str, value: Any = None) -> None:
         facts[key] = value

@@ -88,4 +88,4 @@ def remember(heard: Heard, scenario: str, memory: Memory) -> None:
         for plan in event.parcels:
             memory.note(memory.first_line, plan.parcel_id, (plan.lines[0].line_no, sum(l.quantity for l in plan.lines) > 1))
     elif name in ("PaymentHeld", "ParcelHandedOver", "OrderCompleted"):
-        memory.note(memory.done, event.order_id)
+        memory.note(memory.done, event.order_id, memory.done.get(event.order_id, heard.id))

@@ -29,6 +29,7 @@ from schemas.topics import REPORT
 from services.runtime.settings import Settings
 from services.simulators.agenda import Agenda, Options, Said, encode, interests, journal_line, pick
 from services.simulators.journal import Journal
+from services.simulators.outsiders import Memory
 from services.simulators.reactions import ROLES
 from services.simulators.scenario import EXITS_PERMILLE
 
@@ -45,9 +46,8 @@ COLLECT_EVERY_S = 30.0
 class _Session(ConsumerRebalanceListener):
     """One consumer and one producer, until stopped or until the first error of either."""
 
-    def __init__(self, options: Options, clock: Clock, journals: dict[str, Journal], stop: asyncio.Event):
-        self.options, self.journals, self.stop = options, journals, stop
-        self.agenda = Agenda(options, clock)
+    def __init__(self, options: Options, agenda: Agenda, journals: dict[str, Journal], stop: asyncio.Event):
+        self.options, self.agenda, self.journals, self.stop = options, agenda, journals, stop
         self.committed: dict[TopicPartition, int] = {}
 
     async def run(self) -> None:
@@ -150,11 +150,12 @@ class _Session(ConsumerRebalanceListener):
 
 async def run(options: Options, clock: Clock, stop: asyncio.Event) -> None:
     """Answer until `stop` is set. A Kafka error starts the session over from the committed offsets."""
+    memory = Memory(options.seed, fast=options.fast)  # outlives a broker that is away
     journals = {role: Journal(options.journals / f"{role}.ndjson") for role in options.roles} if options.journals else {}
     try:
         while not stop.is_set():
             try:
-                await _Session(options, clock, journals, stop).run()
+                await _Session(options, Agenda(options, clock, memory), journals, stop).run()
             except (KafkaError, OSError, asyncio.TimeoutError) as why:
                 log.warning("world-%s starts over: %s: %s", options.role, type(why).__name__, why)
                 await asyncio.sleep(PAUSE_AFTER_ERROR_S)
