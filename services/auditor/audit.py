@@ -127,7 +127,7 @@ class _Audit:
         whole.live, whole.numbers = self.live, self.numbers
         whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
-        whole.freezes, whole.spans = self.freezes, self.spans
+        whole.freezes, whole.spans, whole.grace = self.freezes, self.spans, source.grace
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
         for rule in self._applicable(WHOLE_RULES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from schemas.lifecycle import MERCHANT as MACHINE
@@ -120,15 +120,16 @@ def all_held(whole: Whole) -> Iterator[WholeVerdict]:
             for span in whole.spans.get(merchant, ()):
                 if span.placed > freeze.since or span.ended is not None and span.ended <= freeze.since:
                     continue
-                yield _of_span(span, freeze)
+                yield _of_span(span, freeze, whole.grace / _WITHIN)
 
 
-def _of_span(span: Span, freeze: Freeze) -> WholeVerdict:
+def _of_span(span: Span, freeze: Freeze, within: timedelta) -> WholeVerdict:
     until = freeze.until
     held = [t for t in span.held if freeze.since <= t and (until is None or t <= until)]
     if not held:
-        # What ended, or was undone, before its owner came to it needs no hold.
-        return None if span.ended is not None and (until is None or span.ended < until) else (
+        # What ended before its owner came to it needs no hold; nor does a freeze that ended before.
+        gone, short = span.ended is not None and (until is None or span.ended < until), until and until - freeze.since < within
+        return None if gone or short and (span.ended or freeze.outcome == "FreezeLifted") else (
             span.order_id, [f"was open when freeze {freeze.number} came at {freeze.since}, and was never held"])
     if freeze.outcome == "FreezeLifted" and not any(t >= until for t in span.resumed):
         if span.ended is None or span.ended > until:

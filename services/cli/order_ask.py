@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from pydantic_core import from_json
 
+from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
 from schemas.topics import INTAKE, ORDER, SHIPMENT
 from services.cli.order_place import same_but_for_time
@@ -45,6 +46,10 @@ REMEDIES = {
     "parcel_needed": "Name it with --parcel.",
     "unknown_line": "`tradewind order timeline` shows the order's lines.",
     "too_many": "Ask for fewer units.",
+    "merchant_new": "Nothing is known of this merchant: `tradewind merchant register`.",
+    "unknown_sku": "`tradewind merchant show --json` has the catalogue.",
+    **dict.fromkeys(("merchant_applied", "merchant_active", "merchant_frozen", "merchant_closed", "merchant_refused"),
+                    "`tradewind merchant show` says how the merchant stands."),
     "declined": "The parcel goes on; once it is delivered: `tradewind order return`.",
 }
 _SEE_TIMELINE = "Look at `tradewind order timeline`, correct it and try again with another id."
@@ -98,6 +103,8 @@ async def _known(settings: Settings, order_id: str) -> tuple[str, int]:
     """(merchant, last sequence of orders' events). Raises Refused for an order that was never placed."""
     async with database(settings, "orders") as connection:
         row = await connection.fetchrow("SELECT state->>'merchant_id', seq FROM orders WHERE order_id = $1", order_id)
+    if order_id.startswith(MERCHANT):  # whoever is named may register, and may be stopped
+        return order_id.removeprefix(MERCHANT), row[1] if row is not None else 0
     if row is not None:
         return row[0], row[1]
     # Placed, but still ahead of the orders service: then it is on the topic.

@@ -133,7 +133,8 @@ def short_parcel(parcel_id: str, order_id: str) -> str:
 _MONEY = {"total": "", "amount": "", "refund": "refund", "claim": "claim", "quoted": "quoted"}
 _LEADING = ("kind", "outcome", "command")
 _SPEAKING = ("reason", "detail")  # need no name before them
-_NAMED = ("via", "recovered_from", "confirmed_by", "warehouse", "carrier", "tracking_no", "attempt", "regime", "bank_reference", "authority")
+_NAMED = ("via", "recovered_from", "confirmed_by", "warehouse", "carrier", "tracking_no", "attempt", "regime", "bank_reference",
+          "authority", "ref", "freeze_no", "decided_by")
 
 
 def facts(event: Event, currency: str = "") -> str:
