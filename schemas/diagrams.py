@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from schemas.lifecycle import DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine, deadlines
+from schemas.lifecycle import DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, PROMISE, RETURN, Machine, deadlines
 from schemas.topics import TOPICS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -34,6 +34,7 @@ MACHINES = (
     ("Return", RETURN, "One for each return a buyer asked for."),
     ("Merchant", MERCHANT, "One a merchant, under the key `merchant:<id>`. While he is frozen nothing of his open orders goes "
      "forward; see [decision 60](decisions/0060-how-merchants-stand.md)."),
+    ("Promise", PROMISE, "One a parcel with a planned route: the clock of the moment by which it was promised at the door."),
 )
 HEAD = """\
 # The machines of an order's life

@@ -207,7 +207,22 @@ MERCHANT = Machine("merchant", [
     *_rows("orders", "FreezeUpheld", ("frozen", "closed")),
 ], {"active", "refused", "closed"})
 
-MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT)
+# The clock of a parcel's promise; only parcels with a route have one. Its events move no parcel.
+_CLOCK = ("running", "at_risk")
+PROMISE = Machine("promise", [
+    *_rows("shipping", "ParcelsAllocated", (NEW, "running")),
+    *_rows("shipping", "PromisePaused", (_CLOCK, "paused")),
+    *_rows("shipping", "PromiseResumed", ("paused", "running")),
+    *_rows("shipping", "PromiseAtRisk", ("running", "at_risk")),
+    *_loops("shipping", "ParcelRerouted", *_CLOCK, "paused"),
+    *_rows("shipping", "PromiseBroken", (_CLOCK, "broken")),
+    *_rows("shipping", "ParcelDelivered", (_CLOCK, "kept"), ("broken", "broken")),
+    *(row for event in ("ParcelCancelled", "CustomsRefused", "ParcelReturning", "ParcelLost", "ParcelDestroyed")
+      for row in _rows("shipping", event, ((*_CLOCK, "paused", "void"), "void"))),
+], {"kept", "broken", "void"})
+PROMISE_EVENTS = frozenset({"PromisePaused", "PromiseResumed", "PromiseAtRisk", "PromiseBroken", "ParcelRerouted"})
+
+MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT, PROMISE)
 
 
 @lru_cache(maxsize=1)

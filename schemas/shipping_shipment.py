@@ -6,6 +6,10 @@ know nothing else about why goods did not arrive.
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from schemas.cold_chain import Band
 from schemas.model import Country, Currency, Event, LineUnits, Minor, Part, Regime, Text, Time
 from schemas.terms import Assessment
@@ -20,11 +24,33 @@ class ParcelLine(Part):
     amount: Minor
 
 
+class Leg(Part):
+    """One lane of a route, named FROM-TO-SERVICE by places of the network; at the end FROM-door-SERVICE. `arrives`: through
+    customs, where it enters another territory."""
+
+    lane: str
+    departs: Time
+    arrives: Time
+
+
+class Route(Part):
+    """The way of a parcel, planned when it was allocated. `promised_at`: when it is at the door; `in_time`: within the promised hours
+    from acceptance; `border`: which leg (from 0) enters the destination's customs territory, -1: none; `cost`: of the carriage,
+    in US cents."""
+
+    service: str
+    legs: list[Leg]
+    promised_at: Time
+    in_time: bool
+    border: int = -1
+    cost: Minor
+
+
 class ParcelPlan(Part):
     """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight). `tax`: what of it was quoted as
     duty and taxes that the platform owes an authority.
 
-    `sscc` names the parcel, `waybill_no` (UPU S10) on its way across a border; no two parcels have one in common."""
+    `route` is absent where the network has no place for the destination. `sscc` names the parcel, `waybill_no` (UPU S10) on its way across a border; no two parcels have one in common."""
 
     parcel_id: str
     warehouse: str
@@ -34,15 +60,17 @@ class ParcelPlan(Part):
     sscc: str = ""
     waybill_no: str = ""
     tax: Minor = 0
+    route: Route | None = None
 
 
 class ParcelsAllocated(Event):
-    """Stock is reserved and split into parcels; the money may be asked for."""
+    """Stock is reserved and split into parcels; the money may be asked for. The promise counts from `accepted_at`."""
 
     currency: Currency
     total: Minor
     parcels: list[ParcelPlan]
     unfilled: list[LineUnits] = []
+    accepted_at: Time | None = None
 
 
 class AllocationFailed(Event):
@@ -81,6 +109,8 @@ class InventoryAdjusted(Event):
 
 
 class ParcelEvent(Event):
+    """`planned`, where a type has it: when the next steps are due by the plan, the nearest first."""
+
     parcel_id: str
 
 
@@ -118,6 +148,7 @@ class FulfilmentRequested(ParcelEvent):
     waybill_no: str = ""
     cold: Band | None = None
     replaces: str = ""
+    planned: list[Time] = []
 
 
 class ParcelPacked(ParcelEvent):
@@ -126,6 +157,7 @@ class ParcelPacked(ParcelEvent):
     regime: Regime
     sscc: str = ""
     waybill_no: str = ""
+    planned: list[Time] = []
 
 
 class PackingHeld(ParcelEvent):
@@ -177,6 +209,7 @@ class ParcelHandedOver(ParcelEvent):
     destination: Country
     regime: Regime
     despite: list[str] = []
+    planned: list[Time] = []
 
 
 class ParcelExported(ParcelEvent):
@@ -199,7 +232,7 @@ class CustomsHeld(ParcelEvent):
 
 
 class CustomsReleased(ParcelEvent):
-    pass
+    planned: list[Time] = []
 
 
 class DutyAssessed(ParcelEvent):
@@ -229,7 +262,11 @@ class ParcelAtPickup(ParcelEvent):
 
 
 class ParcelDelivered(ParcelEvent):
-    pass
+    """`kept`: whether it was there by `promised_at`, pauses counted; absent where nothing was promised."""
+
+    delivered_at: Time | None = None
+    promised_at: Time | None = None
+    kept: bool | None = None
 
 
 class ParcelReturning(ParcelEvent):
@@ -323,11 +360,50 @@ class GrantPriced(ParcelEvent):
     refund: Minor
 
 
+class PromisePaused(ParcelEvent):
+    """The clock of the promise stands still, from `at`: what it waits for is not ours to do."""
+
+    reason: Literal["customs_hold", "buyer_absent", "documents_missing"]
+    at: Time
+
+
+class PromiseResumed(ParcelEvent):
+    """It goes on. What it stood still is added to the promise: `promised_at` is the new one."""
+
+    reason: str
+    at: Time
+    paused_s: Annotated[int, Field(ge=0)]
+    promised_at: Time
+
+
+class PromiseAtRisk(ParcelEvent):
+    """By what is known now it will be late: a scan came late or not at all, or its lane closed."""
+
+    reason: Literal["late_scan", "no_scan", "lane_closed"]
+    promised_at: Time
+    predicted_at: Time
+
+
+class PromiseBroken(ParcelEvent):
+    """It was delivered after the promise had ended."""
+
+    promised_at: Time
+    delivered_at: Time
+
+
+class ParcelRerouted(ParcelEvent):
+    """A lane ahead of it is closed: from now on this is its way. The promise stays as it was."""
+
+    lane: str
+    route: Route
+
+
 MESSAGES = (
     ParcelsAllocated, AllocationFailed, Backordered, StockReceived, InventoryAdjusted, DocumentsReady, DocumentsMatched,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
     ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,
-    ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared,
+    ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared, PromisePaused, PromiseResumed, PromiseAtRisk,
+    PromiseBroken, ParcelRerouted,
 )

@@ -34,6 +34,7 @@ from services.explorer.simulation import World, order
 from services.orders.landed_cost import Refusal
 from services.orders.rulebook import load
 from services.runtime.settings import SERVICES
+from services.shipping.plans import Plans
 from tests.test_lifecycle import Outside, failing, given, ids, nothing
 
 PARTITIONS = 3
@@ -117,6 +118,35 @@ def _cold() -> World:
     return given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})[0]
 
 
+def _held_up() -> World:
+    """Promised, and held by customs for a day."""
+    outside = Outside()
+    outside.on[ship.CustomsPresented] = lambda e, w: w.send(report.CustomsHoldReported(**ids(e), reason="inspection"), "/customs")
+    outside.on[ship.CustomsHeld] = nothing
+    world, _ = given(**_args("held_up", outside=outside), plans=network_plans())
+    world.wait(days=1)
+    world.send(report.CustomsReleaseReported(order_id="held_up", parcel_id="held_up-P1"), "/customs")
+    world.run()
+    return world
+
+
+def _late() -> World:
+    """Promised, and forgotten by its carrier for four days."""
+    outside = Outside()
+    outside.on[ship.ParcelHandedOver] = nothing
+    world, _ = given(**_args("late", outside=outside), plans=network_plans())
+    world.wait(days=4)
+    for model in (report.ExportedReported, report.ArrivedReported):
+        world.send(model(order_id="late", parcel_id="late-P1"), "/carrier")
+    world.run()
+    return world
+
+
+@lru_cache(maxsize=1)
+def network_plans() -> Plans:
+    return Plans()
+
+
 def _duties() -> World:
     """Duty and taxes paid with the order, as quoted."""
     args = _args("duties", destination="GB", currency="GBP")
@@ -176,7 +206,8 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _split(), _cold(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _split(), _cold(), _held_up(),
+        _late(),
     ]
 
 

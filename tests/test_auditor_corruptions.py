@@ -497,7 +497,40 @@ def the_buyer_pays_the_variance(h):
     _moved(h, "split", "variance", "variance", "buyer")
 
 
+def _route(h, order_id, change):
+    records, at = h.find(SHIPMENT.name, "ParcelsAllocated", order_id)
+    parcels = json.loads(records[at].value)["parcels"]
+    change(parcels[0]["route"])
+    h.change(SHIPMENT.name, "ParcelsAllocated", order_id, parcels=parcels)
+
+
+def promised_other_than_planned(h):
+    _route(h, "held_up", lambda route: route.update(promised_at="2026-12-24T00:00:00Z"))
+
+
+def a_plan_that_leaps(h):
+    _route(h, "late", lambda route: route["legs"].pop(0))
+
+
+def accepted_at_another_time(h):
+    h.change(SHIPMENT.name, "ParcelsAllocated", "late", accepted_at="2026-11-22T00:00:00Z")
+
+
+def a_pause_made_longer(h):
+    h.change(SHIPMENT.name, "PromiseResumed", "held_up", paused_s=90_000)
+
+
+def a_broken_promise_told_as_kept(h):
+    h.change(SHIPMENT.name, "ParcelDelivered", "late", kept=True)
+
+
+def a_clock_that_stood_longer(h):
+    h.rows_["shipping"]["held_up"]["state"]["parcels"]["held_up-P1"]["aside"]["clock"]["slip_s"] += 1
+
+
 PLANTED = [
+    (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
+    (a_broken_promise_told_as_kept, {40}), (a_clock_that_stood_longer, {40}),
     (a_number_that_does_not_hold, {37}), (two_parcels_of_one_number, {37}), (carried_under_anothers_number, {37}),
     (an_excursion_nobody_told, {38}), (an_excursion_of_no_reading, {38}), (a_logger_set_too_wide, {38}),
     (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),

@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import datetime
 from typing import NamedTuple
 
-from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, RETURN, Machine
+from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, PROMISE_EVENTS, RETURN, Machine
 from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
 
 QUOTA_KINDS = {"commit": "committed", "release": "released", "restore": "restored"}
@@ -139,7 +139,7 @@ class Facts:
             for parcel_id, _ in event.parcels:
                 parcel = self._parcel(event, parcel_id)
                 before = parcel.goods
-                if machine:
+                if machine and event.type not in PROMISE_EVENTS:
                     parcel.goods = self._step(machine, parcel.goods, event, parcel_id)
                     if (event.type in _PAPERS) and self.regime != "domestic":
                         parcel.paper = self._step(DECLARATION, parcel.paper, event, parcel_id)

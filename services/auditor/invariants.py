@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_merchants,  # noqa: F401
-                              rules_money, rules_parcels, rules_quota, rules_shares)  # (they register)
+                              rules_money, rules_parcels, rules_promise, rules_quota, rules_shares)  # (they register)
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
 
 INVARIANTS = {
@@ -42,6 +42,7 @@ INVARIANTS = {
     34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",
     38: "Cold goods: every excursion in the readings is told and decided about; nothing is given out before.",
+    40: "A promise = acceptance + plan; its clock adds up, and what is told of it is so.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

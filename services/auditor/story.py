@@ -103,12 +103,23 @@ class Plan(NamedTuple):
     sscc: str = ""
     waybill_no: str = ""
     tax: int = 0
+    way: Way | None = None
+
+
+class Way(NamedTuple):
+    """A planned route. `legs`: (lane, departs, arrives); `border`: which of them enters the destination."""
+
+    legs: tuple[tuple[str, datetime, datetime], ...]
+    promised: datetime
+    in_time: bool
+    border: int
 
 
 class Allocated(NamedTuple):
     currency: str
     total: int
     plans: dict[str, Plan]
+    accepted: datetime | None = None
 
 
 class Money(NamedTuple):
@@ -133,6 +144,17 @@ class Goods(NamedTuple):
     lines: tuple[tuple[int, int], ...] = ()
     ref: str = ""
     claim: int = 0
+
+
+class Tick(NamedTuple):
+    """An event of a promise's clock, or a delivery that tells of it. `at`: when it was (of a risk: is expected to be) so;
+    `promised`: by when; `told`: whether it was kept, or the seconds it stood still; `way`: the new one."""
+
+    at: datetime | None = None
+    promised: datetime | None = None
+    told: bool | int | None = None
+    ref: str = ""
+    way: Way | None = None
 
 
 class Event:
@@ -229,9 +251,23 @@ def _landed(m: Any) -> Landed:
 
 def _allocated(m: Any) -> tuple[tuple, Allocated]:
     plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines},
-                               {line.line_no: line.amount for line in p.lines}, p.freight, p.sscc, p.waybill_no, p.tax)
-             for p in m.parcels}
-    return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans)
+                               {line.line_no: line.amount for line in p.lines}, p.freight, p.sscc, p.waybill_no, p.tax,
+                               _way(p.route) if p.route else None) for p in m.parcels}
+    return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans, m.accepted_at)
+
+
+def _way(route: Any) -> Way:
+    return Way(tuple((_NAMES.setdefault(leg.lane, leg.lane), leg.departs, leg.arrives) for leg in route.legs), route.promised_at,
+               route.in_time, route.border)
+
+
+_NAMES: dict[str, str] = {}  # of lanes, which thousands of orders have in common
+
+
+def _tick(*names: str) -> Callable[[Any], tuple[tuple, Tick]]:
+    """`names`: the fields that become `at`, `promised` and `told`."""
+    at, promised, told = (attrgetter(name) if name else lambda m: None for name in names)
+    return lambda m: (((m.parcel_id, 0),), Tick(at(m), promised(m), told(m), getattr(m, "reason", "")))
 
 
 def _get(model: type, *names: str) -> Callable[[Any], Any]:
@@ -301,6 +337,10 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("FulfilmentRequested", "ParcelPacked", "ParcelReplaced"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
     **dict.fromkeys(("ParcelQuarantined", "QualityReleased"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id))),
     **dict.fromkeys(("StockReceived", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
+    "PromisePaused": _tick("at", "", ""), "PromiseResumed": _tick("at", "promised_at", "paused_s"),
+    "PromiseAtRisk": _tick("predicted_at", "promised_at", ""), "PromiseBroken": _tick("delivered_at", "promised_at", ""),
+    "ParcelDelivered": _tick("delivered_at", "promised_at", "kept"),
+    "ParcelRerouted": lambda m: (((m.parcel_id, 0),), Tick(ref=m.lane, way=_way(m.route))),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }
 OTHERS = {PAYMENT.name: _money, SHIPMENT.name: _goods}

@@ -11,6 +11,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.ledger import ASIDE, side
@@ -41,7 +42,8 @@ TERMS = orders.Book(
     (FxRow(id="fx1", base="GBP", quote="USD", rate="1.2345", **_DAYS),))
 
 
-def specs() -> list[Spec]:
+def specs(plans=None) -> list[Spec]:
+    """`plans`: the network that parcels travel on; without one nothing is promised."""
     def decide_order(state, document, incoming, shared, now):
         return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS)
 
@@ -51,7 +53,7 @@ def specs() -> list[Spec]:
         Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - INTERNAL,
              payments.Account, payments.decide, payments.STATE, walked_for=WALKED - {"frozen"}),
         Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - INTERNAL, shipping.Shipment,
-             shipping.decide, shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage, WALKED),
+             partial(shipping.decide, plans=plans), shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage, WALKED),
     ]
 
 
@@ -106,9 +108,9 @@ class Party:
 class World:
     """Topics, services and a clock. `outside(event, world)` stands for everybody else."""
 
-    def __init__(self, outside, seed: int = 0):
+    def __init__(self, outside, seed: int = 0, plans=None):
         self.outside, self.random = outside, random.Random(seed)
-        self.parties = {spec.name: Party(spec) for spec in specs()}
+        self.parties = {spec.name: Party(spec) for spec in specs(plans)}
         self.topics: dict[str, list[tuple[bytes, bytes, tuple]]] = defaultdict(list)
         self.now = START
         self.stock, self.quota = EveryStock(), EveryQuota()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from schemas.cold_chain import Band, common_band
+from schemas.shipping_shipment import Route
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,9 +51,10 @@ class Wanted:
     origin: str = "US"
     tax: int = 0
     cold: dict[int, Band] | None = None
+    accepted_at: datetime | None = None
 
     @classmethod
-    def of(cls, placed: Any) -> Wanted:
+    def of(cls, placed: Any, accepted_at: datetime | None = None) -> Wanted:
         amounts = [line.amount for line in placed.lines]
         taxes = shares(placed.tax, amounts)
         lines = [Line(l.line_no, l.sku, l.quantity, l.amount + tax, l.hs_code) for l, tax in zip(placed.lines, taxes)]
@@ -61,7 +64,7 @@ class Wanted:
                    limits, placed.origin, placed.quote.for_authorities if placed.quote else 0,
                    placed.cold and {l.line_no: Band.model_construct(
                        low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
-                       for l in placed.cold})
+                       for l in placed.cold}, accepted_at)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -75,7 +78,8 @@ class Wanted:
 
 @dataclass(slots=True, frozen=True)
 class Content:
-    """One parcel as planned. `sscc` names it everywhere, `waybill_no` (S10) on its way abroad."""
+    """One parcel as planned. `sscc` names it everywhere, `waybill_no` (S10) on its way abroad; `route`: as it was
+    planned first."""
 
     warehouse: str
     lines: list[Line]
@@ -84,6 +88,7 @@ class Content:
     sscc: str = ""
     waybill_no: str = ""
     tax: int = 0
+    route: Route | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -109,8 +114,10 @@ class Allocation:
     missing: list[tuple[Line, int]] = field(default_factory=list)
 
 
-def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[tuple[str, int]]]) -> Allocation:
-    """Take each line from the fewest warehouses, those already used first. `available(sku)`: (warehouse, units) pairs.
+def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[tuple[str, int]]],
+             shares_of: dict[str, dict[str, int]] | None = None) -> Allocation:
+    """Take each line from the fewest warehouses, those already used first; or as `shares_of` (warehouse -> SKU -> units) says.
+    `available(sku)`: (warehouse, units) pairs.
 
     Pure; two lines of the same SKU share what is there. Freight follows the value of what is sent; nothing is charged
     for what is missing."""
@@ -118,9 +125,11 @@ def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[
     content: dict[str, list[Line]] = {}
     result = Allocation()
     for line in wanted.lines:
-        rows = [(w, n - taken.get((w, line.sku), 0)) for w, n in available(line.sku)]
-        # Whole lines first, then warehouses that send a parcel anyway, then the fullest; the name decides a draw.
-        rows.sort(key=lambda row: (row[1] < line.quantity, row[0] not in content, -row[1], row[0]))
+        there = ((w, units.get(line.sku, 0)) for w, units in shares_of.items()) if shares_of else available(line.sku)
+        rows = [(w, n - taken.get((w, line.sku), 0)) for w, n in there]
+        if not shares_of:
+            # Whole lines first, then warehouses that send a parcel anyway, then the fullest; the name decides a draw.
+            rows.sort(key=lambda row: (row[1] < line.quantity, row[0] not in content, -row[1], row[0]))
         open_units, done = line.quantity, 0
         for warehouse, units in rows:
             units = min(units, open_units)

@@ -10,12 +10,13 @@ from services.runtime.main import run
 from services.runtime.settings import Settings
 from services.runtime.spec import Spec
 from services.shipping import machine, storage
+from services.shipping.plans import Plans
 
 
 def spec(settings: Settings) -> Spec:
     return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - INTERNAL, machine.Shipment,
-                partial(machine.decide, prefix=settings.gs1_prefix), machine.STATE, machine.DOCUMENT, machine.stock_keys, storage,
-                WALKED)
+                partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans()), machine.STATE, machine.DOCUMENT,
+                machine.stock_keys, storage, WALKED)
 
 
 if __name__ == "__main__":

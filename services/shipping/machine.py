@@ -15,8 +15,9 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import after_delivery, packing, quality, reports, reservation, scans, stops, undoing
+from services.shipping import after_delivery, packing, promise, quality, reports, reservation, scans, stops, undoing
 from services.shipping.allocation import Document
+from services.shipping.plans import Plans
 from services.shipping.shipment import Shipment, Work
 
 STATE = TypeAdapter(Shipment)
@@ -24,14 +25,14 @@ DOCUMENT = TypeAdapter(Document)
 
 
 def decide(shipment: Shipment, document: Document | None, incoming: Incoming, stock: Any, now: datetime,
-           prefix: str = COMPANY_PREFIX) -> Decision | NotYet | Stale:
+           prefix: str = COMPANY_PREFIX, plans: Plans | None = None) -> Decision | NotYet | Stale:
     """One event, report or timer against one order's goods. `stock` is the view of the locked stock rows, `prefix` what the
-    parcels' SSCCs begin with."""
+    parcels' SSCCs begin with, `plans` the network they travel on; without one nothing is promised."""
     if incoming.type in MERCHANT_STATUS:
         return stops.merchant(shipment.draft(), incoming)
     if shipment.status == "new" and incoming.type not in ("OrderPlaced", "InboundReceived", STANDING):
         return NotYet("OrderPlaced")
-    work = Work(shipment.draft(), document, stock, now, prefix)
+    work = Work(shipment.draft(), document, stock, now, prefix, min(incoming.time, now), plans)
     s = work.shipment
     if s.stops and s.parcels and incoming.type in stops.KEPT:
         answer = stops.keep(work, incoming)
@@ -83,6 +84,8 @@ def _authorised(work: Work, incoming: Incoming) -> Stale | NotYet | None:
         return NotYet("ParcelsAllocated")
     work.disarm("reservation")
     if work.document.papers_missing and s.regime != "domestic":
+        for parcel_id in s.parcels:
+            promise.pause(work, parcel_id, "documents_missing")
         return None  # the money waits for the papers, until its authorisation ends
     ready = [k for k, p in s.parcels.items() if p.status == "allocated" and work.step(p, "DocumentsReady")]
     if ready:
@@ -130,6 +133,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
         elif kind == "reservation":
             for each in s.parcels:
                 undoing.cancel_parcel(work, each, "reservation_expired")
+        elif kind == "risk":
+            promise.overdue(work, parcel_id)
         elif kind == "hold" and work.step(s.parcels[parcel_id], "ParcelCancelled"):
             packing.cancel(work, parcel_id, "on_hold", "hold_expired")
         elif kind == "quality":
@@ -157,7 +162,7 @@ REPORTS = {
     "HandedOverReported": reports.handed_over, "ExportedReported": reports.plain("ParcelExported", out.ParcelExported),
     "ArrivedReported": reports.arrived, "PresentedReported": reports.presented, "CustomsHoldReported": reports.customs_held,
     "CustomsReleaseReported": reports.customs_released, "CustomsRefusalReported": reports.customs_refused,
-    "OutForDeliveryReported": reports.plain("ParcelOutForDelivery", out.ParcelOutForDelivery),
+    "OutForDeliveryReported": reports.out_for_delivery,
     "DeliveryFailureReported": reports.delivery_failed, "AtPickupReported": reports.at_pickup,
     "DeliveredReported": reports.delivered,
     "InterceptAccepted": reports.intercepted, "InterceptRefused": reports.intercept_refused,

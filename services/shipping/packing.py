@@ -7,6 +7,7 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping import promise
 from services.shipping.reports import reported
 from services.shipping.shipment import Work, line_units
 from services.shipping.storage import StockMove
@@ -19,7 +20,8 @@ def request(work: Work, parcel_id: str, replaces: str = "") -> None:
              for l, units in work.left(parcel_id) if units]
     work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=content.warehouse, destination=work.document.destination,
               regime=work.shipment.regime, lines=lines, sscc=sscc, waybill_no=waybill_no, replaces=replaces,
-              cold=work.document.band(parcel_id) if work.document.cold else None)
+              cold=work.document.band(parcel_id) if work.document.cold else None,
+              planned=promise.planned(work, parcel_id, "hand over"))
 
 
 @reported("ParcelPacked")
@@ -29,7 +31,7 @@ def packed(work, report, parcel_id, parcel, before):
         work.disarm(f"hold:{parcel_id}")
     sscc, waybill_no = work.label(parcel_id)
     work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no)
+              regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no, planned=promise.planned(work, parcel_id, "hand over"))
 
 
 @reported("ParcelCancelled")

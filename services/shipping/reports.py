@@ -10,6 +10,7 @@ from schemas.lifecycle import PARCEL, Answer
 from schemas.shipping_report import ParcelReport
 from schemas.terms import Assessment
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping import promise
 from services.shipping.shipment import Aside, Work
 from services.shipping.undoing import decline, destroy
 
@@ -34,7 +35,10 @@ def reported(event: str):
             before, parcel.status = parcel.status, to
             if f"lost:{parcel_id}" in s.timers:
                 work.arm(f"lost:{parcel_id}", "lost")  # a scan: it is not lost yet
-            return act(work, incoming.data, parcel_id, parcel, before)
+            answer = act(work, incoming.data, parcel_id, parcel, before)
+            if answer is None and (f"risk:{parcel_id}" in s.timers or parcel.aside is not None):
+                promise.scanned(work, parcel_id, before)
+            return answer
         return handle
     return decorate
 
@@ -63,7 +67,9 @@ def plain(event: str, model: type):
 def handed_over(work, report, parcel_id, parcel, before):
     work.arm(f"lost:{parcel_id}", "lost")
     work.emit(out.ParcelHandedOver, parcel_id=parcel_id, carrier=report.carrier, tracking_no=report.tracking_no,
-              destination=work.document.destination, regime=work.shipment.regime, despite=list(work.shipment.stops))
+              destination=work.document.destination, regime=work.shipment.regime, despite=list(work.shipment.stops),
+              planned=promise.planned(work, parcel_id, *("go out", "deliver") if work.shipment.regime == "domestic" else
+                                      ("export", "arrive")))
 
 
 @reported("ParcelArrived")
@@ -90,12 +96,14 @@ def _declared(work: Work, parcel_id: str) -> Assessment | None:
 @reported("CustomsHeld")
 def customs_held(work, report, parcel_id, parcel, before):
     work.emit(out.CustomsHeld, parcel_id=parcel_id, reason=report.reason)
+    promise.pause(work, parcel_id, "customs_hold")
 
 
 @reported("CustomsReleased")
 def customs_released(work, report, parcel_id, parcel, before):
     work.disarm(f"customs:{parcel_id}")
-    work.emit(out.CustomsReleased, parcel_id=parcel_id)
+    promise.resume(work, parcel_id)
+    work.emit(out.CustomsReleased, parcel_id=parcel_id, planned=promise.planned(work, parcel_id, "go out", "deliver"))
     assessed = getattr(report, "assessed", None)  # a carrier that scans the release knows of no bill
     if assessed is not None and work.step(parcel, "DutyAssessed"):
         work.emit(out.DutyAssessed, parcel_id=parcel_id, assessed=assessed)
@@ -112,10 +120,17 @@ def refuse_at_customs(work: Work, parcel_id: str, reason: str) -> None:
     work.emit(out.CustomsRefused, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
 
 
+@reported("ParcelOutForDelivery")
+def out_for_delivery(work, report, parcel_id, parcel, before):
+    promise.resume(work, parcel_id)
+    work.emit(out.ParcelOutForDelivery, parcel_id=parcel_id)
+
+
 @reported("DeliveryFailed")
 def delivery_failed(work, report, parcel_id, parcel, before):
     parcel.attempts += 1
     work.emit(out.DeliveryFailed, parcel_id=parcel_id, attempt=parcel.attempts, reason=report.reason)
+    promise.pause(work, parcel_id, "buyer_absent")
     if parcel.attempts >= 3:
         work.step(parcel, "ParcelAtPickup")
         _wait_at_pickup(work, parcel_id)
@@ -130,6 +145,7 @@ def _wait_at_pickup(work: Work, parcel_id: str) -> None:
     work.disarm(f"lost:{parcel_id}")
     work.arm(f"pickup:{parcel_id}", "pickup")
     work.emit(out.ParcelAtPickup, parcel_id=parcel_id)
+    promise.pause(work, parcel_id, "buyer_absent")
 
 
 @reported("ParcelDelivered")
@@ -138,7 +154,7 @@ def delivered(work, report, parcel_id, parcel, before):
     if parcel.intercept:
         decline(work, parcel_id, parcel.intercept, "delivered before it could be stopped")
         parcel.intercept = ""
-    work.emit(out.ParcelDelivered, parcel_id=parcel_id)
+    work.emit(out.ParcelDelivered, parcel_id=parcel_id, **promise.delivered(work, parcel_id))
 
 
 @reported("ParcelReturning")

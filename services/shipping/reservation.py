@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from schemas import shipping_shipment as out
@@ -10,6 +11,7 @@ from schemas.dead_letters import Reason
 from schemas.model import LineUnits
 from services.runtime.decision import Impossible, Incoming, Stale
 from services.shipping.allocation import Content, Document, Wanted, allocate, within_limits
+from services.shipping import promise
 from services.shipping.shipment import Parcel, Work
 from services.shipping.storage import StockMove
 
@@ -21,18 +23,22 @@ def placed(work: Work, incoming: Incoming) -> Stale | None:
     if s.status != "new":
         return Stale("placed before")
     s.status, s.merchant_id, s.regime = "waiting", event.merchant_id, event.regime
-    s.pending = Wanted.of(event)
+    s.pending = Wanted.of(event, incoming.time)
     try_to_allocate(work, first=True)
     return None
 
 
 def try_to_allocate(work: Work, first: bool) -> None:
     s = work.shipment
-    found = allocate(s.order_id, s.pending, work.stock.available)
+    wanted, shares, routes = s.pending, {}, {}
+    if work.plans is not None:
+        # One that waited is promised anew, from the moment its goods are there.
+        shares, routes = work.plans.plan(wanted, work.stock.available, wanted.accepted_at if first else work.now, work.closed)
+    found = allocate(s.order_id, wanted, work.stock.available, shares)
     if s.pending.limits and within_limits(found, s.pending.limits) and not found.parcels:
         fail(work, "over_parcel_limit")
     elif found.parcels and (not found.missing or s.pending.on_shortage == "ship_available"):
-        _reserve(work, found)
+        _reserve(work, found, routes, s.pending.accepted_at if first else work.now)
     elif s.pending.on_shortage == "wait":
         work.arm("retry", "backorder_retry")
         if first:
@@ -43,10 +49,10 @@ def try_to_allocate(work: Work, first: bool) -> None:
         fail(work, "no_stock")
 
 
-def _reserve(work: Work, found: Any) -> None:
+def _reserve(work: Work, found: Any, routes: dict[str, out.Route], accepted_at: datetime | None) -> None:
     s, wanted = work.shipment, work.shipment.pending
     work.disarm("retry", "backorder")
-    contents = {parcel_id: _numbered(work, content) for parcel_id, content in found.parcels.items()}
+    contents = {parcel_id: _numbered(work, content, routes) for parcel_id, content in found.parcels.items()}
     work.fresh_document = Document(wanted.currency, wanted.destination, contents, not all(
         not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines), wanted.origin, wanted.cold)
     s.pending, s.status = None, "open"
@@ -56,16 +62,19 @@ def _reserve(work: Work, found: Any) -> None:
         work.move(parcel_id, "reserve")
         plans.append(out.ParcelPlan.model_construct(
             parcel_id=parcel_id, warehouse=content.warehouse, freight=content.freight,
-            lines=_lines(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no,
-            tax=content.tax))
+            lines=_lines(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no, tax=content.tax,
+            route=content.route))
+        if content.route is not None:
+            promise.begin(work, parcel_id)
     work.arm("reservation", "reservation")
     work.emit(out.ParcelsAllocated, currency=wanted.currency, total=sum(p.amount for p in plans), parcels=plans,
+              accepted_at=accepted_at if routes else None,
               unfilled=[LineUnits(line_no=line.line_no, quantity=units) for line, units in found.missing])
 
 
-def _numbered(work: Work, content: Content) -> Content:
+def _numbered(work: Work, content: Content, routes: dict[str, out.Route]) -> Content:
     sscc, waybill_no = work.numbers(work.shipment.pending.origin)
-    return replace(content, sscc=sscc, waybill_no=waybill_no)
+    return replace(content, sscc=sscc, waybill_no=waybill_no, route=routes.get(content.warehouse))
 
 
 def _lines(content: Content) -> list[out.ParcelLine]:

@@ -37,6 +37,7 @@ def scanned(reports: dict[str, Any]):
             raise Impossible(Reason.UNKNOWN_CODE, str(why)) from None
         if scan.at > work.now + CLOCKS_DIFFER:
             raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")
+        work.at = min(scan.at, work.now)
         parcel = work.shipment.parcels.get(scan.parcel_id)
         if parcel is None or code.report not in ATTEMPTS:
             return reports[code.report](work, incoming) if code.report or parcel is None else _seen(work, scan, code)

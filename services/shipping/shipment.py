@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
 from schemas.numbers import COMPANY_PREFIX, s10, sscc
+from schemas.shipping_shipment import Route
 from services.runtime.decision import earliest
 from services.shipping.allocation import Content, Document, Line, Wanted
 from services.shipping.storage import StockMove
+
+
+@dataclass(slots=True, frozen=True)
+class Clock:
+    """What has become of a promise (promise.py). `slip_s`: how long it stood still before; `paused`: why it does, `since` when;
+    `route`: the way, where it is another than the first."""
+
+    slip_s: int = 0
+    paused: str = ""
+    since: datetime | None = None
+    at_risk: bool = False
+    route: Route | None = None
+
+    def but(self, **changes: Any) -> Clock:
+        return replace(self, **changes)
 
 
 @dataclass(slots=True)
@@ -27,10 +43,11 @@ class Aside:
     sscc: str = ""
     waybill_no: str = ""
     spoiled: dict[int, int] = field(default_factory=dict)
+    clock: Clock | None = None
 
     def draft(self) -> Aside:
         return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
-                     dict(self.spoiled))
+                     dict(self.spoiled), self.clock)
 
 
 @dataclass(slots=True)
@@ -100,10 +117,13 @@ class Shipment:
 
 
 class Work:
-    """What one decision collects."""
+    """What one decision collects. `at`: when that happened which is decided about; `plans`: the network (plans.py), None:
+    nothing is promised; `closed`: its closed lanes."""
 
-    def __init__(self, shipment: Shipment, document: Document | None, stock: Any, now: datetime, prefix: str = COMPANY_PREFIX):
+    def __init__(self, shipment: Shipment, document: Document | None, stock: Any, now: datetime, prefix: str = COMPANY_PREFIX,
+                 at: datetime | None = None, plans: Any = None, closed: frozenset[str] = frozenset()):
         self.shipment, self.document, self.stock, self.now, self.prefix = shipment, document, stock, now, prefix
+        self.at, self.plans, self.closed = at or now, plans, closed
         self.fresh_document: Document | None = None
         self.events: list[Any] = []
         self.moves: list[StockMove] = []

@@ -17,16 +17,19 @@ DIALECTS = {"bluewave": "gs1", "northport": "upu", "silkroad": "cainiao"}
 CARRIERS = tuple(DIALECTS)
 # In these scenarios the carrier is one of that dialect, and its scans come late, doubled and in the wrong order.
 UNTIDY = {"scans_upu": "northport", "scans_cainiao": "silkroad", "scans_gs1": "bluewave"}
+AT_LEAST_S = 300.0  # between two scans
 
 
 class Leg(NamedTuple):
-    """One scan, `low` to `high` trade hours after the one before. `word` is its part of the message's id."""
+    """One scan, `low` to `high` trade hours after the one before; or, where the plan says when it is `due`, so many hours before
+    that, if that is still to come. `word` is its part of the message's id."""
 
     word: str
     model: type
     fields: dict
     low: float
     high: float
+    due: datetime | None = None
 
 
 @lru_cache(maxsize=16_384)
@@ -50,7 +53,10 @@ def tell(heard: Heard, scenario: str, memory: Memory, legs: tuple[Leg, ...]) -> 
     at, said = 0.0, []
     for leg in legs:
         scan = f"{leg.word}:{parcel_id}"
-        at += hours(memory, scan, leg.low, leg.high)
+        if leg.due is None or memory.fast:
+            at += hours(memory, scan, leg.low, leg.high)
+        else:
+            at = max(at + AT_LEAST_S, (leg.due - moment_of(heard)).total_seconds() - hours(memory, scan, leg.low, leg.high))
         if memory.fast:
             message = leg.model(order_id=order_id, parcel_id=parcel_id, **leg.fields)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas import shipping_report as report
@@ -11,9 +12,10 @@ from schemas.terms import ReportedAssessment
 from schemas.topics import REPORT
 from services.simulators import cold
 from services.simulators.dialects import Leg, carrier_of, tell
-from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, said_id
+from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, moment_of, said_id
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
 
+FORGOTTEN = timedelta(hours=50)  # a parcel that its carrier left behind and found again
 RETURNS_DESK = "/warehouse/returns"  # the events of a return do not name the warehouse
 BEFORE_HANDOVER = frozenset({"cancel_whole", "cancel_line", "refund_fails"})
 # A parcel that the buyer is about to cancel lies in the warehouse at least this long, in real time: where trade legs
@@ -50,9 +52,12 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
             return said  # nothing is left to pack
     slow = scenario in BEFORE_HANDOVER
     low, high = (36, 48) if slow else (2, 6)
-    said.append(after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
-                    report.PackedReported(order_id=order_id, parcel_id=parcel_id), start, parcel_id,
-                    CANCEL_ROOM_S if slow else 0.0))
+    packed = after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
+                   report.PackedReported(order_id=order_id, parcel_id=parcel_id), start, parcel_id, CANCEL_ROOM_S if slow else 0.0)
+    if event.planned and not (memory.fast or slow or start):  # in time for the lorry, which leaves then
+        left_s = (event.planned[0] - moment_of(heard)).total_seconds()
+        packed = packed._replace(delay_s=max(0.2 * HOUR, min(packed.delay_s, left_s - HOUR)))
+    said.append(packed)
     return said + cold.measured(heard, scenario, memory, said[-1].delay_s) if event.cold else said
 
 
@@ -89,7 +94,8 @@ def collect(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     # Across a border the label's number is everybody's; within a country the carrier has its own.
     tracking_no = heard.data.waybill_no or f"TW{zlib.crc32(parcel_id.encode()):010d}{zlib.adler32(parcel_id.encode()):010d}"
     handed_over = {"carrier": carrier_of(parcel_id, scenario), "tracking_no": tracking_no}
-    return tell(heard, scenario, memory, (Leg(HANDED_OVER, report.HandedOverReported, handed_over, 1, 6),))
+    [due] = heard.data.planned or [None]
+    return tell(heard, scenario, memory, (Leg(HANDED_OVER, report.HandedOverReported, handed_over, *_shortly(due, 1, 6)),))
 
 
 def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -100,19 +106,36 @@ def set_out(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return tell(heard, scenario, memory, (Leg(word, model, {}, 24, 48),))
     if heard.data.regime == "domestic":
         return last_mile(heard, scenario, memory)
-    return tell(heard, scenario, memory, (Leg("exported", report.ExportedReported, {}, *cold.slow(scenario)),
-                                          Leg("arrived", report.ArrivedReported, {}, 1, 6)))
+    leaves, arrives = heard.data.planned or (None, None)
+    if scenario in cold.COLD:
+        leaves = arrives = None
+    elif scenario == "leg_late" and leaves is not None:
+        leaves, arrives = leaves + FORGOTTEN, arrives + FORGOTTEN
+    return tell(heard, scenario, memory, (Leg("exported", report.ExportedReported, {}, *_shortly(leaves, *cold.slow(scenario))),
+                                          Leg("arrived", report.ArrivedReported, {}, *_shortly(arrives, 1, 6))))
 
 
 def last_mile(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     out = report.OutForDeliveryReported
     if scenario == "pickup_point":
         return tell(heard, scenario, memory, (Leg("pickup", report.AtPickupReported, {}, 1, 6),))
-    if scenario not in ("delivery_pickup", "delivery_return"):
-        return tell(heard, scenario, memory, (Leg("out:1", out, {}, 1, 6), Leg("delivered", report.DeliveredReported, {}, 1, 6)))
+    leaves, arrives = heard.data.planned or (None, None)
+    first = Leg("out:1", out, {}, *_shortly(leaves, 1, 6))
     failed = report.DeliveryFailureReported
+    if scenario == "buyer_absent":
+        return tell(heard, scenario, memory, (
+            first, Leg("failed:1", failed, {"attempt": 1, "reason": "nobody at home"}, 1, 4), Leg("out:2", out, {}, 14, 20),
+            Leg("delivered", report.DeliveredReported, {}, 1, 3)))
+    if scenario not in ("delivery_pickup", "delivery_return"):
+        return tell(heard, scenario, memory, (first, Leg("delivered", report.DeliveredReported, {}, *(
+            (1, 6) if arrives is None else (0.3, 4, arrives)))))
     return tell(heard, scenario, memory, tuple(leg for n in (1, 2, 3) for leg in (
         Leg(f"out:{n}", out, {}, 1, 20), Leg(f"failed:{n}", failed, {"attempt": n, "reason": "nobody at home"}, 1, 4))))
+
+
+def _shortly(due: datetime | None, low: float, high: float) -> tuple:
+    """When a scan comes: shortly before it is due by the plan, or some hours after the one before where there is none."""
+    return (low, high) if due is None else (0.0, 0.3, due)
 
 
 def collected(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -149,7 +172,7 @@ def pay_claim(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 def present(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     message = report.PresentedReported(order_id=event.order_id, parcel_id=event.parcel_id)
-    return [after(1, 6, memory, REPORT.name, f"/customs/{event.destination}", f"presented:{event.parcel_id}", message)]
+    return [after(0.1, 0.6, memory, REPORT.name, f"/customs/{event.destination}", f"presented:{event.parcel_id}", message)]
 
 
 def _bill(event: Any, scenario: str) -> ReportedAssessment:
@@ -168,8 +191,8 @@ def clear(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return [after(1, 6, memory, REPORT.name, source, f"refused:{event.parcel_id}", message)]
     said, start = [], 0.0
     if scenario == "customs_held":
-        held = after(1, 6, memory, REPORT.name, source, f"held:{event.parcel_id}",
+        held = after(0.2, 0.9, memory, REPORT.name, source, f"held:{event.parcel_id}",
                    report.CustomsHoldReported(**common, reason="inspection"))
         said, start = [held], 0.0 if memory.fast else held.delay_s + 20 * HOUR
     released = report.CustomsReleaseReported(**common, assessed=_bill(event, scenario) if event.declared else None)
-    return [*said, after(1, 6, memory, REPORT.name, source, f"released:{event.parcel_id}", released, start)]
+    return [*said, after(0.2, 0.9, memory, REPORT.name, source, f"released:{event.parcel_id}", released, start)]

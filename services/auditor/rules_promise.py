@@ -1,0 +1,104 @@
+"""Rules of the promise (40): it follows from its plan, its clock adds up, and what is told of it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from schemas.lifecycle import NEW, PROMISE
+from services.auditor.rules import Case, Verdict, order_rule
+from services.auditor.story import Event, Tick, Way
+
+PROMISED = timedelta(hours=72)  # as the auditor knows it, not as the network states it
+DOOR = "door"
+_STEPS = {row.event for row in PROMISE.rows}
+
+
+@order_rule(40, "a promise is the end of a plan that adds up")
+def promise_is_the_plan(case: Case) -> Iterator[Verdict]:
+    allocated = case.facts.allocated
+    if allocated is None or allocated.accepted is None:
+        return
+    told = case.story.of("shipping", "ParcelsAllocated")[0]
+    waited = case.story.of("shipping", "Backordered")
+    placed = case.story.of("orders", "OrderPlaced")
+    since = told.time if waited else placed[0].time if placed else allocated.accepted
+    yield None if allocated.accepted == since else [str(told), f"accepted {allocated.accepted}, the order says {since}"]
+    for parcel_id, plan in allocated.plans.items():
+        if plan.way is not None:
+            wrong = _wrong(plan.way, plan.warehouse, allocated.accepted)
+            if plan.way.in_time != (plan.way.promised - allocated.accepted <= PROMISED):
+                wrong.append(f"promised {plan.way.promised}, accepted {allocated.accepted}, in time: {plan.way.in_time}")
+            yield [str(told), f"parcel {parcel_id}", *wrong] if wrong else None
+
+
+def _wrong(way: Way, start: str, since: datetime) -> list[str]:
+    """What of a way does not fit together."""
+    found, place, moment = [], start, since
+    for lane, departs, arrives in way.legs:
+        origin, to, _ = lane.split("-", 2)
+        if origin != place or not moment <= departs <= arrives:
+            found.append(f"{lane} leaves {departs} and arrives {arrives}, but it is at {place} at {moment}")
+        place, moment = to, arrives
+    if place != DOOR or way.promised != moment:
+        found.append(f"it ends at {place} at {moment}, promised is {way.promised}")
+    if not -1 <= way.border < len(way.legs) - 1:
+        found.append(f"leg {way.border} is no border")
+    return found
+
+
+@order_rule(40, "the clock of a promise adds up, and kept is kept")
+def clock_adds_up(case: Case) -> Iterator[Verdict]:
+    for parcel_id, parcel in case.facts.parcels.items():
+        way = parcel.plan.way if parcel.plan else None
+        if way is None:
+            continue
+        state, due, since, broken = NEW, way.promised, None, None
+        for event in _events(case, parcel_id):
+            to, wrong = PROMISE.next.get((state, event.type)), []
+            if to is None:
+                wrong.append(f"the promise is {state!r}: the table has no such row")
+            state, tick = to or state, event.data
+            if event.type == "PromisePaused":
+                since = tick.at
+            elif event.type == "PromiseResumed" and since is not None:
+                stood = int((tick.at - since).total_seconds())
+                due += timedelta(seconds=max(0, stood))
+                wrong += [] if (max(0, stood), due) == (tick.told, tick.promised) else [
+                    f"it stood still {stood} s, told are {tick.told}; promised is {due}, told {tick.promised}"]
+            elif event.type == "PromiseAtRisk":
+                wrong += [] if tick.promised == due < tick.at else [f"promised {due}, told {tick.promised}, predicted {tick.at}"]
+            elif event.type == "PromiseBroken":
+                broken = tick
+            elif event.type == "ParcelDelivered":
+                wrong += _delivered(tick, due, broken)
+            yield [str(event), f"parcel {parcel_id}", *wrong] if wrong else None
+
+
+def _events(case: Case, parcel_id: str) -> list[Event]:
+    """Of a parcel's promise. After the delivery nothing of it happens any more."""
+    return [e for e in case.story.events["shipping"] if e.type in _STEPS and any(p == parcel_id for p, _ in e.parcels)]
+
+
+def _delivered(tick: Tick, due: datetime, broken: Tick | None) -> list[str]:
+    kept = tick.at is not None and tick.at <= due
+    if tick.promised == due and tick.told is kept and (broken is None) is kept and (broken is None or broken.at == tick.at):
+        return []
+    return [f"delivered {tick.at}, promised {due}: told are {tick.promised}, kept {tick.told}, and "
+            f"{'no ' if broken is None else ''}broken promise"]
+
+
+@order_rule(40, "the database has the clock that the events tell", live=False)
+def database_has_the_clock(case: Case) -> Iterator[Verdict]:
+    row = case.rows.get("shipping")
+    for parcel_id, parcel in case.facts.parcels.items():
+        stored = row.state.get("parcels", {}).get(parcel_id) if row else None
+        if stored is None or parcel.plan is None or parcel.plan.way is None:
+            continue
+        clock = (stored.get("aside") or {}).get("clock") or {}
+        events = _events(case, parcel_id)
+        stood = sum(e.data.told for e in events if e.type == "PromiseResumed")
+        last = next((e for e in reversed(events) if e.type in ("PromisePaused", "PromiseResumed")), None)
+        paused = last.data.ref if last and last.type == "PromisePaused" else ""
+        right = (clock.get("slip_s", 0), clock.get("paused", "")) == (stood, paused)
+        yield None if right else [f"parcel {parcel_id}: the database has {clock or 'no clock'}, the events {stood} s and {paused!r}"]

@@ -1,0 +1,169 @@
+"""The clock of a promise: by when a parcel was promised at the door, what stops that clock, and whether it will be kept.
+
+A parcel that goes as planned leaves no trace here but its next check among the timers: by when the next scan must have come.
+What the plan says is in the shipment's document; `Aside.clock` has what has become of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from schemas import shipping_shipment as out
+from schemas.shipping_shipment import Leg, Route
+from services.shipping.shipment import Clock, Parcel, Work
+
+TOLERANCE = timedelta(hours=2)  # a scan may be told so much later than it was made
+BEFORE_HANDOVER = frozenset({"allocated", "documented", "requested", "on_hold", "packed"})
+
+
+def begin(work: Work, parcel_id: str) -> None:
+    """It is promised: the first thing to check is that it leaves the warehouse."""
+    work.shipment.timers[f"risk:{parcel_id}"] = work.content(parcel_id).route.legs[0].departs + TOLERANCE
+
+
+def promised(work: Work, parcel_id: str) -> datetime | None:
+    """By when it must be at the door, pauses counted; None: nothing was promised."""
+    route, clock = work.content(parcel_id).route, _clock(work.shipment.parcels[parcel_id])
+    return route and route.promised_at + timedelta(seconds=clock.slip_s)
+
+
+def planned(work: Work, parcel_id: str, *steps: str) -> list[datetime]:
+    """When these steps are due by the plan as it stands, for whoever has to take them."""
+    route = route_of(work, parcel_id)
+    if route is None:
+        return []
+    slip = timedelta(seconds=_clock(work.shipment.parcels[parcel_id]).slip_s)
+    return [_planned(work, route, step) + slip for step in steps]
+
+
+def route_of(work: Work, parcel_id: str) -> Route | None:
+    """The way as planned last."""
+    return _clock(work.shipment.parcels[parcel_id]).route or work.content(parcel_id).route
+
+
+def scanned(work: Work, parcel_id: str, before: str) -> None:
+    """After a scan: was it late, will the promise hold, and by when must the next one come?"""
+    parcel, timers = work.shipment.parcels[parcel_id], work.shipment.timers
+    timers.pop(f"risk:{parcel_id}", None)
+    route = route_of(work, parcel_id)
+    if route is None or parcel.status == before or parcel.status not in _NEXT or work.plans is None:
+        return
+    clock = _clock(parcel)
+    if clock.paused or clock.at_risk:
+        return
+    slip = timedelta(seconds=clock.slip_s)
+    due = _planned(work, route, _NEXT[parcel.status]) + slip
+    was_due = _planned(work, route, _NEXT[before]) + slip if before in _NEXT else due
+    if work.at > was_due and (predicted := _predicted(work, route, parcel.status, work.at)) is not None:
+        due = max(due, predicted[0].departs if predicted else due)
+        if predicted and predicted[-1].arrives > promised(work, parcel_id):
+            risk(work, parcel_id, "late_scan", predicted[-1].arrives)
+    timers[f"risk:{parcel_id}"] = due + TOLERANCE
+
+
+def overdue(work: Work, parcel_id: str) -> None:
+    """The next scan has not come. Everything that can still be done is done from now on."""
+    parcel, route = work.shipment.parcels[parcel_id], route_of(work, parcel_id)
+    clock = _clock(parcel)
+    if route is None or clock.paused or clock.at_risk or parcel.status not in _NEXT or work.plans is None:
+        return
+    late = max(work.now, _planned(work, route, _NEXT[parcel.status]) + timedelta(seconds=clock.slip_s) + TOLERANCE)
+    predicted = _predicted(work, route, parcel.status, late)
+    if predicted is None:
+        return
+    arrives = predicted[-1].arrives if predicted else late
+    if arrives > promised(work, parcel_id):
+        risk(work, parcel_id, "no_scan", arrives)
+    else:
+        work.shipment.timers[f"risk:{parcel_id}"] = predicted[0].departs + TOLERANCE
+
+
+def risk(work: Work, parcel_id: str, reason: str, predicted_at: datetime) -> None:
+    """It will be late, as far as can be known; told once."""
+    clock = _clock(work.shipment.parcels[parcel_id])
+    if not clock.at_risk:
+        _set(work, parcel_id, clock, at_risk=True)
+        work.emit(out.PromiseAtRisk, parcel_id=parcel_id, reason=reason, promised_at=promised(work, parcel_id),
+                  predicted_at=predicted_at)
+
+
+def pause(work: Work, parcel_id: str, reason: str) -> None:
+    """From now on it waits for somebody else."""
+    clock = _clock(work.shipment.parcels[parcel_id])
+    if work.content(parcel_id).route is not None and not clock.paused:
+        work.disarm(f"risk:{parcel_id}")
+        _set(work, parcel_id, clock, paused=reason, since=work.at, at_risk=False)
+        work.emit(out.PromisePaused, parcel_id=parcel_id, reason=reason, at=work.at)
+
+
+def resume(work: Work, parcel_id: str) -> None:
+    """What it waited for has come."""
+    clock = _clock(work.shipment.parcels[parcel_id])
+    if clock.paused:
+        stood = max(0, int((work.at - clock.since).total_seconds()))
+        _set(work, parcel_id, clock, paused="", since=None, slip_s=clock.slip_s + stood)
+        work.emit(out.PromiseResumed, parcel_id=parcel_id, reason=clock.paused, at=work.at, paused_s=stood,
+                  promised_at=promised(work, parcel_id))
+
+
+def delivered(work: Work, parcel_id: str) -> dict[str, Any]:
+    """At the door: what the event of it tells of the promise. A broken one is told first."""
+    resume(work, parcel_id)
+    due = promised(work, parcel_id)
+    if due is None:
+        return {}
+    if work.at > due:
+        work.emit(out.PromiseBroken, parcel_id=parcel_id, promised_at=due, delivered_at=work.at)
+    return {"delivered_at": work.at, "promised_at": due, "kept": work.at <= due}
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+# What must come next for a parcel in this state, where the clock runs.
+_NEXT = dict.fromkeys(BEFORE_HANDOVER, "hand over") | {
+    "handed_over": "export", "exported": "arrive", "arrived": "release", "presented": "release", "released": "go out",
+    "out_for_delivery": "deliver"}
+
+
+def _planned(work: Work, route: Route, step: str) -> datetime:
+    """When a step is due by a route, without pauses. What crosses no border goes out for delivery instead."""
+    legs, border = route.legs, route.border
+    if step == "hand over":
+        return legs[0].departs
+    if step == "deliver":
+        return legs[-1].arrives
+    if step == "go out" or border < 0:
+        return legs[-1].departs
+    if step == "export":
+        return legs[border].departs
+    return legs[border].arrives - (work.plans.clears(legs[border]) if step == "arrive" and work.plans is not None else timedelta())
+
+
+def ahead(route: Route, status: str) -> int:
+    """The first leg that a parcel in this state has certainly not begun; beyond the last: none."""
+    if status in BEFORE_HANDOVER:
+        return 0
+    if status == "handed_over":
+        return max(1, route.border if route.border >= 0 else 1)
+    if status in ("exported", "arrived", "presented", "customs_held", "released"):
+        return min(len(route.legs) - 1, route.border + 1)
+    return len(route.legs)
+
+
+def _predicted(work: Work, route: Route, status: str, moment: datetime) -> list[Leg] | None:
+    """The legs that are left, from this moment on; empty: it is at the door already. None: a lane is no more."""
+    first = ahead(route, status)
+    if status in ("exported", "arrived", "presented") and route.border >= 0:
+        moment = max(moment, route.legs[route.border].arrives)
+    return work.plans.run(route.legs[first:], moment) if first < len(route.legs) else []
+
+
+def _clock(parcel: Parcel) -> Clock:
+    return parcel.aside.clock if parcel.aside is not None and parcel.aside.clock is not None else _UNTOUCHED
+
+
+def _set(work: Work, parcel_id: str, clock: Clock, **changes: Any) -> None:
+    work.shipment.parcels[parcel_id].beside().clock = clock.but(**changes)
+
+
+_UNTOUCHED = Clock()

@@ -1,0 +1,217 @@
+"""The clock of a promise: planned with the order, stopped for a reason, at risk before it breaks, told at the door."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from schemas import shipping_report as report
+from schemas.lifecycle import PROMISE
+from schemas.orders_order import OrderPlaced, PlacedLine
+from schemas.payments_payment import PaymentAuthorised, PaymentHeld
+from schemas.shipping_shipment import ParcelsAllocated
+from services.runtime.decision import TIMER, Decision, Incoming
+from services.shipping import machine
+from services.shipping.plans import Plans
+from services.shipping.storage import Stock
+
+PLANS = Plans()
+MONDAY = datetime(2026, 11, 16, 10, tzinfo=UTC)
+P1 = "A1-P1"
+
+
+class Story:
+    """One order at shipping alone, with the moment of everything that is told."""
+
+    def __init__(self, destination: str = "DE", hs_code: str = "950300", stock=(("SEA1", 9),), plans: Plans | None = PLANS):
+        self.state, self.document, self.events, self.plans = machine.Shipment("A1"), None, [], plans
+        self.stock = Stock({"TOY"}, [(warehouse, "TOY", units) for warehouse, units in stock])
+        regime = {"CN": "china", "US": "domestic"}.get(destination, "abroad")
+        self.tell(OrderPlaced.model_construct(
+            order_id="A1", merchant_id="m1", currency="USD", origin="US", destination=destination, regime=regime, freight=700, tax=0,
+            lines=[PlacedLine(line_no=1, sku="TOY", quantity=2, amount=5000, hs_code=hs_code)], total=5700,
+            on_shortage="ship_available"), MONDAY)
+
+    def tell(self, message, at: datetime) -> list:
+        kind = TIMER if message is None else type(message).__name__
+        decision = machine.decide(self.state, self.document, Incoming(kind, "i", "s", 1, at, message), self.stock, at,
+                                  plans=self.plans)
+        assert isinstance(decision, Decision), decision
+        self.state, self.document = decision.state, decision.document or self.document
+        for move in decision.moves:
+            self.stock.apply(move)
+        encoded = machine.STATE.dump_json(self.state)
+        assert machine.STATE.validate_json(encoded) == self.state
+        self.events += decision.events
+        return [type(e).__name__ for e in decision.events]
+
+    def say(self, model, at: datetime, **fields) -> list:
+        return self.tell(model(order_id="A1", parcel_id=P1, **fields), at)
+
+    def paid(self) -> Story:
+        soon, part = MONDAY + timedelta(hours=3), [{"parcel_id": P1, "amount": 5700}]
+        self.tell(PaymentAuthorised.model_construct(order_id="A1", parcels=part), soon)
+        if self.state.parcels[P1].status == "documented" or self.state.regime == "china":
+            self.tell(PaymentHeld.model_construct(order_id="A1", parcels=[_Part(P1)]), soon)
+        return self
+
+    @property
+    def route(self):
+        return self.document.parcels[P1].route
+
+    def carry(self, *until: str, late: timedelta = timedelta()) -> Story:
+        """Every scan by the plan up to these steps; the last one `late`."""
+        r = self.route
+        b = r.border
+        steps = [("packed", report.PackedReported, r.legs[0].departs - timedelta(hours=1), {}),
+                 ("handed_over", report.HandedOverReported, r.legs[0].departs, {"carrier": "c", "tracking_no": "T"})]
+        if b >= 0:
+            arrives = r.legs[b].arrives
+            steps += [("exported", report.ExportedReported, r.legs[b].departs, {}),
+                      ("arrived", report.ArrivedReported, arrives - timedelta(hours=4), {}),
+                      ("presented", report.PresentedReported, arrives - timedelta(hours=3), {}),
+                      ("released", report.CustomsReleaseReported, arrives - timedelta(hours=1), {})]
+        steps += [("out", report.OutForDeliveryReported, r.legs[-1].departs, {}),
+                  ("delivered", report.DeliveredReported, r.promised_at - timedelta(minutes=30), {})]
+        done = [name for name, *_ in steps if name in getattr(self, "done", set())]
+        for name, model, at, fields in steps[len(done):]:
+            last = name == until[-1]
+            self.told = self.say(model, at + (late if last else timedelta()), **fields)
+            done.append(name)
+            if last:
+                break
+        self.done = set(done)
+        return self
+
+    def timer(self, name: str) -> list:
+        return self.tell(None, self.state.timers[name])
+
+    def of(self, name: str):
+        return [e for e in self.events if type(e).__name__ == name]
+
+
+class _Part:
+    def __init__(self, parcel_id):
+        self.parcel_id, self.amount = parcel_id, 5700
+
+
+def test_an_order_is_promised_with_its_parcels():
+    story = Story()
+    [allocated] = story.of("ParcelsAllocated")
+    [parcel] = allocated.parcels
+    assert allocated.accepted_at == MONDAY and parcel.route == story.route
+    assert story.route.in_time and story.route.promised_at <= MONDAY + timedelta(hours=72)
+    assert [leg.lane for leg in story.route.legs][0] == "SEA1-USSEA-road" and story.route.legs[-1].arrives == story.route.promised_at
+    assert ParcelsAllocated.model_validate_json(allocated.model_dump_json()) == ParcelsAllocated.model_validate(
+        allocated.model_dump())
+
+
+@pytest.mark.parametrize("destination", ["DE", "CN", "US"])
+def test_an_order_that_goes_as_planned_tells_nothing_more(destination):
+    story = Story(destination).paid().carry("delivered")
+    assert not [e for e in story.events if type(e).__name__ in ("PromisePaused", "PromiseAtRisk", "PromiseBroken")]
+    [delivered] = story.of("ParcelDelivered")
+    assert delivered.kept and delivered.promised_at == story.route.promised_at >= delivered.delivered_at
+    assert story.state.closed and story.state.parcels[P1].aside is None and not story.state.timers
+
+
+def test_late_at_the_door_is_a_broken_promise():
+    story = Story().paid().carry("delivered", late=timedelta(hours=2))
+    assert story.told == ["PromiseBroken", "ParcelDelivered"]
+    [broken], [delivered] = story.of("PromiseBroken"), story.of("ParcelDelivered")
+    assert not delivered.kept and broken.delivered_at == delivered.delivered_at > broken.promised_at
+
+
+def test_customs_hold_stops_the_clock():
+    story = Story().paid().carry("presented")
+    at = story.route.legs[story.route.border].arrives
+    assert story.say(report.CustomsHoldReported, at, reason="inspection") == ["CustomsHeld", "PromisePaused"]
+    assert "risk:A1-P1" not in story.state.timers
+    assert story.say(report.CustomsReleaseReported, at + timedelta(hours=30)) == ["PromiseResumed", "CustomsReleased"]
+    [resumed], [released] = story.of("PromiseResumed"), story.of("CustomsReleased")
+    assert resumed.paused_s == 30 * 3600 and resumed.promised_at == story.route.promised_at + timedelta(hours=30)
+    assert released.planned == [story.route.legs[-1].departs + timedelta(hours=30), resumed.promised_at]
+    story.say(report.OutForDeliveryReported, released.planned[0])
+    story.say(report.DeliveredReported, resumed.promised_at)
+    assert story.of("ParcelDelivered")[0].kept and not story.of("PromiseAtRisk")
+
+
+def test_an_absent_buyer_stops_the_clock_until_he_can_be_reached():
+    story = Story("US").paid().carry("out")
+    evening = story.route.promised_at - timedelta(hours=1)
+    assert story.say(report.DeliveryFailureReported, evening, attempt=1, reason="nobody") == ["DeliveryFailed", "PromisePaused"]
+    morning = evening + timedelta(hours=15)
+    assert story.say(report.OutForDeliveryReported, morning) == ["PromiseResumed", "ParcelOutForDelivery"]
+    story.say(report.DeliveredReported, morning + timedelta(minutes=50))
+    assert story.of("ParcelDelivered")[0].kept
+
+
+def test_at_the_pickup_point_the_clock_stands_until_it_is_collected():
+    story = Story("US").paid().carry("out")
+    at = story.route.promised_at - timedelta(hours=1)
+    for attempt in (1, 2, 3):
+        story.say(report.DeliveryFailureReported, at, attempt=attempt, reason="nobody")
+        at += timedelta(hours=20)
+        if attempt < 3:
+            story.say(report.OutForDeliveryReported, at)
+            at += timedelta(minutes=10)
+    assert story.state.parcels[P1].status == "at_pickup"
+    assert story.say(report.DeliveredReported, at + timedelta(days=2)) == ["PromiseResumed", "ParcelDelivered"]
+    assert story.of("ParcelDelivered")[0].kept
+
+
+def test_missing_papers_stop_the_clock():
+    story = Story(hs_code="000000").paid()
+    assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "PromisePaused"]
+
+
+def test_a_scan_that_does_not_come_is_a_risk_before_the_promise_breaks():
+    story = Story().paid().carry("handed_over")
+    before = story.state.timers["risk:A1-P1"]
+    assert before < story.route.promised_at
+    told = story.timer("risk:A1-P1")
+    while "risk:A1-P1" in story.state.timers:  # a later flight may still make it
+        assert told == []
+        told = story.timer("risk:A1-P1")
+    assert told == ["PromiseAtRisk"]
+    [risk] = story.of("PromiseAtRisk")
+    assert risk.reason == "no_scan" and risk.predicted_at > risk.promised_at == story.route.promised_at
+    story.carry("delivered", late=timedelta(days=1))
+    assert story.told == ["PromiseBroken", "ParcelDelivered"] and len(story.of("PromiseAtRisk")) == 1
+
+
+def test_a_late_scan_predicts_by_the_departures_that_are_left():
+    story = Story().paid().carry("handed_over")
+    border = story.route.legs[story.route.border]
+    told = story.say(report.ExportedReported, border.departs + timedelta(hours=40))
+    assert told == ["ParcelExported", "PromiseAtRisk"]
+    assert story.of("PromiseAtRisk")[0].reason == "late_scan"
+
+
+def test_a_little_late_is_no_risk_where_the_next_departure_is_made():
+    story = Story().paid().carry("arrived", late=timedelta(minutes=20))
+    assert not story.of("PromiseAtRisk") and "risk:A1-P1" in story.state.timers
+
+
+def test_a_promise_ends_with_its_parcel():
+    story = Story().paid().carry("handed_over")
+    story.say(report.LossReported, MONDAY + timedelta(days=1))
+    assert "risk:A1-P1" not in story.state.timers
+    states = {row.event: row.to for row in PROMISE.rows if row.state == "running"}
+    assert states["ParcelLost"] == "void" and states["ParcelDelivered"] == "kept"
+
+
+def test_the_cheaper_warehouse_sends_and_two_only_when_they_must():
+    story = Story("GB", stock=(("PVD1", 9), ("SEA1", 9)))
+    assert [p.warehouse for p in story.of("ParcelsAllocated")[0].parcels] == ["PVD1"]
+    story = Story("GB", stock=(("PVD1", 1), ("SEA1", 9)))
+    assert [p.warehouse for p in story.of("ParcelsAllocated")[0].parcels] == ["SEA1"]
+    story = Story("GB", stock=(("PVD1", 1), ("SEA1", 1)))
+    assert sorted(p.warehouse for p in story.of("ParcelsAllocated")[0].parcels) == ["PVD1", "SEA1"]
+
+
+def test_what_the_network_does_not_know_is_sent_without_a_promise():
+    for story in (Story("AQ"), Story(stock=(("XYZ9", 9),)), Story(plans=None)):
+        assert story.route is None and story.of("ParcelsAllocated")[0].accepted_at is None
+        assert not any(name.startswith("risk") for name in story.state.timers)
