@@ -15,8 +15,8 @@ from services.shipping.plans import Plans
 
 def spec(settings: Settings) -> Spec:
     return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - INTERNAL, machine.Shipment,
-                partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans()), machine.STATE, machine.DOCUMENT,
-                machine.stock_keys, storage, WALKED)
+                partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans(speed=settings.speed)), machine.STATE,
+                machine.DOCUMENT, machine.stock_keys, storage, WALKED)
 
 
 if __name__ == "__main__":

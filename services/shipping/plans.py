@@ -13,16 +13,20 @@ from services.shipping.network.lanes import DOOR, Lane, Network, network
 from services.shipping.network.planner import Planner, choose, legs
 from services.shipping.network.sourcing import Want, source
 
+SCANS_ARE_TOLD_WITHIN = timedelta(hours=2)
+HEARD_WITHIN_S = 2.0  # real seconds, in which a fast trade clock runs on
 _LEGS_REMEMBERED = 20_000
 
 Shares = dict[str, dict[str, int]]  # warehouse -> SKU -> units
 
 
 class Plans:
-    """One network, planned on with any lanes closed. Pure: what is remembered only saves time."""
+    """One network, planned on with any lanes closed. Pure: what is remembered only saves time. `tolerance`: how much later than
+    it was made a scan may be heard of before it is missed."""
 
-    def __init__(self, net: Network | None = None):
+    def __init__(self, net: Network | None = None, speed: float = 1.0):
         self.network = net or network()
+        self.tolerance = SCANS_ARE_TOLD_WITHIN + timedelta(seconds=HEARD_WITHIN_S * speed)
         self.unit_grams = self.network.rules["unit_grams"]
         self._planner = lru_cache(maxsize=8)(lambda closed: Planner(self.network, closed))
         self._legs: dict[int, tuple[Any, int, list[Leg], int]] = {}

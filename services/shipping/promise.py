@@ -12,13 +12,12 @@ from schemas import shipping_shipment as out
 from schemas.shipping_shipment import Leg, Route
 from services.shipping.shipment import Clock, Parcel, Work
 
-TOLERANCE = timedelta(hours=2)  # a scan may be told so much later than it was made
 BEFORE_HANDOVER = frozenset({"allocated", "documented", "requested", "on_hold", "packed"})
 
 
 def begin(work: Work, parcel_id: str) -> None:
     """It is promised: the first thing to check is that it leaves the warehouse."""
-    work.shipment.timers[f"risk:{parcel_id}"] = work.content(parcel_id).route.legs[0].departs + TOLERANCE
+    work.shipment.timers[f"risk:{parcel_id}"] = work.content(parcel_id).route.legs[0].departs + work.plans.tolerance
 
 
 def promised(work: Work, parcel_id: str) -> datetime | None:
@@ -58,7 +57,7 @@ def scanned(work: Work, parcel_id: str, before: str) -> None:
         due = max(due, predicted[0].departs if predicted else due)
         if predicted and predicted[-1].arrives > promised(work, parcel_id):
             risk(work, parcel_id, "late_scan", predicted[-1].arrives)
-    timers[f"risk:{parcel_id}"] = due + TOLERANCE
+    timers[f"risk:{parcel_id}"] = due + work.plans.tolerance
 
 
 def overdue(work: Work, parcel_id: str) -> None:
@@ -67,7 +66,7 @@ def overdue(work: Work, parcel_id: str) -> None:
     clock = _clock(parcel)
     if route is None or clock.paused or clock.at_risk or parcel.status not in _NEXT or work.plans is None:
         return
-    late = max(work.now, _planned(work, route, _NEXT[parcel.status]) + timedelta(seconds=clock.slip_s) + TOLERANCE)
+    late = max(work.now, _planned(work, route, _NEXT[parcel.status]) + timedelta(seconds=clock.slip_s) + work.plans.tolerance)
     predicted = _predicted(work, route, parcel.status, late)
     if predicted is None:
         return
@@ -75,7 +74,7 @@ def overdue(work: Work, parcel_id: str) -> None:
     if arrives > promised(work, parcel_id):
         risk(work, parcel_id, "no_scan", arrives)
     else:
-        work.shipment.timers[f"risk:{parcel_id}"] = predicted[0].departs + TOLERANCE
+        work.shipment.timers[f"risk:{parcel_id}"] = predicted[0].departs + work.plans.tolerance
 
 
 def risk(work: Work, parcel_id: str, reason: str, predicted_at: datetime) -> None:
