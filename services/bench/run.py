@@ -35,7 +35,7 @@ from services.simulators.edge import Publisher, inbound_for
 
 WARM_UP = 0.1
 IN_FLIGHT = 6_000
-TUNED = {"partitions": 2, "linger_ms": 40}
+TUNED = {"partitions": 2, "linger_ms": 80}
 HALF_SECONDS, HALF_ORDERS_MAX = 10.0, 20_000
 DISK_BYTES = 6_000_000_000  # the write-ahead log at its largest, and room to breathe
 # Measured over 30,000 orders: 20,400 and 7,600; and 2,000 of the file they are read from.

@@ -89,7 +89,7 @@ class Owner:
     """Owns partition `partition` from `claim` until anything goes wrong. One database session, one relay."""
 
     def __init__(self, spec: Spec, dsn: str, partition: int, partitions: int, instance: str, consumer: AIOKafkaConsumer,
-                 producer: AIOKafkaProducer, clock: Clock, submit: Submit | None = None, batch_max: int = 500,
+                 producer: AIOKafkaProducer, clock: Clock, submit: Submit | None = None, batch_max: int = 1_000,
                  cache_max: int = 10_000, dead_letters_max: int = DEAD_LETTERS_MAX,
                  parked_grace_s: float | None = None):
         self.spec, self.dsn, self.partition, self.partitions, self.instance = spec, dsn, partition, partitions, instance

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PAUSE_AFTER_ERROR_S = 0.5
 SESSION_TIMEOUT_MS = 10_000
 COLLECT_EVERY_S = 30.0
-FETCH_BYTES = 131_072  # as much waits at the broker before a fetch is answered, or `linger_ms` passes
+FETCH_BYTES = 1_000_000  # as much waits at the broker before a fetch is answered, or `linger_ms` passes
 
 
 class PartitionService(mode.Service):
@@ -94,7 +94,7 @@ class _Session(ConsumerRebalanceListener):
             group_instance_id=service.member, value_deserializer=spec.pick(),
             auto_offset_reset="none", isolation_level="read_uncommitted",
             partition_assignment_strategy=(RangePartitionAssignor,), session_timeout_ms=SESSION_TIMEOUT_MS, heartbeat_interval_ms=1_000,
-            max_partition_fetch_bytes=1_048_576, fetch_min_bytes=FETCH_BYTES if service.linger_ms else 1,
+            max_partition_fetch_bytes=2 * FETCH_BYTES, fetch_min_bytes=FETCH_BYTES if service.linger_ms else 1,
             fetch_max_wait_ms=service.linger_ms or 100, max_poll_interval_ms=600_000, metadata_max_age_ms=10_000)
         stop = asyncio.ensure_future(service._stopped.wait())
         try:

@@ -36,7 +36,7 @@ from services.simulators.scenario import EXITS_PERMILLE
 log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 0.5
-FETCH_BYTES = 262_144
+FETCH_BYTES = 1_000_000
 WAIT_MAX_S = 0.25
 PAUSE_AFTER_ERROR_S = 0.5
 SEND_WITHIN_S = 20.0  # an idempotent producer may wait for ever for an answer; the next session has a new one
