@@ -33,9 +33,13 @@ KINDS = {
     "capture": "the provider took the buyer's money", "refund": "back to the buyer, by the provider",
     "manual_payout": "back to the buyer, by hand", "charge_back": "to the buyer, because a dispute was lost",
     "release": "out of escrow, to all who have a share in it",
+    "release_claim": "a carrier's claim, out of escrow to the merchant",
     "recover_merchant": "back from the merchant", "recover_carrier": "a carrier's claim",
     "assess": "customs' bill for a parcel", "declare": "quoted tax, declared as it is", "variance": "quoted less assessed",
+    "remit": "paid to an authority", "reserve_back": "a reserve whose days are over", "convert": "a statement's net, once",
+    "payout": "paid out to a merchant",
 }
+RELEASES = ("release", "release_claim")
 # The names of the order's equation: captured (buyer, negative) + recovered (negative) = the others.
 EQUATION = ("buyer", "recovered", "held", "released", "refunded", "charged_back")
 ASIDE = "aside"
@@ -50,6 +54,6 @@ def side(account: str, kind: str) -> str:
     """The name of the order's equation that a row counts for; ASIDE for entries that move nothing into or out of escrow."""
     if account in ("held", "buyer", "refunded", "charged_back"):
         return account
-    if kind == "release":
+    if kind in RELEASES:
         return "released"
     return "recovered" if kind.startswith("recover_") else ASIDE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas import books
 from schemas.model import Currency, Event, Minor, Part, Text
 from schemas.terms import Assessment, Share
 
@@ -114,5 +115,5 @@ class FundsRecovered(ParcelPaymentEvent):
 MESSAGES = (
     PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
     PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
-    TaxAssessed,
+    TaxAssessed, *books.EVENTS,
 )

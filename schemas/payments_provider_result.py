@@ -1,12 +1,13 @@
 """payments.provider-result.v1: definite answers of the payment provider, from our callers and from its webhooks.
 
-Written by payments' callers and the webhook edge; read by payments. The same answer may come twice, from both.
+Written by payments' callers, the webhook edge and finance; read by payments. The same answer may come twice, from both.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+from schemas import books
 from schemas.model import Command, Currency, Id, Minor, Text
 
 IntentKind = Literal["authorise", "capture", "void", "refund", "release"]
@@ -36,4 +37,4 @@ class RecordManualPayout(Command):
     bank_reference: str
 
 
-MESSAGES = (ProviderAnswered, RecordManualPayout)
+MESSAGES = (ProviderAnswered, RecordManualPayout, *books.COMMANDS)

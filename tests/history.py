@@ -15,6 +15,7 @@ from functools import lru_cache
 from schemas import merchants
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
+from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
 from schemas import shipping_report as report
 from schemas import shipping_sensor as sensor
 from schemas import shipping_shipment as ship
@@ -181,6 +182,19 @@ def _split() -> World:
     return given(**args | {"placed": paid, "outside": outside})[0]
 
 
+def _books(world: World) -> World:
+    """And what finance books afterwards: the tax remitted, a statement closed and paid out."""
+    line = StatementLine(currency="GBP", payout="USD", fx="fx1.20261123", rate="1.2345", market="1.2500", gross=5000, refunds=0,
+                         fee=250, withheld=50, reserve=500, net=4200)
+    for command in (
+            RemitTax(order_id="books:tax:GB", claim="payable", period="2026-11", currency="GBP", amount=1000, bank_reference="B1"),
+            CloseStatement(order_id="books:merchant:split", statement_id="s1", lines=[line]),
+            PayMerchant(order_id="books:merchant:split", batch_id="b1", currency="USD", amount=5000, bank_reference="B2")):
+        world.send(command, "/finance")
+        world.run()
+    return world
+
+
 def worlds() -> list[World]:
     def lost(e, w):
         w.send(report.LossReported(**ids(e)), "/carrier")
@@ -206,7 +220,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _split(), _cold(), _held_up(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _held_up(),
         _late(),
     ]
 
@@ -305,6 +319,7 @@ class History:
     async def whole(self) -> Whole:
         whole = self.whole_
         for row in (row for rows in self.ledger_.values() for row in rows):
+            whole.accounts[row.account, row.currency] = whole.accounts.get((row.account, row.currency), 0) + row.amount
             whole.trial_balance[row.currency] = whole.trial_balance.get(row.currency, 0) + row.amount
         for (topic, partition), records in self.topics.items():
             whole.ends[topic, partition] = len(records)

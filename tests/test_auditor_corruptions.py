@@ -528,9 +528,38 @@ def a_clock_that_stood_longer(h):
     h.rows_["shipping"]["held_up"]["state"]["parcels"]["held_up-P1"]["aside"]["clock"]["slip_s"] += 1
 
 
+def remitted_and_not_booked(h):
+    h.ledger_["books:tax:GB"] = []
+
+
+def converted_twice(h):
+    """Event and ledger agree on it."""
+    book = "books:merchant:split"
+    records, at = h.find(PAYMENTS.name, "StatementClosed", book)
+    lines = json.loads(records[at].value)["lines"]
+    lines[0]["converted"] += 1
+    h.change(PAYMENTS.name, "StatementClosed", book, lines=lines)
+
+
+def paid_more_than_due(h):
+    h.change(PAYMENTS.name, "MerchantPaid", "books:merchant:split", amount=9000)
+
+
+def remitted_too_much(h):
+    for name in ("payable/GB", "remitted/GB"):
+        h.ledger_["books:tax:GB"] = [b._replace(amount=b.amount * 9) if b.account == name else b for b in h.ledger_["books:tax:GB"]]
+
+
+def unbalanced_book(h):
+    rows = h.ledger_["books:tax:GB"]
+    rows[-1] = rows[-1]._replace(amount=rows[-1].amount + 1)
+
+
 PLANTED = [
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
     (a_broken_promise_told_as_kept, {40}), (a_clock_that_stood_longer, {40}),
+    (remitted_and_not_booked, {28}), (converted_twice, {9}), (paid_more_than_due, {9, 28}), (remitted_too_much, {9, 28}),
+    (unbalanced_book, {8, 13, 28}),
     (a_number_that_does_not_hold, {37}), (two_parcels_of_one_number, {37}), (carried_under_anothers_number, {37}),
     (an_excursion_nobody_told, {38}), (an_excursion_of_no_reading, {38}), (a_logger_set_too_wide, {38}),
     (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),

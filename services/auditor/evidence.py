@@ -228,6 +228,8 @@ class Evidence:
             " WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = l.order_id) LIMIT 1000")]
         # Type bits of pg_trigger: 8 DELETE, 16 UPDATE. 'D' is a trigger that somebody disabled.
         whole.trial_balance = dict(await payments.fetch("SELECT currency, sum(amount)::bigint FROM ledger GROUP BY 1"))
+        whole.accounts = {(a, c): n for a, c, n in await payments.fetch(
+            "SELECT account, currency, sum(amount)::bigint FROM ledger GROUP BY 1, 2")}
         whole.ledger_guarded = await payments.fetchval(
             "SELECT coalesce(bit_or(tgtype), 0) & 24 = 24 FROM pg_trigger"
             " WHERE tgrelid = 'ledger'::regclass AND tgenabled <> 'D'")

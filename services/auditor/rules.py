@@ -161,7 +161,8 @@ class Funnel:
 @dataclass
 class Whole:
     """What concerns no single order. `offsets`, `ends`: (service, topic, partition) or (topic, partition) -> offset;
-    `needless`: timers of orders that have ended; `trial_balance`: currency -> sum of the ledger; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
+    `needless`: timers of orders that have ended; `trial_balance`: currency -> sum of the ledger, `accounts`: (account,
+    currency) -> the same; `looked`, `passed`: see watch.Watched; `views`: the answer of the operators'
     views, None: there was none. `parked`: what waits for no dead letter; `held`: order and (service, topic, partition, offset)
     of those that keep a queue, `waiting`: the same of all that is parked; `originals`: digests of the records that are dead
     letters. `numbers`: SSCC or waybill number -> parcels that have it."""
@@ -183,6 +184,7 @@ class Whole:
     strangers: list[tuple[str, str]] = field(default_factory=list)
     ledger_guarded: bool = True
     trial_balance: dict[str, int] = field(default_factory=dict)
+    accounts: dict[tuple[str, str], int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     expected_dead_letters: int = 0
     live: bool = False

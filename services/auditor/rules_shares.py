@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from schemas.ledger import account_of
+from schemas.ledger import RELEASES, account_of
 from services.auditor.facts import Parcel, Release
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
 
@@ -19,7 +19,7 @@ _RESTS = {"settled", "refunded", "charged_back"}
 def payees_got_what_was_told(case: Case) -> Iterator[Verdict]:
     booked: dict[str, Counter[str]] = {}
     for row in case.ledger:
-        if row.kind == "release" and row.account != "held":
+        if row.kind in RELEASES and row.account != "held":
             booked.setdefault(row.parcel_id, Counter())[row.account] += row.amount
     for parcel_id, parcel in case.facts.parcels.items():
         told: Counter[str] = Counter()
@@ -95,7 +95,7 @@ def tax_by_worth(case: Case) -> Iterator[Verdict]:
     if placed is None or allocated is None or not (placed.quote or any(plan.tax for plan in allocated.plans.values())):
         return
     quoted = placed.quote.for_authorities if placed.quote else 0
-    goods = placed.total - sum(plan.freight for plan in allocated.plans.values())
+    goods = placed.total - placed.freight
     sent = sum(plan.amount - plan.freight for plan in allocated.plans.values())
     tax = sum(plan.tax for plan in allocated.plans.values())
     whole = allocated.total == placed.total

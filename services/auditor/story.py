@@ -324,6 +324,7 @@ def handed_over_as(report: str, message: dict[str, Any] | Any) -> str:
 
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
+    **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
     "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),

@@ -50,6 +50,7 @@ class Told:
     duties_paid: dict[str, int]  # rule → orders whose landed cost was quoted by it
     account: dict[str, Any]
     corridors: dict[str, dict[str, int]]  # "US-CN" → orders, and how they ended
+    finance: dict[str, Any]  # remitted, stated, paid out at the end
 
 
 def demo(
@@ -144,6 +145,7 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
             work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now, more)
             importer, follower, done = await work.run(show, timeout_s=timeout, extra={o.order_id for o in shown})
             left = await at_rest(settings)
+        finance = await _month_end(settings)
         await supervisor.stop_programs(OUTSIDE)  # a webhook that comes late must still find somebody
         if not left:
             await quiet.rest(settings, calm_s=0.0)
@@ -154,7 +156,19 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     _, report, timelines = await asyncio.gather(
         supervisor.stop_programs((*SERVICES, "payments-webhook")),  # the views are asked what they have seen
         audit(settings, views=lambda: Views(settings).ask().funnel), _timelines(settings, examples))
-    return Told(importer, follower, report, timelines, done, left, dict(quoted), {}, corridors)
+    return Told(importer, follower, report, timelines, done, left, dict(quoted), {}, corridors, finance)
+
+
+async def _month_end(settings: Settings) -> dict[str, Any]:
+    """What finance does at a month's end: remit taxes, close every merchant's statement, pay out what is due."""
+    from services.cli.money import payouts, remitted, statements
+    from services.cli.order_state import running_clock
+
+    until = f"{running_clock(settings).now():%Y-%m}"
+    tax = await remitted(settings, until)
+    closed = await statements(settings, None, close=True)
+    paid = await payouts(settings, None)
+    return {"remitted": tax["new"], "statements": closed["closed"], "payouts": paid["new"], "paid_out": paid["total"]}
 
 
 def _corridors(orders: Iterable[Any], follower: Any) -> dict[str, dict[str, int]]:
@@ -224,6 +238,6 @@ def _result(told: Told, seconds: float, seed: int, speed: float) -> dict[str, An
     return {"orders": report["orders"], "exits": report["exits"], "violations": report["violations"],
             "seconds": round(seconds, 1), "seed": seed, "speed": speed, "ended": dict(told.follower.ends), "left": told.left,
             "money": report["money"], "events": report["events"], "stage_times": stage_times(told.follower),
-            "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines), "duties_paid": told.duties_paid,
+            "cancellations": dict(told.importer.outcomes), "scenarios": len(told.timelines), "finance": told.finance, "duties_paid": told.duties_paid,
             "corridors": told.corridors,
             "details": report["details"][:20]}

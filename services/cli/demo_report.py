@@ -56,6 +56,9 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
     out.say(_times_table(line["stage_times"]))
     out.say(_corridors(told.corridors))
     out.say(_exits_table(line["exits"]))
+    paid = ", ".join(money(amount, currency) for currency, amount in told.finance["paid_out"].items())
+    out.say(f"Month's end: {told.finance['remitted']} tax remittances, {told.finance['statements']} merchants' statements, "
+            f"{told.finance['payouts']} payouts ({paid})")
     if told.duties_paid:
         out.say("Duty and taxes paid with the order, by rule: "
                 + ", ".join(f"{rule} {count}" for rule, count in sorted(told.duties_paid.items())))

@@ -32,6 +32,7 @@ COMMANDS = (
     Command("import", "services.cli.import_:import_", "Read orders from a retail CSV file."),
     Command("order", "services.cli.order:app", "Place, show, cancel, confirm, return or dispute an order."),
     Command("merchant", "services.cli.merchant:app", "Register a merchant, keep the catalogue, freeze, decide."),
+    Command("money", "services.cli.money:app", "The ledger: trial balance, tax, statements, payouts, settlement files."),
     Command("quote", "services.cli.quote:quote", "What a consignment costs at the door: freight, duty, taxes, fees."),
     Command("network", "services.cli.network:app", "Places, lanes and routes; how good the plans are."),
     Command("dlq", "services.cli.dlq:app", "What no service could handle: list, show, edit, replay or discard it."),

@@ -110,6 +110,23 @@ class Payment:
                        self.intent_amount, self.intent_parcel, dict(self.capturing), self.calls, self.expiring, self.refused)
 
 
+# Of a statement, in each currency.
+FIGURES = ("gross", "refunds", "fee", "withheld", "reserve", "reserve_back", "claims", "net")
+
+
+@dataclass(slots=True)
+class Book:
+    """`done`: periods, statements and batches -> amount; `due`: currency -> payable to the merchant; `stated`:
+    "currency fx" -> the sums of FIGURES so far."""
+
+    done: dict[str, int] = field(default_factory=dict)
+    due: dict[str, int] = field(default_factory=dict)
+    stated: dict[str, list[int]] = field(default_factory=dict)
+
+    def draft(self) -> Book:
+        return Book(dict(self.done), dict(self.due), {k: list(v) for k, v in self.stated.items()})
+
+
 @dataclass(slots=True)
 class Account:
     """All money of one order. `entries` numbers the ledger's entries. `standing`: the label of the merchant's row that it
@@ -131,12 +148,13 @@ class Account:
     stops: list[str] = field(default_factory=list)
     terms: Terms | None = None
     duty: Duty | None = None
+    book: Book | None = None  # of what is no order: see books.py
 
     def draft(self) -> Account:
         return Account(self.order_id, self.status, self.closed, self.merchant_id, self.currency, self.regime, self.token,
                        self.entries, {k: p.draft() for k, p in self.payments.items()},
                        {k: h.draft() for k, h in self.holds.items()}, dict(self.timers), self.standing,
-                       self.stops, self.terms, self.duty)
+                       self.stops, self.terms, self.duty, self.book)
 
     def running(self) -> dict[str, datetime]:
         """The timers that run now: a freeze does not stop the provider's."""

@@ -20,7 +20,7 @@ from schemas import payments_payment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PAYMENT, deadlines
 from schemas.terms import Share
-from services.payments import shares, stops
+from services.payments import books, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
 from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
@@ -33,8 +33,11 @@ def decide(account: Account, document: None, incoming: Incoming, shared: None, n
     """One event, provider's answer or timer against the money of one order."""
     if incoming.type in MERCHANT_STATUS:
         return stops.merchant(account.draft(), incoming)
-    if account.status == "new" and incoming.type not in ("OrderPlaced", STANDING):
-        return NotYet("OrderPlaced")
+    if account.status in ("new", "books"):
+        if incoming.type in books.HANDLERS:
+            return books.decide(account, incoming, now)
+        if incoming.type not in ("OrderPlaced", STANDING):
+            return NotYet("OrderPlaced")
     draft = account.draft()
     work = Work(draft, now)
     answer = HANDLERS[incoming.type](work, incoming)
@@ -43,7 +46,7 @@ def decide(account: Account, document: None, incoming: Incoming, shared: None, n
     for payment_id, payment in draft.payments.items():
         _next(work, payment_id, payment)
     draft.closed = bool(draft.holds) and all(_done(draft, p) for p in draft.payments.values())
-    if draft.status == "void":
+    if draft.status in ("void", "books"):
         draft.closed = True
     elif draft.status != "new":
         draft.status = "closed" if draft.closed else "open"
@@ -369,7 +372,7 @@ def _release_answered(work: Work, event: Any, payment: Payment, parcel_id: str) 
     if hold.shares is not None:
         parts = shares.release(work, event.payment_id, parcel_id, hold, event.amount)
     else:
-        work.book("release", event.payment_id, parcel_id, "held", "merchant", event.amount)
+        work.book("release_claim" if hold.status == "recovered" else "release", event.payment_id, parcel_id, "held", "merchant", event.amount)
     hold.held -= event.amount
     hold.released += event.amount
     work.step(parcel_id, "PaymentSettled")
@@ -407,5 +410,6 @@ HANDLERS = {
     "DisputeOpened": _frozen, "DisputeResolved": _thawed,
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,
     **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid, "DutyAssessed": _assessed,
-    "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand, TIMER: _timer,
+    "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand,
+    **dict.fromkeys(books.HANDLERS, books.misplaced), TIMER: _timer,
 }

@@ -73,7 +73,7 @@ def release(work: Work, payment_id: str, parcel_id: str, hold: Hold, amount: int
     """Book `amount` out of escrow to all who have a share in it. A carrier's claim (`recovered`) is all the merchant's."""
     shares, account = hold.shares, work.account
     parts = [("merchant", amount)] if hold.status == "recovered" else split(amount, shares, account.terms)
-    work.post("release", payment_id, parcel_id, [("held", -amount), *parts])
+    work.post("release_claim" if hold.status == "recovered" else "release", payment_id, parcel_id, [("held", -amount), *parts])
     if hold.status != "recovered":
         shares.collected = dict(parts).get("tax", 0)
         if shares.assessed is None and account.duty is not None:

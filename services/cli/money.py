@@ -1,0 +1,197 @@
+"""`tradewind money`: what a finance clerk asks of the ledger, and what is booked besides the orders."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from schemas.books import MERCHANT_BOOK, CloseStatement, PayMerchant, RemitTax
+from schemas.ledger import ACCOUNTS, account_of
+from services.cli import exits, money_books
+from services.cli.order_state import running_clock
+from services.cli.output import BadUsage, Output
+from services.cli.timeline import money
+from services.runtime.clock import ClockNotSet
+from services.runtime.settings import Settings
+
+app = typer.Typer(no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")]
+AMerchant = Annotated[str | None, typer.Option("--merchant", help="Only this one.", show_default=False)]
+_COLUMNS = ("gross", "refunds", "fee", "withheld", "reserve", "reserve_back", "claims", "net")
+
+
+def _table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def _settings() -> Settings:
+    from services.cli.state import Folder, read_state, supervisor_of
+
+    settings = Settings()
+    state = read_state(Folder(settings))
+    if state is None or supervisor_of(state) is None:
+        return settings
+    return settings.model_copy(update={"speed": state.get("speed", settings.speed)})
+
+
+def _now(settings: Settings) -> datetime:
+    """Trade time; where nothing runs, ours."""
+    try:
+        return running_clock(settings).now()
+    except ClockNotSet:
+        return datetime.now(UTC)
+
+
+@app.command("trial-balance")
+def trial_balance(as_json: AsJson = False) -> None:
+    """Every account of the ledger, by currency; each currency adds up to zero. Exit code 1 where one does not.
+
+    Example:  tradewind money trial-balance --json
+    """
+    with Output(as_json) as out:
+        rows = asyncio.run(money_books.balances(_settings()))
+        off: dict[str, int] = {}
+        table = _table("currency", "account", "balance", "what it is", numbers=("balance",))
+        for account, currency, amount in rows:
+            off[currency] = off.get(currency, 0) + amount
+            table.add_row(currency, account, money(amount, currency).removeprefix(f"{currency} "), ACCOUNTS[account_of(account)])
+        out.say(table)
+        for currency, amount in off.items():
+            out.say(f"{currency}: off by {amount} minor units" if amount else f"{currency}: zero")
+        line = {"accounts": [{"account": a, "currency": c, "amount": n} for a, c, n in rows], "off": off}
+        out.result(line, exits.VIOLATIONS if any(off.values()) else exits.OK)
+
+
+@app.command()
+def tax(as_json: AsJson = False) -> None:
+    """What each authority assessed, what was remitted, and what is payable, by period (month, UTC).
+
+    Example:  tradewind money tax
+    """
+    with Output(as_json) as out:
+        rows = asyncio.run(money_books.taxes(_settings()))
+        table = _table("account", "period", "currency", "assessed", "remitted", "payable", numbers=("assessed", "remitted", "payable"))
+        for row in rows:
+            table.add_row(row.account, row.period, row.currency, *(money(n, row.currency).removeprefix(f"{row.currency} ")
+                                                                   for n in (row.assessed, row.remitted, row.payable)))
+        out.say(table)
+        out.result({"tax": [{"account": r.account, "period": r.period, "currency": r.currency, "assessed": r.assessed,
+                             "remitted": r.remitted, "payable": r.payable} for r in rows]})
+
+
+@app.command()
+def remit(
+    until: Annotated[str | None, typer.Option(metavar="PERIOD", help="Up to and with this month; default: those that are over.",
+                                              show_default=False)] = None,
+    reference: Annotated[str, typer.Option(help="The bank's reference; the same again remits nothing twice.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Book the remittance of what is payable to each authority, period by period.
+
+    Example:  tradewind money remit --until 2026-11 --reference BANK-2026-12-10
+    """
+    with Output(as_json) as out:
+        settings = _settings()
+        done = asyncio.run(remitted(settings, until or "", reference))
+        for command in done["remitted"]:
+            out.say(f"{command['authority']} {command['period']}: {money(command['amount'], command['currency'])} ({command['claim']})")
+        out.say(f"{len(done['remitted'])} remittances, {done['new']} of them new")
+        out.result(done)
+
+
+async def remitted(settings: Settings, until: str, reference: str = "") -> dict[str, Any]:
+    """Remit what is payable for periods up to `until` (those before this month, if empty)."""
+    now = _now(settings)
+    last = until or f"{now.year - (now.month == 1)}-{(now.month - 2) % 12 + 1:02d}"
+    commands, ids, told = [], [], []
+    for row in await money_books.taxes(settings):
+        if row.payable <= 0 or row.period > last:
+            continue
+        claim, key = money_books.tax_book(row.account)
+        name = reference or f"remit-{row.period}-{row.assessed}"
+        commands.append(RemitTax(order_id=key, claim=claim, period=row.period, currency=row.currency, amount=row.payable,
+                                 bank_reference=name))
+        ids.append(f"remit:{row.account}:{row.period}:{row.currency}:{name}")
+        told.append({"claim": claim, "authority": row.account.partition("/")[2], "period": row.period,
+                     "currency": row.currency, "amount": row.payable})
+    return {"until": last, "remitted": told, "new": await money_books.book(settings, commands, ids)}
+
+
+@app.command()
+def statement(
+    merchant: AMerchant = None,
+    close: Annotated[bool, typer.Option("--close", help="Book it: reserves that are over, and the net converted once.")] = False,
+    id: Annotated[str | None, typer.Option("--id", help="The statement's name; default: today's date.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What merchants have coming since their last statement: gross - refunds - fee - tax withheld - reserve, line by line.
+
+    Example:  tradewind money statement --merchant maple-toys
+    Example:  tradewind money statement --close --id 2026-11
+    """
+    with Output(as_json) as out:
+        settings = _settings()
+        found = asyncio.run(statements(settings, merchant, close, id))
+        table = _table("merchant", "currency", *_COLUMNS, "paid in", "quote", numbers=_COLUMNS)
+        for name, lines in found["statements"].items():
+            for line in lines:
+                table.add_row(name, line["currency"], *(money(line[c], line["currency"]).removeprefix(f"{line['currency']} ")
+                                                        for c in _COLUMNS), line["payout"], line["fx"] or "-")
+        out.say(table)
+        if close:
+            out.say(f"{len(found['statements'])} statements {found['id']} closed")
+        out.result(found)
+
+
+async def statements(settings: Settings, merchant: str | None, close: bool, name: str | None = None) -> dict[str, Any]:
+    now = _now(settings)
+    lines = await money_books.due_lines(settings, now, merchant)
+    name = name or f"statement-{now:%Y-%m-%dT%H%M%S}"
+    new = 0
+    if close:
+        commands = [CloseStatement(order_id=f"{MERCHANT_BOOK}{who}", statement_id=name, lines=own) for who, own in lines.items()]
+        new = await money_books.book(settings, commands, [f"statement:{who}:{name}" for who in lines])
+    return {"id": name, "closed": new, "statements": {who: [line.model_dump() for line in own] for who, own in lines.items()}}
+
+
+@app.command()
+def payout(
+    batch: Annotated[str | None, typer.Option("--batch", help="Its name; the same again pays nobody twice.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pay every merchant what his statements say is due. Who owes us is left out until he has something coming.
+
+    Example:  tradewind money payout --batch 2026-12-01
+    """
+    with Output(as_json) as out:
+        found = asyncio.run(payouts(_settings(), batch, dry_run))
+        table = _table("merchant", "currency", "amount", numbers=("amount",))
+        for row in found["payouts"]:
+            table.add_row(row["merchant"], row["currency"], money(row["amount"], row["currency"]).removeprefix(f"{row['currency']} "))
+        out.say(table)
+        totals = ", ".join(money(amount, currency) for currency, amount in found["total"].items()) or "nothing"
+        out.say(f"batch {found['batch']}: {totals}" + (" (dry run)" if dry_run else f", {found['new']} paid now"))
+        out.result(found)
+
+
+async def payouts(settings: Settings, batch: str | None, dry_run: bool = False) -> dict[str, Any]:
+    batch = batch or f"payout-{_now(settings):%Y-%m-%dT%H%M%S}"
+    rows, total = [], {}
+    for merchant, book in (await money_books.books(settings)).items():
+        for currency, amount in book["due"].items():
+            if amount > 0 and f"{batch} {currency}" not in book["done"]:
+                rows.append({"merchant": merchant, "currency": currency, "amount": amount})
+                total[currency] = total.get(currency, 0) + amount
+    commands = [PayMerchant(order_id=f"{MERCHANT_BOOK}{row['merchant']}", batch_id=batch, currency=row["currency"],
+                            amount=row["amount"], bank_reference=batch) for row in rows]
+    ids = [f"pay:{batch}:{row['merchant']}:{row['currency']}" for row in rows]
+    return {"batch": batch, "payouts": rows, "total": total, "new": 0 if dry_run else await money_books.book(settings, commands, ids)}
