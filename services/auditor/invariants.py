@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_merchants,  # noqa: F401
-                              rules_money, rules_parcels, rules_promise, rules_quota, rules_shares, rules_books)  # (they register)
+                              rules_books, rules_money, rules_parcels, rules_promise, rules_quota, rules_shares)  # (they register)
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
 
 INVARIANTS = {
