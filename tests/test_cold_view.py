@@ -96,7 +96,7 @@ async def everything(settings: Settings, topic: str) -> list:
 def start(settings: Settings) -> processes.Child:
     ready = settings.data_folder / "view.ready"
     ready.unlink(missing_ok=True)
-    return processes.spawn("cold-chain-view", [sys.executable, "-m", "services.shipping.views", "worker"],
+    return processes.spawn("cold-chain-view", [sys.executable, "-m", "services.shipping.views", "worker", "--without-web"],
                            log=settings.data_folder / "view.log", env=settings.child_env(TRADEWIND_READY_FILE=str(ready)))
 
 

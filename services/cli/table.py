@@ -32,7 +32,7 @@ PROGRAMS = (
     Program("payments-webhook", "services.payments.webhook", port="webhook_port"),
     # Rebuilt from the topics at any time, and never slowing the money path.
     Program("console-views", "services.console.views", ("worker",), nice=10, port="console_port"),
-    Program("cold-chain-view", "services.shipping.views", ("worker",), nice=5),
+    Program("cold-chain-view", "services.shipping.views", ("worker", "--without-web"), nice=5),
     # It calls back; the rest of the world speaks through topics alone, which need nobody to listen.
     Program("provider", "services.simulators.provider", needs=("payments-webhook",), port="provider_port"),
     *(Program(role, "services.simulators.world", ("--role", role)) for role in _WORLD),

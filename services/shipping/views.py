@@ -1,6 +1,6 @@
 """The cold-chain view: a Faust app that finds excursions in the loggers' readings and tells shipping of them.
 
-    python -m services.shipping.views worker
+    python -m services.shipping.views worker --without-web      (else Faust listens on its port, whatever the app says)
 
 Readings are kept in tumbling windows of a day, by the reading's own time, and judged by `schemas.cold_chain`; what is found is
 an ExcursionReported on shipping.report.v1 with an id that follows from parcel and beginning, so that finding it again changes
