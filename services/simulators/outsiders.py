@@ -75,7 +75,7 @@ def hours(memory: Memory, key: str, low: float, high: float) -> float:
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def moment_of(heard: Heard, after_s: float) -> datetime:
+def moment_of(heard: Heard, after_s: float = 0.0) -> datetime:
     """Trade time, whole seconds after the event: what an outsider writes into its message. Follows from the event alone."""
     began = datetime.fromisoformat(heard.time) if heard.time else _EPOCH
     return began.replace(microsecond=0) + timedelta(seconds=round(after_s))
