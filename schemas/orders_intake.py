@@ -55,6 +55,7 @@ class PlaceOrder(Command):
     placed_at: Time
     merchant_reference: Text = ""
     quote: StatedQuote | None = None
+    fx_quote: Annotated[str, Field(max_length=80)] | None = None
 
 
 class CancelOrder(Command):

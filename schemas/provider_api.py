@@ -3,7 +3,8 @@
 `POST /v1/{kind}` with the header Idempotency-Key and a `ProviderCall` as body answers 200 with a `ProviderVerdict`, or 202
 with one that is still pending; then the verdict comes as a signed webhook (Standard Webhooks), a `ProviderWebhook`. The
 same key with the same body gets the same verdict for ever, with another body 422. 5xx and silence say nothing about
-whether the call took effect: ask again with the same key.
+whether the call took effect: ask again with the same key. `GET /v1/settlement` is the settlement file: CSV, a line each
+movement of money (SETTLED), in the order of time, and at its end how many there are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from schemas.payments_provider_result import IntentKind
 
 KINDS: tuple[IntentKind, ...] = ("authorise", "capture", "void", "refund", "release")
 WEBHOOK_TYPE = "payment.answered"
+SETTLED: tuple[IntentKind, ...] = ("capture", "refund", "release")
+SETTLEMENT_COLUMNS = ("line", "reference", "kind", "payment_id", "amount", "currency", "settled_at")
+SETTLEMENT_END = "end"  # begins the last line, which has the number of lines before it
 
 # 190: "answer:" and the key together are an event's id, which has at most 200 characters.
 IntentId = Annotated[str, Field(pattern=r"^[!-~]{1,190}$", description="printable ASCII without blanks")]

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from schemas.provider_api import REASONS, SCRIPTS
+from services.cli.money_reconcile import Movement, match
 from services.payments.providers import Answer, Call, CallRefused, ProviderPending, ProviderUnavailable
 from services.payments.providers.http import HttpProvider
 from services.payments.providers.inprocess import InProcessProvider
@@ -237,6 +238,9 @@ async def test_the_provider_refuses_what_it_cannot_read(tmp_path, clock) -> None
         async with session.get(f"{client.address}/v1/payments/P-1") as response:
             assert await response.json() == {"currency": "EUR", "authorised": 100, "captured": 60, "voided": 0,
                                              "refunded": 0, "released": 0}
+        async with session.get(f"{client.address}/v1/settlement") as response:
+            found = match(await response.text(), [Movement("P-1", "capture", "EUR", 60, clock.now())])
+            assert (found.lines, found.matched, found.breaks) == (1, 1, [])
         async with session.get(f"{client.address}/v1/payments/P-9") as response:
             assert response.status == 404
     assert [line["intent_id"] for line in journal(tmp_path)] == ["a1", "c1"]

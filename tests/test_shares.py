@@ -89,6 +89,14 @@ def test_terms_and_the_exchange_quote_are_frozen_on_the_order():
     assert placed.terms.fx.locked_at <= placed.placed_at < placed.terms.fx.expires_at
 
 
+@pytest.mark.parametrize("currency, fx_quote, reason", [
+    ("GBP", "fx1.20261123", ""), ("GBP", "fx1.20261122", "fx_quote_expired"), ("USD", "fx1.20261123", "fx_not_needed")])
+def test_an_exchange_quote_holds_until_it_expires(currency, fx_quote, reason):
+    world, _ = given(order(merchant_id="split", currency=currency, fx_quote=fx_quote))
+    assert world.state("orders").reason == reason
+    assert (world.state("orders").status == "rejected") == bool(reason)
+
+
 def test_an_order_that_no_rate_of_its_day_converts_is_refused():
     world, _ = given(order(merchant_id="split", currency="JPY"))
     assert world.state("orders").reason == "no_fx_quote"

@@ -161,14 +161,16 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
 
 async def _month_end(settings: Settings) -> dict[str, Any]:
     """What finance does at a month's end: remit taxes, close every merchant's statement, pay out what is due."""
-    from services.cli.money import payouts, remitted, statements
+    from services.cli.money import payouts, reconciled, remitted, statements
     from services.cli.order_state import running_clock
 
     until = f"{running_clock(settings).now():%Y-%m}"
     tax = await remitted(settings, until)
     closed = await statements(settings, None, close=True)
     paid = await payouts(settings, None)
-    return {"remitted": tax["new"], "statements": closed["closed"], "payouts": paid["new"], "paid_out": paid["total"]}
+    file = await reconciled(settings)
+    return {"remitted": tax["new"], "statements": closed["closed"], "payouts": paid["new"], "paid_out": paid["total"],
+            "settled": file["matched"], "breaks": file["breaks"]}
 
 
 def _corridors(orders: Iterable[Any], follower: Any) -> dict[str, dict[str, int]]:

@@ -58,7 +58,8 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
     out.say(_exits_table(line["exits"]))
     paid = ", ".join(money(amount, currency) for currency, amount in told.finance["paid_out"].items())
     out.say(f"Month's end: {told.finance['remitted']} tax remittances, {told.finance['statements']} merchants' statements, "
-            f"{told.finance['payouts']} payouts ({paid})")
+            f"{told.finance['payouts']} payouts ({paid}); {told.finance['settled']:,} lines of the provider's settlement file "
+            f"match the ledger, {len(told.finance['breaks'])} breaks")
     if told.duties_paid:
         out.say("Duty and taxes paid with the order, by rule: "
                 + ", ".join(f"{rule} {count}" for rule, count in sorted(told.duties_paid.items())))

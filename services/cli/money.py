@@ -14,8 +14,9 @@ from schemas.books import MERCHANT_BOOK, CloseStatement, PayMerchant, RemitTax
 from schemas.ledger import ACCOUNTS, account_of
 from services.cli import exits, money_books
 from services.cli.order_state import running_clock
-from services.cli.output import BadUsage, Output
+from services.cli.output import Output, Refused
 from services.cli.timeline import money
+from services.orders.terms import load
 from services.runtime.clock import ClockNotSet
 from services.runtime.settings import Settings
 
@@ -30,16 +31,6 @@ def _table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right" if column in numbers else "left", overflow="fold")
     return table
-
-
-def _settings() -> Settings:
-    from services.cli.state import Folder, read_state, supervisor_of
-
-    settings = Settings()
-    state = read_state(Folder(settings))
-    if state is None or supervisor_of(state) is None:
-        return settings
-    return settings.model_copy(update={"speed": state.get("speed", settings.speed)})
 
 
 def _now(settings: Settings) -> datetime:
@@ -57,7 +48,7 @@ def trial_balance(as_json: AsJson = False) -> None:
     Example:  tradewind money trial-balance --json
     """
     with Output(as_json) as out:
-        rows = asyncio.run(money_books.balances(_settings()))
+        rows = asyncio.run(money_books.balances(Settings()))
         off: dict[str, int] = {}
         table = _table("currency", "account", "balance", "what it is", numbers=("balance",))
         for account, currency, amount in rows:
@@ -77,7 +68,7 @@ def tax(as_json: AsJson = False) -> None:
     Example:  tradewind money tax
     """
     with Output(as_json) as out:
-        rows = asyncio.run(money_books.taxes(_settings()))
+        rows = asyncio.run(money_books.taxes(Settings()))
         table = _table("account", "period", "currency", "assessed", "remitted", "payable", numbers=("assessed", "remitted", "payable"))
         for row in rows:
             table.add_row(row.account, row.period, row.currency, *(money(n, row.currency).removeprefix(f"{row.currency} ")
@@ -85,6 +76,28 @@ def tax(as_json: AsJson = False) -> None:
         out.say(table)
         out.result({"tax": [{"account": r.account, "period": r.period, "currency": r.currency, "assessed": r.assessed,
                              "remitted": r.remitted, "payable": r.payable} for r in rows]})
+
+
+@app.command()
+def fx(
+    base: Annotated[str, typer.Option(help="What buyers pay in, ISO 4217.")],
+    quote: Annotated[str, typer.Option(help="What the merchant is paid in.")],
+    as_json: AsJson = False,
+) -> None:
+    """The exchange quote that an order of this moment is placed on: locked, and until when. Exit code 6 when there is none.
+
+    Example:  tradewind money fx --base GBP --quote USD
+    """
+    with Output(as_json) as out:
+        settings = Settings()
+        now = _now(settings)
+        found = load(settings.terms_file).quote(base, quote, now.date())
+        if found is None:
+            raise Refused(f"no_fx_quote: there is no rate from {base} to {quote} on {now:%Y-%m-%d}",
+                          str(settings.terms_file or "TRADEWIND_TERMS_FILE"), "Give it a row [[fx]] for this day.")
+        out.say(f"{found.id}: 1 {base} = {found.rate} {quote} ({found.side}), locked {found.locked_at:%Y-%m-%d %H:%M}, "
+                f"until {found.expires_at:%Y-%m-%d %H:%M} UTC; {found.source}")
+        out.result({"fx": found.model_dump(mode="json")})
 
 
 @app.command()
@@ -99,7 +112,7 @@ def remit(
     Example:  tradewind money remit --until 2026-11 --reference BANK-2026-12-10
     """
     with Output(as_json) as out:
-        settings = _settings()
+        settings = Settings()
         done = asyncio.run(remitted(settings, until or "", reference))
         for command in done["remitted"]:
             out.say(f"{command['authority']} {command['period']}: {money(command['amount'], command['currency'])} ({command['claim']})")
@@ -126,6 +139,40 @@ async def remitted(settings: Settings, until: str, reference: str = "") -> dict[
 
 
 @app.command()
+def reconcile(
+    file: Annotated[Path | None, typer.Option(help="A settlement file (CSV); default: the provider is asked for it.",
+                                              show_default=False)] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the provider's file there.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Match the provider's settlement file with the ledger, line by line, and list every break. Exit code 1 when there is one.
+
+    Example:  tradewind money reconcile --save settlement.csv
+    """
+    with Output(as_json) as out:
+        found = asyncio.run(reconciled(Settings(), file, save))
+        table = _table("break", "payment", "kind", "file", "ledger", "where")
+        for each in found["breaks"]:
+            table.add_row(each["what"], each["payment_id"], each["kind"], each["file"], each["ledger"], each["where"])
+        if found["breaks"]:
+            out.say(table)
+        out.say(f"{found['lines']} lines, {found['matched']} matched, {found['open']} of the ledger after the file's end, "
+                f"{len(found['breaks'])} breaks")
+        out.result(found, exits.VIOLATIONS if found["breaks"] else exits.OK)
+
+
+async def reconciled(settings: Settings, file: Path | None = None, save: Path | None = None) -> dict[str, Any]:
+    from services.cli import money_reconcile
+
+    text = money_reconcile.read(file) if file is not None else await money_reconcile.ask(settings)
+    if save is not None:
+        save.write_text(text)
+    found = money_reconcile.match(text, await money_reconcile.movements(settings))
+    return {"lines": found.lines, "matched": found.matched, "open": found.open,
+            "breaks": [each._asdict() for each in found.breaks]}
+
+
+@app.command()
 def statement(
     merchant: AMerchant = None,
     close: Annotated[bool, typer.Option("--close", help="Book it: reserves that are over, and the net converted once.")] = False,
@@ -138,7 +185,7 @@ def statement(
     Example:  tradewind money statement --close --id 2026-11
     """
     with Output(as_json) as out:
-        settings = _settings()
+        settings = Settings()
         found = asyncio.run(statements(settings, merchant, close, id))
         table = _table("merchant", "currency", *_COLUMNS, "paid in", "quote", numbers=_COLUMNS)
         for name, lines in found["statements"].items():
@@ -173,7 +220,7 @@ def payout(
     Example:  tradewind money payout --batch 2026-12-01
     """
     with Output(as_json) as out:
-        found = asyncio.run(payouts(_settings(), batch, dry_run))
+        found = asyncio.run(payouts(Settings(), batch, dry_run))
         table = _table("merchant", "currency", "amount", numbers=("amount",))
         for row in found["payouts"]:
             table.add_row(row["merchant"], row["currency"], money(row["amount"], row["currency"]).removeprefix(f"{row['currency']} "))

@@ -49,7 +49,21 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, boo
     if isinstance(china, tuple):
         return china
     terms = book.of(command.merchant_id, command.currency, command.placed_at.date()) if book.merchants else None
-    return terms if isinstance(terms, tuple) else Accepted(frozen, china, terms)
+    if isinstance(terms, tuple):
+        return terms
+    if command.fx_quote is not None and (wrong := _stale_fx(command, terms)) is not None:
+        return wrong
+    return Accepted(frozen, china, terms)
+
+
+def _stale_fx(command: PlaceOrder, terms: Terms | None) -> tuple[str, str] | None:
+    """Whether the exchange quote that the merchant was shown still holds: else what he gets is not what he saw."""
+    fx = terms.fx if terms else None
+    if fx is None:
+        return "fx_not_needed", f"{command.merchant_id} is paid in {command.currency}; leave the exchange quote out"
+    if fx.id != command.fx_quote:
+        return "fx_quote_expired", f"{command.fx_quote} does not hold at {command.placed_at:%Y-%m-%d %H:%M} UTC; now it is {fx.id}"
+    return None
 
 
 def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:

@@ -1,6 +1,7 @@
 """The payment provider, simulated, as a process of its own: `python -m services.simulators.provider`.
 
 Contract and test amounts: schemas/provider_api.py. Beside the five calls: `GET /v1/payments/{id}` gives a payment's totals,
+`GET /v1/settlement` the settlement file,
 `GET /healthz` says that it is up. Everything it has ever done stands in `journals/provider.ndjson` of the data folder, one
 line for each definite effect; an auditor may take it for the truth about money.
 """
@@ -52,6 +53,7 @@ class Provider:
         self.app = web.Application(client_max_size=BODY_BYTES_MAX)
         self.app.router.add_post("/v1/{kind}", self._call)
         self.app.router.add_get("/v1/payments/{payment}", self._payment)
+        self.app.router.add_get("/v1/settlement", self._settlement)
         self.app.router.add_get("/healthz", self._healthz)
         self.app.on_startup.append(self._resume)
         self.app.on_cleanup.append(self._close)
@@ -99,6 +101,9 @@ class Provider:
         elif self.manners.latency_s:
             await asyncio.sleep(self.manners.latency_s)
         return _json(verdict, 202 if verdict.outcome == "pending" else 200)
+
+    async def _settlement(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.book.settlement(), content_type="text/csv")
 
     async def _payment(self, request: web.Request) -> web.Response:
         payment = self.book.payments.get(request.match_info["payment"])

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from schemas.provider_api import (ABANDONED_AFTER_HOURS, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT, SCRIPT_BY_TOKEN,
-                                  ProviderCall, ProviderVerdict, Script)
+from schemas.provider_api import (ABANDONED_AFTER_HOURS, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT, SCRIPT_BY_TOKEN, SETTLED,
+                                  SETTLEMENT_COLUMNS, SETTLEMENT_END,                                  ProviderCall, ProviderVerdict, Script)
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.processes import StartError
@@ -150,6 +150,15 @@ class Book:
         abandoned = entry.kind == "authorise" and script is not None and script.name == "abandoned"
         reason = refusal(entry.kind, self.payments.get(entry.call.payment_id), entry.call)
         return self._settle(key, entry.kind, entry.call, reason or ("authentication_abandoned" if abandoned else ""))
+
+    def settlement(self) -> str:
+        """The settlement file of all that was ever done, as the journal has it."""
+        rows = [",".join(SETTLEMENT_COLUMNS)]
+        for line in self._journal.read():
+            if line["outcome"] == "succeeded" and line["kind"] in SETTLED:
+                rows.append(f'{len(rows)},{line["intent_id"]},{line["kind"]},{line["payment_id"]},{line["amount"]},'
+                            f'{line["currency"]},{line["time"]}')
+        return "\n".join([*rows, f"{SETTLEMENT_END},{len(rows) - 1}", ""])
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
