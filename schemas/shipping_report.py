@@ -1,6 +1,6 @@
 """shipping.report.v1: what warehouses, carriers and customs report. Read by shipping.
 
-Key: order id, except `InboundReceived`, whose key is its `order_id` field `stock:<warehouse>:<sku>`.
+Key: order id, except `InboundReceived`, whose key is its `order_id` field `stock:<warehouse>:<sku>`, and lanes'.
 Reports may come late, twice and out of order; the record's CloudEvents id makes a repeated one harmless.
 """
 
@@ -28,6 +28,23 @@ class InboundReceived(Command):
     warehouse: Id
     sku: Sku
     quantity: Quantity
+
+
+LANE = "lane:"  # begins the keys of what concerns a lane of the network, which belongs to no order
+
+
+class CloseLane(Command):
+    """Nothing goes over this lane any more: new plans avoid it, parcels that have it ahead are re-routed. Key and `order_id`:
+    `lane:<lane>`."""
+
+    lane: Id
+    reason: Text = ""
+
+
+class OpenLane(Command):
+    """The lane may be used again; routes that were changed stay as they are."""
+
+    lane: Id
 
 
 class PackedReported(ParcelReport):
@@ -172,7 +189,7 @@ class RecordQualityDecision(ParcelReport):
 
 
 MESSAGES = (
-    InboundReceived, PackedReported, ShortPickReported, PackingRejected, PackingHeldReported, PackingResumedReported,
+    InboundReceived, CloseLane, OpenLane, PackedReported, ShortPickReported, PackingRejected, PackingHeldReported, PackingResumedReported,
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,

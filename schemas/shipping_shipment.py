@@ -108,6 +108,19 @@ class InventoryAdjusted(Event):
     quantity: int
 
 
+class LaneClosed(Event):
+    """A lane of the network is closed. `order_id` is `lane:<lane>`, as in the report."""
+
+    lane: str
+    reason: Text = ""
+
+
+class LaneOpened(Event):
+    """It may be used again."""
+
+    lane: str
+
+
 class ParcelEvent(Event):
     """`planned`, where a type has it: when the next steps are due by the plan, the nearest first."""
 
@@ -405,5 +418,5 @@ MESSAGES = (
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
     ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,
     ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared, PromisePaused, PromiseResumed, PromiseAtRisk,
-    PromiseBroken, ParcelRerouted,
+    PromiseBroken, ParcelRerouted, LaneClosed, LaneOpened,
 )

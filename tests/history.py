@@ -143,6 +143,20 @@ def _late() -> World:
     return world
 
 
+def _rerouted() -> World:
+    """Promised; a lane ahead of it is closed while it lies packed."""
+    outside, packed = Outside(), []
+    outside.on[ship.ParcelPacked] = lambda e, w: packed.append(e)
+    world, _ = given(**_args("rerouted", outside=outside), plans=network_plans())
+    route = world.parties["shipping"].entries["rerouted"].document.parcels["rerouted-P1"].route
+    lane = route.legs[route.border].lane
+    world.send(report.CloseLane(order_id=f"lane:{lane}", lane=lane, reason="fog"), "/operations")
+    world.run()
+    world.send(report.HandedOverReported(**ids(packed[0]), carrier="c", tracking_no="T1"), "/carrier")
+    world.run()
+    return world
+
+
 @lru_cache(maxsize=1)
 def network_plans() -> Plans:
     return Plans()
@@ -221,7 +235,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _held_up(),
-        _late(),
+        _late(), _rerouted(),
     ]
 
 

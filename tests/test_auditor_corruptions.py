@@ -555,7 +555,12 @@ def unbalanced_book(h):
     rows[-1] = rows[-1]._replace(amount=rows[-1].amount + 1)
 
 
+def rerouted_round_what_was_behind_it(h):
+    h.change(SHIPMENT.name, "ParcelRerouted", "rerouted", lane="USMEM-DEBER-air")
+
+
 PLANTED = [
+    (rerouted_round_what_was_behind_it, {40}),
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
     (a_broken_promise_told_as_kept, {40}), (a_clock_that_stood_longer, {40}),
     (remitted_and_not_booked, {28}), (converted_twice, {9}), (paid_more_than_due, {9, 28}), (remitted_too_much, {9, 28}),

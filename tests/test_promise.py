@@ -12,6 +12,7 @@ from schemas.orders_order import OrderPlaced, PlacedLine
 from schemas.payments_payment import PaymentAuthorised, PaymentHeld
 from schemas.shipping_shipment import ParcelsAllocated
 from services.runtime.decision import TIMER, Decision, Incoming
+from services.runtime.decision import LANES_CHANGED, Impossible, Stale, Standing
 from services.shipping import machine
 from services.shipping.plans import Plans
 from services.shipping.storage import Stock
@@ -215,3 +216,86 @@ def test_what_the_network_does_not_know_is_sent_without_a_promise():
     for story in (Story("AQ"), Story(stock=(("XYZ9", 9),)), Story(plans=None)):
         assert story.route is None and story.of("ParcelsAllocated")[0].accepted_at is None
         assert not any(name.startswith("risk") for name in story.state.timers)
+
+
+# -- lanes ---------------------------------------------------------------------------------------------------------------
+
+
+def lane_is(story: Story, *closed: str, at: datetime) -> list:
+    """The order is told that these lanes are closed, as its owner tells it."""
+    row = Standing(f"lanes {at}", "lanes", "shipping:lane:x:1", {"closed": list(closed), "changes": 1})
+    decision = machine.decide(story.state, story.document, Incoming(LANES_CHANGED, "c", "standing", 0, at, None, lanes=row),
+                              story.stock, at, plans=PLANS)
+    story.state = decision.state
+    assert machine.STATE.validate_json(machine.STATE.dump_json(story.state)) == story.state
+    story.events += decision.events
+    return [type(e).__name__ for e in decision.events]
+
+
+def test_a_closed_lane_ahead_is_gone_round_and_the_promise_stays():
+    story = Story().paid()
+    ahead = story.route.legs[story.route.border].lane
+    told = lane_is(story, ahead, at=MONDAY + timedelta(hours=5))
+    [rerouted] = story.of("ParcelRerouted")
+    assert told[0] == "ParcelRerouted" and rerouted.lane == ahead
+    lanes = [leg.lane for leg in rerouted.route.legs]
+    assert ahead not in lanes and lanes[0].startswith("SEA1-") and lanes[-1].startswith("DEBER-door-")
+    arrives = rerouted.route.legs[-1].arrives
+    assert (told == ["ParcelRerouted", "PromiseAtRisk"]) == (arrives > story.route.promised_at)
+    clock = story.state.parcels[P1].aside.clock
+    assert clock.route.legs == rerouted.route.legs
+    assert story.state.timers["risk:A1-P1"] == rerouted.route.legs[0].departs + PLANS.tolerance
+    assert lane_is(story, ahead, at=MONDAY + timedelta(hours=6)) == []
+
+
+def test_who_is_past_the_lane_goes_on():
+    story = Story().paid().carry("exported")
+    assert lane_is(story, *(leg.lane for leg in story.route.legs[:story.route.border + 1]), at=MONDAY + timedelta(hours=20)) == []
+
+
+def test_after_hand_over_only_what_lies_ahead_changes():
+    story = Story().paid().carry("handed_over")
+    first, ahead = story.route.legs[0], story.route.legs[story.route.border].lane
+    lane_is(story, ahead, at=first.departs + timedelta(minutes=5))
+    [rerouted] = story.of("ParcelRerouted")
+    assert rerouted.route.legs[0] == first and rerouted.route.legs[1].departs >= first.arrives
+
+
+def test_where_no_way_is_open_the_plan_stays():
+    story = Story().paid()
+    every = [lane.id for lane in PLANS.network.out["SEA1"]]
+    assert lane_is(story, *every, at=MONDAY + timedelta(hours=5)) == []
+
+
+def test_a_new_order_avoids_a_closed_lane():
+    flown = Story().route.legs[Story().route.border].lane
+    row = Standing("lanes 1", "lanes", "c", {"closed": [flown], "changes": 1})
+    story = Story.__new__(Story)
+    story.state, story.document, story.events, story.plans = machine.Shipment("A1"), None, [], PLANS
+    story.stock = Stock({"TOY"}, [("SEA1", "TOY", 9)])
+    placed = OrderPlaced.model_construct(
+        order_id="A1", merchant_id="m1", currency="USD", origin="US", destination="DE", regime="abroad", freight=700, tax=0,
+        lines=[PlacedLine(line_no=1, sku="TOY", quantity=2, amount=5000, hs_code="950300")], total=5700,
+        on_shortage="ship_available")
+    decision = machine.decide(story.state, None, Incoming("OrderPlaced", "i", "orders", 1, MONDAY, placed, lanes=row), story.stock,
+                              MONDAY, plans=PLANS)
+    [parcel] = decision.events[0].parcels
+    assert flown not in [leg.lane for leg in parcel.route.legs] and decision.state.lanes == "lanes 1"
+
+
+def test_lanes_are_closed_once_and_opened_again():
+    lane, subject = "USSEA-JPHND-air", machine.Shipment("lane:USSEA-JPHND-air")
+    message = report.CloseLane(order_id=f"lane:{lane}", lane=lane, reason="fog")
+    decision = machine.decide(subject, None, Incoming("CloseLane", "i", "/operations", 0, MONDAY, message), None, MONDAY, plans=PLANS)
+    assert decision.standing.facts == {"closed": [lane], "changes": 1} and type(decision.events[0]).__name__ == "LaneClosed"
+    row = decision.standing
+    again = machine.decide(decision.state, None, Incoming("CloseLane", "j", "/operations", 0, MONDAY, message, lanes=row), None, MONDAY,
+                           plans=PLANS)
+    assert isinstance(again, Stale)
+    reopen = report.OpenLane(order_id=f"lane:{lane}", lane=lane)
+    decision = machine.decide(decision.state, None, Incoming("OpenLane", "k", "/operations", 0, MONDAY, reopen, lanes=row), None, MONDAY,
+                              plans=PLANS)
+    assert decision.standing.facts == {"closed": [], "changes": 2} and decision.standing.label != row.label
+    with pytest.raises(Impossible):
+        machine.decide(subject, None, Incoming("CloseLane", "l", "/operations", 0, MONDAY, message.model_copy(
+            update={"lane": "USSEA-NOWHERE-air"})), None, MONDAY, plans=PLANS)

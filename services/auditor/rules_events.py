@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.merchants import MERCHANT
+from schemas.shipping_report import LANE
 from schemas.topics import TOPICS
 from services.auditor.facts import ASIDE
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
@@ -129,6 +130,8 @@ def has_a_cause(case: Case) -> Iterator[Verdict]:
                 right = owner in _READERS[_TOPIC_OF[case.places[cause][0]]]
             elif cause.startswith(f"orders:{MERCHANT}{story.merchant}:"):
                 right = True  # how its merchant stands, which all three services hear of
+            elif owner == "shipping" and cause.startswith(f"shipping:{LANE}"):
+                right = event.type in ("ParcelRerouted", "PromiseAtRisk")
             else:
                 said = outside.get(cause)
                 right = said is not None and owner in _READERS[said.topic]

@@ -88,6 +88,35 @@ def _delivered(tick: Tick, due: datetime, broken: Tick | None) -> list[str]:
             f"{'no ' if broken is None else ''}broken promise"]
 
 
+@order_rule(40, "who is past a closed lane is not re-routed, and nobody turns back")
+def reroutes_lie_ahead(case: Case) -> Iterator[Verdict]:
+    for parcel_id, parcel in case.facts.parcels.items():
+        way = parcel.plan.way if parcel.plan else None
+        if way is None:
+            continue
+        begun = 0
+        for event in case.story.events["shipping"]:
+            if not any(p == parcel_id for p, _ in event.parcels):
+                continue
+            if event.type in _BEGUN:
+                begun = max(begun, _BEGUN[event.type](way))
+            if event.type == "ParcelRerouted":
+                lanes = [lane for lane, _, _ in way.legs]
+                wrong = _wrong(event.data.way, parcel.plan.warehouse, case.facts.allocated.accepted)
+                if event.data.ref not in lanes[begun:]:
+                    wrong.append(f"{event.data.ref} is not ahead of it: {lanes[begun:]}")
+                if event.data.ref in [lane for lane, _, _ in event.data.way.legs] or event.data.way.legs[:begun] != way.legs[:begun]:
+                    wrong.append(f"its way was {lanes}, of which it has begun {begun}, and is now {event.data.way.legs}")
+                yield [str(event), f"parcel {parcel_id}", *wrong] if wrong else None
+                way = event.data.way
+
+
+# Scan -> how many legs it has begun for certain.
+_BEGUN = {"ParcelHandedOver": lambda way: 1, **dict.fromkeys(("ParcelExported", "ParcelArrived", "CustomsReleased"),
+                                                             lambda way: way.border + 1),
+          "ParcelOutForDelivery": lambda way: len(way.legs)}
+
+
 @order_rule(40, "the database has the clock that the events tell", live=False)
 def database_has_the_clock(case: Case) -> Iterator[Verdict]:
     row = case.rows.get("shipping")

@@ -21,6 +21,7 @@ from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
 from schemas.envelope import BadEnvelope, envelope_of, event_id
 from schemas.merchants import MERCHANT
+from schemas.shipping_report import LANE
 from schemas.ledger import BOOKS
 from schemas.payments_payment import ParcelPaymentEvent
 from schemas.quotes import PAID_TO_OTHERS, Quote
@@ -30,7 +31,7 @@ from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TO
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
 STOCK = "stock:"
-SUBJECTS = (STOCK, MERCHANT, BOOKS)  # keys that are no orders
+SUBJECTS = (STOCK, MERCHANT, BOOKS, LANE)  # keys that are no orders
 
 
 class Raw(NamedTuple):
@@ -438,7 +439,7 @@ class Fold:
             self.report(19, order_id, [f"{_where(raw)}: the key belongs to partition {right}"])
 
     def _merchant(self, story: Story, envelope: Any, raw: Raw) -> None:
-        if envelope.merchant == story.merchant and envelope.merchant or story.order_id.startswith(STOCK):
+        if envelope.merchant == story.merchant and envelope.merchant or story.order_id.startswith((STOCK, LANE)):
             return
         if not envelope.merchant:
             self.report(23, story.order_id, [f"{_where(raw)} {envelope.type}: no merchant"])

@@ -21,7 +21,8 @@ from aiokafka.partitioner import murmur2
 from schemas.dead_letters import DISCARD, ERRORS, Reason
 from schemas.envelope import Envelope, event_id
 from schemas.merchants import MERCHANT
-from services.runtime.decision import (STANDING, TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale,
+from schemas.shipping_report import LANE
+from services.runtime.decision import (LANES, LANES_CHANGED, STANDING, TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale,
                                        Standing)
 from services.runtime.spec import OURS, VALUE_BYTES_MAX, Spec
 from services.runtime.track import DEAD, SEEN_MAX, Entry, Mark, Record, Track, fingerprint
@@ -200,6 +201,8 @@ class Batch:
     def _with_standing(self, draft: Entry, incoming: Incoming) -> Incoming:
         """First of all an order learns how its merchant stands now, if that is news; a new one, and the merchant himself, is
         told with the record."""
+        if (lanes := self.known.get(LANES)) is not None:
+            incoming = self._with_lanes(draft, incoming, lanes)
         state = draft.state
         if state.order_id.startswith(MERCHANT):
             return incoming._replace(standing=self.known.get(state.order_id.removeprefix(MERCHANT)))
@@ -210,6 +213,14 @@ class Batch:
             news = Incoming(STANDING, row.cause, "standing", 0, self.now, None, row.cause, standing=row)
             self._apply(draft, news, self.spec.decide(state, draft.document, news, self.shared, self.now))
         return incoming._replace(standing=row) if state.status == "new" else incoming
+
+    def _with_lanes(self, draft: Entry, incoming: Incoming, row: Standing) -> Incoming:
+        """The same of the lanes that are closed, for a service whose orders know of lanes."""
+        state = draft.state
+        if state.status != "new" and getattr(state, "lanes", row.label) != row.label and not state.order_id.startswith(LANE):
+            news = Incoming(LANES_CHANGED, row.cause, "standing", 0, self.now, None, row.cause, lanes=row)
+            self._apply(draft, news, self.spec.decide(state, draft.document, news, self.shared, self.now))
+        return incoming._replace(lanes=row)
 
     def _apply(self, draft: Entry, incoming: Incoming, decision: Decision) -> None:
         order_id = incoming.data.order_id if incoming.data is not None else draft.state.order_id
@@ -231,7 +242,7 @@ class Batch:
             draft.document = decision.document
             self.documents.append((order_id, decision.document))
         if decision.standing is not None:
-            merchant, cause = order_id.removeprefix(MERCHANT), incoming.id
+            merchant, cause = LANES if order_id.startswith(LANE) else order_id.removeprefix(MERCHANT), incoming.id
             if decision.events:  # its effect on orders has the event for its cause, which is the same for all services
                 cause = event_id(self.spec.name, order_id, draft.seq)
             self.standings[merchant] = decision.standing._replace(cause=cause)

@@ -19,12 +19,14 @@ from schemas.dead_letters import Reason
 
 TIMER = "TimerFired"
 STANDING = "StandingChanged"  # what an order is told when its merchant stands otherwise; see standing.py
-INTERNAL = frozenset({TIMER, STANDING})  # no record brings these
+LANES_CHANGED = "LanesChanged"  # the same of the lanes that are closed
+INTERNAL = frozenset({TIMER, STANDING, LANES_CHANGED})  # no record brings these
 
 
 class Incoming(NamedTuple):
     """One event or command, decoded. `data` is its schema model (None for a fired timer). `standing`: the merchant's row
-    (`standing.py`), told with a new order, with what is asked about the merchant, and with STANDING."""
+    (`standing.py`), told with a new order, with what is asked about the merchant, and with STANDING; `lanes`: the row of the closed lanes, once
+    there was one."""
 
     type: str
     id: str
@@ -35,6 +37,7 @@ class Incoming(NamedTuple):
     correlation: str = ""
     merchant: str = ""
     standing: Any = None
+    lanes: Any = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,6 +109,7 @@ def earliest(timers: dict[str, datetime]) -> datetime | None:
 
 FROZEN, CLOSED = "merchant_frozen", "merchant_closed"
 STOPS = {"frozen": FROZEN, "closed": CLOSED}  # a merchant's status -> why his orders stand still
+LANES = "lanes"  # key and status of the one row that all orders obey: which lanes are closed (facts: closed, changes)
 WALKED = frozenset({"active", "frozen", "closed"})
 MERCHANT_STATUS = {"MerchantFrozen": "frozen", "FreezeLifted": "active", "FreezeUpheld": "closed"}  # what other services hear
 

@@ -21,6 +21,7 @@ from pydantic_core import from_json, to_json
 
 from schemas.dead_letters import Reason
 from schemas.merchants import MERCHANT
+from schemas.shipping_report import LANE
 from services.runtime import standing, storage
 from services.runtime.batch import RETRY, Batch, shared_keys_of
 from services.runtime.clock import Clock
@@ -307,7 +308,7 @@ class Owner:
         orders whose parked records need a batch of their own."""
         await self._load(records, [key[0] for key in expire])
         conn, keys = self.conn, shared_keys_of(self.spec, self.cache, records)
-        alone = any(r.order_id.startswith(MERCHANT) for r in records)  # with the rows of all partitions locked
+        alone = any(r.order_id.startswith((MERCHANT, LANE)) for r in records)  # with the rows of all partitions locked
         point("owner.loaded")
         # Without shared rows the one statement that writes is enough.
         transaction = conn.transaction() if keys or alone else None

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.dead_letters import DISCARD, DiscardDeadLetter, Reason
 from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, moment, type_of
 from schemas.model import ID_PATTERN
+from schemas.shipping_report import LANE
 from schemas.topics import Topic
 from services.runtime.decision import Decision, Incoming, NotYet, Stale
 from services.runtime.reader import Pick, Raw
@@ -21,6 +22,7 @@ from services.runtime.track import Record
 
 VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
 STOCK = "stock:"  # begins the keys of deliveries, which belong to no merchant
+_NOBODYS = (STOCK, LANE)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read(spec: Spec, topic: str, offset: int, key: bytes | None, value: bytes | 
         return Record(*raw, fault=(Reason.SOURCE, f"source {envelope.source!r} with sequence {envelope.sequence} may not write here"))
     if key != data.order_id.encode() or envelope.subject != data.order_id:
         return Record(*raw, fault=(Reason.KEY, "key, subject and order_id are not the same"))
-    if ours and not envelope.merchant and not data.order_id.startswith(STOCK):
+    if ours and not envelope.merchant and not data.order_id.startswith(_NOBODYS):
         return _refused(raw, envelope, Reason.NO_MERCHANT, "ce_merchant is empty")
     incoming = Incoming(envelope.type, envelope.id, envelope.source, envelope.sequence if ours else 0, envelope.time, data,
                         envelope.correlation or envelope.id, envelope.merchant)
@@ -111,7 +113,7 @@ def read_raw(spec: Spec, topic: str, raw: Raw) -> Record | None:
             return read(spec, topic, offset, key, value, tuple(headers))
         order_id = data.order_id
         if subject == order_id and key == order_id.encode() and id_ and at.tzinfo is not None and (
-                source == ours and sequence and (merchant or order_id.startswith(STOCK)) if ours else source not in _SERVICES):
+                source == ours and sequence and (merchant or order_id.startswith(_NOBODYS)) if ours else source not in _SERVICES):
             incoming = Incoming(name.decode(), id_, source, sequence if ours else 0, at, data, correlation or id_, merchant)
             return Record(topic, offset, key, value, headers, order_id, incoming)
     return read(spec, topic, offset, key, value, tuple(headers))

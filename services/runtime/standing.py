@@ -1,4 +1,4 @@
-"""How merchants stand: rows that every order of a merchant obeys, read from memory and exact all the same.
+"""How merchants stand, and which lanes are closed: rows that orders obey, read from memory and exact all the same.
 
 A row changes seldom and is asked for at every step, so each owner keeps what it has seen, with the database's version of
 all rows. Every write of an owner compares that version, in the row of its partition that it locks anyway; whoever changes a
@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncpg
 
-from services.runtime.decision import Standing
+from services.runtime.decision import LANES, Standing
 
 
 
@@ -38,6 +38,8 @@ class Standings:
             "SELECT standing, walked FROM partitions WHERE partition = $1", self._partition)
         for merchant, row in await _rows(self._conn, "version > $1", self._walked):
             self._learnt(merchant, row)
+        if LANES in self._walked_for:
+            await self.look_up({LANES})
 
     async def learn(self) -> None:
         """Another version was seen: read what has changed."""
@@ -84,6 +86,11 @@ class Standings:
 
 
 async def open_orders(conn: asyncpg.Connection, partition: int, merchant: str, after: str, limit: int) -> list[str]:
+    """Of a merchant; all there are, when it is the lanes that have changed."""
+    if merchant == LANES:
+        return [row[0] for row in await conn.fetch(
+            "SELECT order_id FROM orders WHERE partition = $1 AND NOT closed AND order_id > $2 ORDER BY order_id LIMIT $3",
+            partition, after, limit)]
     return [row[0] for row in await conn.fetch(
         "SELECT order_id FROM orders WHERE partition = $1 AND merchant = $2 AND NOT closed AND order_id > $3"
         " ORDER BY order_id LIMIT $4", partition, merchant, after, limit)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from schemas.topics import ORDER, PAYMENT, REPORT, SHIPMENT
-from services.runtime.decision import INTERNAL, WALKED
+from services.runtime.decision import INTERNAL, LANES, WALKED
 from services.runtime.main import run
 from services.runtime.settings import Settings
 from services.runtime.spec import Spec
@@ -16,7 +16,7 @@ from services.shipping.plans import Plans
 def spec(settings: Settings) -> Spec:
     return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - INTERNAL, machine.Shipment,
                 partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans(speed=settings.speed)), machine.STATE,
-                machine.DOCUMENT, machine.stock_keys, storage, WALKED)
+                machine.DOCUMENT, machine.stock_keys, storage, WALKED | {LANES})
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
-from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import after_delivery, packing, promise, quality, reports, reservation, scans, stops, undoing
+from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
+from services.shipping import after_delivery, packing, promise, quality, reports, rerouting, reservation, scans, stops, undoing
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
 from services.shipping.shipment import Shipment, Work
@@ -30,9 +30,10 @@ def decide(shipment: Shipment, document: Document | None, incoming: Incoming, st
     parcels' SSCCs begin with, `plans` the network they travel on; without one nothing is promised."""
     if incoming.type in MERCHANT_STATUS:
         return stops.merchant(shipment.draft(), incoming)
-    if shipment.status == "new" and incoming.type not in ("OrderPlaced", "InboundReceived", STANDING):
+    if shipment.status == "new" and incoming.type not in FIRST:
         return NotYet("OrderPlaced")
-    work = Work(shipment.draft(), document, stock, now, prefix, min(incoming.time, now), plans)
+    work = Work(shipment.draft(), document, stock, now, prefix, min(incoming.time, now), plans,
+                rerouting.closed_lanes(incoming))
     s = work.shipment
     if s.stops and s.parcels and incoming.type in stops.KEPT:
         answer = stops.keep(work, incoming)
@@ -48,7 +49,7 @@ def decide(shipment: Shipment, document: Document | None, incoming: Incoming, st
         s.status = "closed" if s.closed else "open"
         if s.closed:
             s.timers.clear()
-    return Decision(s, work.events, moves=work.moves, document=work.fresh_document)
+    return Decision(s, work.events, moves=work.moves, document=work.fresh_document, standing=work.standing)
 
 
 def stock_keys(shipment: Shipment | None, document: Document | None, incoming: Incoming) -> list[str]:
@@ -147,6 +148,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
             reports.lose(work, parcel_id, "no_scan")
 
 
+FIRST = {"OrderPlaced", "InboundReceived", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
 STOCK_TIMERS = {"reservation", "hold"}
 TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
@@ -175,6 +177,7 @@ REPORTS = {
 HANDLERS = {
     **dict.fromkeys(MERCHANT_STATUS), STANDING: partial(stops.stands, decide=_again),
     "OrderHeld": stops.held, "OrderResumed": partial(stops.resumed, decide=_again),
+    "CloseLane": rerouting.close, "OpenLane": rerouting.reopen, LANES_CHANGED: rerouting.changed,
     "OrderPlaced": reservation.placed, "InboundReceived": reservation.inbound,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
     "CancellationRequested": undoing.cancellation,

@@ -13,6 +13,7 @@ from schemas.shipping_shipment import Leg, Route
 from services.shipping.shipment import Clock, Parcel, Work
 
 BEFORE_HANDOVER = frozenset({"allocated", "documented", "requested", "on_hold", "packed"})
+ON_ITS_WAY = BEFORE_HANDOVER | {"handed_over", "exported", "arrived", "presented", "customs_held", "released"}
 
 
 def begin(work: Work, parcel_id: str) -> None:
@@ -77,10 +78,20 @@ def overdue(work: Work, parcel_id: str) -> None:
         work.shipment.timers[f"risk:{parcel_id}"] = predicted[0].departs + work.plans.tolerance
 
 
+def take(work: Work, parcel_id: str, route: Route) -> None:
+    """Another way than planned before; the promise stays."""
+    parcel, timer = work.shipment.parcels[parcel_id], f"risk:{parcel_id}"
+    clock = _clock(parcel)
+    _set(work, parcel_id, clock, route=route)
+    if timer in work.shipment.timers:
+        work.shipment.timers[timer] = _planned(work, route, _NEXT[parcel.status]) + timedelta(
+            seconds=clock.slip_s) + work.plans.tolerance
+
+
 def risk(work: Work, parcel_id: str, reason: str, predicted_at: datetime) -> None:
     """It will be late, as far as can be known; told once."""
     clock = _clock(work.shipment.parcels[parcel_id])
-    if not clock.at_risk:
+    if not clock.at_risk and not clock.paused:
         _set(work, parcel_id, clock, at_risk=True)
         work.emit(out.PromiseAtRisk, parcel_id=parcel_id, reason=reason, promised_at=promised(work, parcel_id),
                   predicted_at=predicted_at)

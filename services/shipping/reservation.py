@@ -23,7 +23,7 @@ def placed(work: Work, incoming: Incoming) -> Stale | None:
     if s.status != "new":
         return Stale("placed before")
     s.status, s.merchant_id, s.regime = "waiting", event.merchant_id, event.regime
-    s.pending = Wanted.of(event, incoming.time)
+    s.pending, s.lanes = Wanted.of(event, incoming.time), incoming.lanes.label if incoming.lanes else ""
     try_to_allocate(work, first=True)
     return None
 

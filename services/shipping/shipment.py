@@ -10,7 +10,7 @@ from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
 from schemas.numbers import COMPANY_PREFIX, s10, sscc
 from schemas.shipping_shipment import Route
-from services.runtime.decision import earliest
+from services.runtime.decision import Standing, earliest
 from services.shipping.allocation import Content, Document, Line, Wanted
 from services.shipping.storage import StockMove
 
@@ -84,7 +84,8 @@ class Parcel:
 @dataclass(slots=True)
 class Shipment:
     """`pending`: what an order that waits for stock still wants (None: allocated). `standing`: the label of the merchant's row
-    that it obeys; `stops`: why its goods go no further, since `held_since`; `kept`: (type, body) of what would let them."""
+    that it obeys; `stops`: why its goods go no further, since `held_since`; `kept`: (type, body) of what would let them;
+    `lanes`: the label of the closed lanes that its routes avoid."""
 
     STANDS_STILL: ClassVar[frozenset[str]] = frozenset({"reservation", "backorder", "retry", "hold"})  # timers, while it is stopped
 
@@ -100,11 +101,12 @@ class Shipment:
     stops: list[str] = field(default_factory=list)
     held_since: datetime | None = None
     kept: list[list[str]] = field(default_factory=list)
+    lanes: str = ""
 
     def draft(self) -> Shipment:
         return Shipment(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.pending,
                         {k: p.draft() for k, p in self.parcels.items()}, dict(self.timers), self.standing,
-                        self.stops, self.held_since, self.kept)
+                        self.stops, self.held_since, self.kept, self.lanes)
 
     def running(self) -> dict[str, datetime]:
         """The timers that run now."""
@@ -124,6 +126,7 @@ class Work:
                  at: datetime | None = None, plans: Any = None, closed: frozenset[str] = frozenset()):
         self.shipment, self.document, self.stock, self.now, self.prefix = shipment, document, stock, now, prefix
         self.at, self.plans, self.closed = at or now, plans, closed
+        self.standing: Standing | None = None
         self.fresh_document: Document | None = None
         self.events: list[Any] = []
         self.moves: list[StockMove] = []

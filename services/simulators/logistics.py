@@ -16,6 +16,7 @@ from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, 
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
 
 FORGOTTEN = timedelta(hours=50)  # a parcel that its carrier left behind and found again
+OPERATIONS = "/carrier/operations"
 RETURNS_DESK = "/warehouse/returns"  # the events of a return do not name the warehouse
 BEFORE_HANDOVER = frozenset({"cancel_whole", "cancel_line", "refund_fails"})
 # A parcel that the buyer is about to cancel lies in the warehouse at least this long, in real time: where trade legs
@@ -87,6 +88,18 @@ def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 
 # -- carrier ----------------------------------------------------------------------------------------------------------
+
+
+def close_lane(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """Fog, or a strike: the first parcel's lane into its country is closed before it gets there, and opened a day later."""
+    plan = heard.data.parcels[0]
+    if plan.route is None or plan.route.border < 0:
+        return []
+    lane = plan.route.legs[plan.route.border].lane
+    shut = after(0.1, 1, memory, REPORT.name, OPERATIONS, f"close:{plan.parcel_id}",
+                 report.CloseLane(order_id=f"{report.LANE}{lane}", lane=lane, reason="fog"))
+    return [shut, after(24, 30, memory, REPORT.name, OPERATIONS, f"open:{plan.parcel_id}",
+                        report.OpenLane(order_id=f"{report.LANE}{lane}", lane=lane), shut.delay_s)]
 
 
 def collect(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

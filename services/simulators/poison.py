@@ -28,6 +28,7 @@ from schemas import merchants
 from schemas.dead_letters import Reason
 from schemas.generate import example_of
 from schemas.model import Command
+from schemas.shipping_report import LANE
 from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SENSOR, SHIPMENT, TOPICS, Topic
 from services.runtime.settings import Settings
 from services.simulators.journal import Journal
@@ -81,6 +82,9 @@ class _Good:
         if self.name == "InboundReceived":
             self.payload["sku"] = order_id[:40]
             order_id = f"stock:{self.payload['warehouse']}:{self.payload['sku']}"
+        elif "lane" in model.model_fields and not OURS.get(topic.name):
+            self.payload["lane"] = order_id[:50]
+            order_id = f"{LANE}{self.payload['lane']}"
         self.payload["order_id"] = self.order_id = order_id
         self.key: bytes | None = order_id.encode()
         self.headers: dict[str, bytes | None] = {name: value.encode() for name, value in example["headers"].items()}
@@ -248,7 +252,7 @@ def generate(seed: int, count: int, partitions: int, *, future: bool = True) -> 
 
 
 # They need no order to be there, so that they would not wait.
-_FIRST = {"PlaceOrder", "InboundReceived", *(command.__name__ for command in merchants.COMMANDS)}
+_FIRST = {"PlaceOrder", "InboundReceived", "CloseLane", "OpenLane", *(command.__name__ for command in merchants.COMMANDS)}
 
 
 def _pair(order_id: str, partitions: int, draw: random.Random) -> list[Poison]:

@@ -43,7 +43,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "Backordered": (logistics.restock, None), "ParcelQuarantined": (cold.decide, COLD),
     },
     "carrier": {
-        "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),
+        "ParcelsAllocated": (logistics.close_lane, frozenset({"lane_closed"})), "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),
         "CustomsReleased": (logistics.last_mile, None), "ParcelLost": (logistics.pay_claim, None),
         "ParcelAtPickup": (logistics.collected, frozenset({"delivery_pickup", "pickup_point"})),
         "InterceptRequested": (logistics.intercept, None),

@@ -66,6 +66,7 @@ SCENARIOS = {s.name: s for s in (
     Scenario("cold_refunded", 0, "too warm for too long; paid back", fast=False),
     Scenario("cold_undecided", 0, "too warm for too long, and nobody decides: paid back", fast=False),
     Scenario("buyer_absent", 0, "nobody at home; the promise's clock stands still until the next day, when somebody is"),
+    Scenario("lane_closed", 0, "a lane ahead of the parcel is closed: it goes another way", fast=False),
     Scenario("leg_late", 0, "the carrier leaves the parcel behind for two days: told as a risk, then as a broken promise",
              fast=False),
     Scenario("lost_reported", 30, "the carrier reports the loss and pays the claim"),
