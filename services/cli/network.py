@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -9,6 +10,10 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from schemas import shipping_report as report
+from services.cli import lanes
+from services.cli.order import _settings as settings_of_running
+from services.cli.order import speaking
 from services.cli.output import BadUsage, Output
 from services.shipping.network.compare import Comparison, against_optimum, compare
 from services.shipping.network.geography import Place
@@ -94,6 +99,45 @@ def compare_(
         told = _figures(found, ratios) | {"version": network().version, "seed": seed}
         _say_figures(out, told)
         out.result(told)
+
+
+@app.command("close")
+def close_(
+    lane: Annotated[str, typer.Argument(metavar="LANE", help="As `tradewind network --place` names it.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="For whoever looks at a re-routed order.")] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Real seconds to wait for the answer.")] = 10, as_json: AsJson = False,
+) -> None:
+    """Close a lane: from the answer on no plan uses it, and open orders that have it ahead are re-routed within seconds.
+
+    Exit code 6 when it is closed already.
+
+    Example:  tradewind network close USSEA-DELEJ-air --reason fog
+    """
+    _change(report.CloseLane, lane, timeout, as_json, reason=reason)
+
+
+@app.command("open")
+def open_(
+    lane: Annotated[str, typer.Argument(metavar="LANE", help="One that is closed.", show_default=False)],
+    timeout: Annotated[float, typer.Option(min=0.1, help="Real seconds to wait for the answer.")] = 10, as_json: AsJson = False,
+) -> None:
+    """Open a lane again. Parcels that were re-routed keep their new way.
+
+    Exit code 6 when it is open.
+
+    Example:  tradewind network open USSEA-DELEJ-air
+    """
+    _change(report.OpenLane, lane, timeout, as_json)
+
+
+def _change(model: type, lane: str, timeout: float, as_json: bool, **fields: Any) -> None:
+    with speaking(as_json) as out:
+        if lane not in network().lanes:
+            raise BadUsage(f"no lane is called {lane}", "LANE", "tradewind network --place ID lists a place's lanes.")
+        message = model(order_id=f"{report.LANE}{lane}", lane=lane, **fields)
+        told = asyncio.run(lanes.change(settings_of_running(), message, timeout))
+        out.say(f"{told.type} {lane}")
+        out.result({"lane": lane, "event": told.type, "id": told.id})
 
 
 # -- what is asked ------------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from services.cli import promises
 from services.cli.duties import charges_of
 from services.cli.order_state import Look
 from services.cli.order_why import span, why
@@ -31,7 +33,7 @@ class Show:
             head += [f"merchant {account.merchant_id}", account.regime, account.currency]
         yield Text("  ".join(head), style="bold")
         yield Text(f"trade time {trade_time(look.now)} UTC")
-        for table in (_services(look), _parcels(look), _timers(look), _calls(look), _waiting(look), _dead(look), _landed(look)):
+        for table in (_services(look), _parcels(look), _promises(look), _timers(look), _calls(look), _waiting(look), _dead(look), _landed(look)):
             if table is not None:
                 yield ""
                 yield whole(table, console, options)
@@ -71,6 +73,20 @@ def _parcels(look: Look) -> Table | None:
         amounts = [_amount(getattr(hold, name), account.currency) if hold else "-" for name in sums]
         table.add_row(short_parcel(parcel_id, look.order_id), goods.status if goods else "-", hold.status if hold else "-",
                       f"{mine.goods}/{mine.money}" if mine else "-", *amounts)
+    return table
+
+
+def _promises(look: Look) -> Table | None:
+    found = [(parcel_id, told) for parcel_id in look.parcels if (told := promises.of_parcel(look, parcel_id))]
+    if not found:
+        return None
+    table = _table("promise", "parcel", "way", "promised at the door", "clock", "left")
+    for parcel_id, told in found:
+        due = datetime.fromisoformat(told["promised_at"])
+        late = "" if told["in_time"] else " (not within 72 h)"
+        left = "-" if told["left_s"] is None else span(due - look.now) if due > look.now else "over"
+        table.add_row(short_parcel(parcel_id, look.order_id), told["way"] + (" (re-routed)" if told["rerouted"] else ""),
+                      trade_time(due) + late, told["clock"], left)
     return table
 
 
@@ -137,7 +153,8 @@ def as_json(look: Look) -> dict[str, Any]:
         parcels[parcel_id] = {
             "goods": goods.status if goods else None, "money": hold.status if hold else None,
             "orders": {name: getattr(mine, name) for name in ("goods", "money", "pending", "dispute")} if mine else None,
-            "amounts": {name: getattr(hold, name) for name in _SUMS} if hold else None}
+            "amounts": {name: getattr(hold, name) for name in _SUMS} if hold else None,
+            "promise": promises.of_parcel(look, parcel_id)}
     return {
         "order": look.order_id, "trade_time": look.now.isoformat(), "currency": account.currency if account else None,
         "services": {s: {"status": v.status, "closed": v.closed, "events": v.sequence} for s, v in look.views.items()},

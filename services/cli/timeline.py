@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.topics import ORDER
+from services.cli import promises
 from services.cli.order_records import LANES, Event, parked_places, reading, with_parked
 from services.runtime.settings import Settings
 
@@ -155,6 +156,7 @@ def facts(event: Event, currency: str = "") -> str:
     parts += _lists(data, order_id, data.get("currency") or currency)
     if "origin" in data and "destination" in data:
         parts.append(f"{data['origin']}→{data['destination']}")
+    parts += promises.told(data)
     parts += _shared(data, data.get("currency") or currency)
     if isinstance(data.get("quote"), dict):
         parts += _quoted(data["quote"], data.get("currency") or currency)

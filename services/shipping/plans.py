@@ -25,11 +25,21 @@ class Plans:
     it was made a scan may be heard of before it is missed."""
 
     def __init__(self, net: Network | None = None, speed: float = 1.0):
-        self.network = net or network()
+        self._net = net
         self.tolerance = SCANS_ARE_TOLD_WITHIN + timedelta(seconds=HEARD_WITHIN_S * speed)
-        self.unit_grams = self.network.rules["unit_grams"]
         self._planner = lru_cache(maxsize=8)(lambda closed: Planner(self.network, closed))
         self._legs: dict[int, tuple[Any, int, list[Leg], int]] = {}
+
+    @property
+    def network(self) -> Network:
+        """Made when it is needed first, which takes a second: whoever only looks at orders never needs it."""
+        if self._net is None:
+            self._net = network()
+        return self._net
+
+    @property
+    def unit_grams(self) -> int:
+        return self.network.rules["unit_grams"]
 
     def plan(self, wanted: Wanted, available: Callable[[str], Iterable[tuple[str, int]]], accepted: datetime,
              closed: frozenset[str]) -> tuple[Shares, dict[str, Route]]:
