@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 
-from schemas import carrier_codes
+from schemas import carrier_codes, generate
 from schemas import orders_order as orders
 from schemas import payments_payment as payments
 from schemas import shipping_shipment as shipping
@@ -313,3 +313,22 @@ def test_stock_covers_the_orders_except_where_a_scenario_says_otherwise():
     for sku, quantity in wanted.items():
         missing = quantity if sku.startswith("NONE-") else 1 if sku.startswith("PART-") else 0
         assert stocked[sku] == quantity - missing, sku
+
+
+# -- by the plan -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("role", "event", "scans"), [
+    ("warehouse", "FulfilmentRequested", ["packed"]), ("carrier", "ParcelPacked", ["handed-over"]),
+    ("carrier", "ParcelHandedOver", ["exported", "arrived"]), ("carrier", "CustomsReleased", ["out:1", "delivered"]),
+])
+def test_who_has_a_plan_keeps_to_it(role, event, scans):
+    data = MODELS[event].model_validate(generate.example_of(SHIPMENT, MODELS[event])["payload"])
+    planned = [datetime(2026, 11, 25, 12, tzinfo=UTC) + timedelta(hours=7 * n) for n in range(len(scans))]
+    heard = Heard("shipping:A:1", data.model_copy(update={"planned": planned, "cold": None} if "cold" in type(data).model_fields
+                                                  else {"planned": planned}), "2026-11-25T00:00:00.000000Z")
+    said = react(role, heard, "normal", Memory(7))
+    assert [r.id.rpartition(":")[0] for r in said] == scans
+    for reaction, due in zip(said, planned):
+        at = datetime(2026, 11, 25, tzinfo=UTC) + timedelta(seconds=reaction.delay_s)
+        assert at < due and (scans == ["packed"] or due - at <= timedelta(hours=4))

@@ -56,7 +56,7 @@ def tell(heard: Heard, scenario: str, memory: Memory, legs: tuple[Leg, ...]) -> 
         if leg.due is None or memory.fast:
             at += hours(memory, scan, leg.low, leg.high)
         else:
-            at = max(at + AT_LEAST_S, (leg.due - moment_of(heard)).total_seconds() - hours(memory, scan, leg.low, leg.high))
+            at = max(at + AT_LEAST_S, (leg.due - moment_of(heard, 0.0)).total_seconds() - hours(memory, scan, leg.low, leg.high))
         if memory.fast:
             message = leg.model(order_id=order_id, parcel_id=parcel_id, **leg.fields)
         else:

@@ -56,7 +56,7 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     packed = after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
                    report.PackedReported(order_id=order_id, parcel_id=parcel_id), start, parcel_id, CANCEL_ROOM_S if slow else 0.0)
     if event.planned and not (memory.fast or slow or start):  # in time for the lorry, which leaves then
-        left_s = (event.planned[0] - moment_of(heard)).total_seconds()
+        left_s = (event.planned[0] - moment_of(heard, 0.0)).total_seconds()
         packed = packed._replace(delay_s=max(0.2 * HOUR, min(packed.delay_s, left_s - HOUR)))
     said.append(packed)
     return said + cold.measured(heard, scenario, memory, said[-1].delay_s) if event.cold else said
