@@ -147,7 +147,8 @@ class Store:
         for number in range(self.transactions):
             write, start = storage.Write(), offsets
             for table, shares in self.shares.items():
-                step = getattr(self, f"_{table}", None) or self._appended
+                step = getattr(self, f"_{table}", None) or (
+                    self._appended if "order_id" in self.task.rows[table].columns else self._shared)
                 step(write, table, *(share.take() for share in shares))
             offsets = {topic: number for topic in self.task.reads}
             await write.send(self.conn, self.partition, 0, start, offsets)
@@ -174,6 +175,18 @@ class Store:
     def _appended(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
         if rows := self._fresh(table, inserted):
             write.append(table, rows)
+
+    def _shared(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
+        """Rows that belong to no order, such as a person's quota: their first column is their key."""
+        live, columns = self.live[table], self.task.rows[table].columns
+        touched = [live[n] for n in range(min(updated, len(live)))]
+        if touched:
+            live.rotate(-len(touched))
+            write.change(f"UPDATE {table} SET {columns[1]} = {table}.{columns[1]} FROM fence WHERE {columns[0]} = ANY({{}}::text[])",
+                         touched)
+        if columns and (rows := self._fresh(table, inserted, columns[0])):
+            write.append(table, rows)
+            live.extend(row[0] for row in rows)
 
     def _orders(self, write: storage.Write, table: str, inserted: int, updated: int, deleted: int) -> None:
         live, names = self.live[table], ("order_id", "status", "closed", "seq", "track", "state",
