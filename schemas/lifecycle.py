@@ -75,12 +75,14 @@ def _loops(owner: str, event: str, *states: str) -> list[Row]:
     return [Row(state, event, state, owner) for state in states]
 
 
-_OPEN = ("placed", "backordered", "allocated", "authorised", "fulfilling")
+_OPEN = ("placed", "presold", "backordered", "allocated", "authorised", "fulfilling")
 _SOLD = ("completed", "after_sale")
 
 ORDER = Machine("order", [
     *_rows("orders", "OrderPlaced", (NEW, "placed")),
     *_rows("orders", "OrderRejected", (NEW, "rejected")),
+    *_rows("shipping", "PreSold", ("placed", "presold")),
+    *_rows("shipping", "SeasonOpened", ("presold", "placed")),
     *_rows("shipping", "Backordered", ("placed", "backordered")),
     *_rows("shipping", "ParcelsAllocated", (("placed", "backordered"), "allocated")),
     *_rows("payments", "PaymentAuthorised", (("allocated", "authorised"), "authorised")),

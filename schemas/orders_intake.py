@@ -33,6 +33,15 @@ class OrderLine(CommandPart):
     cold: AskedBand | None = None
 
 
+class Season(CommandPart):
+    """Goods that are sold before their harvest: shipped not before, and not after, or not at all.
+
+    Until it opens they are held of what warehouses announced; nothing is paid before it opens."""
+
+    ships_not_before: Time
+    ships_not_after: Time
+
+
 class PlaceOrder(Command):
     """Place an order. `total` = sum of line amounts + freight + tax, or the order is refused.
 
@@ -56,6 +65,7 @@ class PlaceOrder(Command):
     merchant_reference: Text = ""
     quote: StatedQuote | None = None
     fx_quote: Annotated[str, Field(max_length=80)] | None = None
+    season: Season | None = None
 
 
 class CancelOrder(Command):

@@ -35,6 +35,13 @@ class ChinaImport(Part):
     single_item: Minor
 
 
+class PreSale(Part):
+    """When goods that are sold before their harvest may be shipped."""
+
+    ships_not_before: Time
+    ships_not_after: Time
+
+
 class OrderPlaced(Event):
     """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault.
 
@@ -63,6 +70,7 @@ class OrderPlaced(Event):
     china: ChinaImport | None = None
     terms: Terms | None = None
     cold: list[ColdLine] | None = None
+    season: PreSale | None = None
 
 
 class OrderRejected(Event):

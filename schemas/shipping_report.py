@@ -1,11 +1,13 @@
 """shipping.report.v1: what warehouses, carriers and customs report. Read by shipping.
 
-Key: order id, except `InboundReceived`, whose key is its `order_id` field `stock:<warehouse>:<sku>`, and lanes'.
+Key: order id, except `InboundReceived` and `HarvestAnnounced`, whose key is their `order_id` field `stock:<warehouse>:<sku>`,
+and lanes'.
 Reports may come late, twice and out of order; the record's CloudEvents id makes a repeated one harmless.
 """
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,11 +25,21 @@ class ParcelReport(Command):
 
 
 class InboundReceived(Command):
-    """Goods arrived at a warehouse: stock grows."""
+    """Goods arrived at a warehouse: stock grows. `harvest`: they are what was announced."""
 
     warehouse: Id
     sku: Sku
     quantity: Quantity
+    harvest: bool = False
+
+
+class HarvestAnnounced(Command):
+    """So much will be harvested and come to a warehouse: it can be sold before it is there. Key as of InboundReceived."""
+
+    warehouse: Id
+    sku: Sku
+    quantity: Quantity
+    harvest_on: Annotated[date, Field(strict=False)]
 
 
 LANE = "lane:"  # begins the keys of what concerns a lane of the network, which belongs to no order
@@ -189,7 +201,8 @@ class RecordQualityDecision(ParcelReport):
 
 
 MESSAGES = (
-    InboundReceived, CloseLane, OpenLane, PackedReported, ShortPickReported, PackingRejected, PackingHeldReported, PackingResumedReported,
+    InboundReceived, HarvestAnnounced, CloseLane, OpenLane, PackedReported, ShortPickReported, PackingRejected,
+    PackingHeldReported, PackingResumedReported,
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,

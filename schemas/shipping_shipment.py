@@ -6,6 +6,7 @@ know nothing else about why goods did not arrive.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -92,12 +93,43 @@ class Backordered(Event):
 
 
 class StockReceived(Event):
-    """Goods are on the shelf and may be sold. `order_id` is `stock:<warehouse>:<sku>`, as in the report."""
+    """Goods are on the shelf and may be sold. `order_id` is `stock:<warehouse>:<sku>`, as in the report.
+
+    `arrived`: units of them that were announced."""
 
     warehouse: str
     sku: str
     quantity: int
     available: int
+    arrived: int = 0
+
+
+class HarvestExpected(Event):
+    """Goods may be sold before they are there. `order_id` as of StockReceived."""
+
+    warehouse: str
+    sku: str
+    quantity: int
+    harvest_on: date
+
+
+class PreSoldLine(Part):
+    line_no: int
+    sku: str
+    warehouse: str
+    quantity: int
+
+
+class PreSold(Event):
+    """Held of an announced harvest until the season opens; nothing is paid before."""
+
+    lines: list[PreSoldLine]
+    opens: Time
+    closes: Time
+
+
+class SeasonOpened(Event):
+    """What was held is taken from the shelf now, or waited for until the season closes."""
 
 
 class InventoryAdjusted(Event):
@@ -412,7 +444,7 @@ class ParcelRerouted(ParcelEvent):
 
 
 MESSAGES = (
-    ParcelsAllocated, AllocationFailed, Backordered, StockReceived, InventoryAdjusted, DocumentsReady, DocumentsMatched,
+    ParcelsAllocated, AllocationFailed, Backordered, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,

@@ -31,7 +31,7 @@ from services.auditor.rules_quota import COLUMNS
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import watched
 from services.cli.duties import duties_paid
-from services.explorer.simulation import World, order
+from services.explorer.simulation import START, World, order
 from services.orders.landed_cost import Refusal
 from services.orders.rulebook import load
 from services.runtime.settings import SERVICES
@@ -162,6 +162,19 @@ def network_plans() -> Plans:
     return Plans()
 
 
+def _season() -> World:
+    """Sold before its harvest, which comes."""
+    placed = order("season", lines=(("SEASON", 2, 5000),)).model_copy(update={"season": ask.Season(
+        ships_not_before=START + timedelta(days=3), ships_not_after=START + timedelta(days=6))})
+    goods = {"order_id": "stock:SEA1:SEASON", "warehouse": "SEA1", "sku": "SEASON", "quantity": 2}
+    world, _ = given(placed, stock={}, before=lambda w: (w.send(
+        report.HarvestAnnounced(**goods, harvest_on=START.date()), "/warehouse"), w.run()))
+    world.send(report.InboundReceived(**goods, harvest=True), "/warehouse")
+    world.run()
+    world.wait(days=8)
+    return world
+
+
 def _duties() -> World:
     """Duty and taxes paid with the order, as quoted."""
     args = _args("duties", destination="GB", currency="GBP")
@@ -234,7 +247,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _held_up(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _held_up(),
         _late(), _rerouted(),
     ]
 

@@ -456,6 +456,18 @@ def decided_long_after_the_deadline(h):
     h.change(SHIPMENT.name, "QualityReleased", "cold", {"ce_time": "2026-12-23T12:00:00Z"})
 
 
+def handed_over_after_the_season(h):
+    h.change(SHIPMENT.name, "ParcelHandedOver", "season", {"ce_time": "2026-12-23T12:00:00Z"})
+
+
+def charged_before_the_season(h):
+    h.change(PAYMENTS.name, "PaymentAuthorised", "season", {"ce_time": "2026-11-23T13:00:00Z"})
+
+
+def promised_and_never_let_go(h):
+    h.whole_.stock["SEA1", "SEASON"]["unsold"] = 0
+
+
 def carried_under_anothers_number(h):
     records, at = h.find(REPORT.name, "HandedOverReported", "normal")
     h.change(REPORT.name, "HandedOverReported", "normal", tracking_no="RA473124829US")
@@ -566,6 +578,7 @@ PLANTED = [
     (remitted_and_not_booked, {28}), (converted_twice, {9}), (paid_more_than_due, {9, 28}), (remitted_too_much, {9, 28}),
     (unbalanced_book, {8, 13, 28}),
     (a_number_that_does_not_hold, {37}), (two_parcels_of_one_number, {37}), (carried_under_anothers_number, {37}),
+    (handed_over_after_the_season, {39}), (charged_before_the_season, {39}), (promised_and_never_let_go, {15}),
     (an_excursion_nobody_told, {38}), (an_excursion_of_no_reading, {38}), (a_logger_set_too_wide, {38}),
     (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),
     (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),

@@ -29,7 +29,7 @@ from services.shipping import storage
 # The reasons of docs/exits.md; what is not the order's end (a command refused, a late wish) is on a path all the same.
 EXITS = {"completed", "rejected: total_mismatch"} | {f"cancelled: {reason}" for reason in (
     "no_stock", "payment_declined", "reservation_expired", "authorisation_expired", "cancelled", "short_pick",
-    "packing_rejected", "hold_expired", "destroyed", "spoiled", "customs_refused", "not_collected", "reported_lost", "no_scan", "lost", "returned", "granted",
+    "packing_rejected", "hold_expired", "destroyed", "spoiled", "season_closed", "sold_out", "customs_refused", "not_collected", "reported_lost", "no_scan", "lost", "returned", "granted",
     "dispute_lost", "merchant_closed")}
 
 

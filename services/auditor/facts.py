@@ -12,11 +12,11 @@ from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, PROMISE_
 from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
 
 QUOTA_KINDS = {"commit": "committed", "release": "released", "restore": "restored"}
-STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shrunk")
+STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shrunk", "announced", "arrived", "presold", "unsold")
 # Facts that no machine's state depends on.
-ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived", "QuotaMoved"}
+ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived", "HarvestExpected", "QuotaMoved"}
 REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
-_OUTSIDE_ORDERS = {"ParcelsAllocated", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
+_OUTSIDE_ORDERS = {"ParcelsAllocated", "PreSold", "SeasonOpened", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
 
 
 class Release(NamedTuple):
@@ -95,6 +95,7 @@ class Facts:
         self.regime = self.placed.regime if self.placed else ""
         self.broken: list[tuple[str, list[str]]] = []
         self.steps = 0
+        self.promised: tuple[tuple[str, str, int], ...] = ()
         self.stock: Counter[tuple[str, str, str]] = Counter()
         # (event, parcel, what was told, what it is): refunds and claims as shipping priced them.
         self.priced: list[tuple[Event, str, int, int]] = []
@@ -130,8 +131,14 @@ class Facts:
         machine = PARCEL.get(self.regime)
         for event in self.story.events["shipping"]:
             if event.type == "StockReceived":
-                warehouse, sku, units = event.data
+                warehouse, sku, units, arrived = event.data
                 self.stock[warehouse, sku, "received"] += units
+                self.stock[warehouse, sku, "arrived"] += arrived
+            elif event.type == "HarvestExpected":
+                warehouse, sku, units = event.data
+                self.stock[warehouse, sku, "announced"] += units
+            elif event.type in ("PreSold", "SeasonOpened", "AllocationFailed"):
+                self._promise(event)
             elif event.type == "InventoryAdjusted":  # booked as a reservation that found nothing
                 warehouse, sku, units = event.data
                 self.stock[warehouse, sku, "reserved"] += units
@@ -175,6 +182,15 @@ class Facts:
         if isinstance(goods, Goods):
             parcel.lowered += goods.refund
             parcel.claimed += goods.claim if kind == "ClaimPaid" else 0
+
+    def _promise(self, event: Event) -> None:
+        """Units held of a harvest; they are held until the season opens or the order ends before."""
+        if event.type == "PreSold":
+            self.promised = event.data[2]
+        for warehouse, sku, units in self.promised:
+            self.stock[warehouse, sku, "presold" if event.type == "PreSold" else "unsold"] += units
+        if event.type != "PreSold":
+            self.promised = ()
 
     def _price(self, parcel: Parcel, parcel_id: str, event: Event, before: int) -> None:
         """What the buyer owes less by this event must be what left the parcel, at the price it was allocated for."""

@@ -42,6 +42,7 @@ INVARIANTS = {
     34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",
     38: "Cold goods: every excursion in the readings is told and decided about; nothing is given out before.",
+    39: "Goods sold before their harvest are paid and shipped within their season.",
     40: "A promise = acceptance + plan; its clock adds up, and what is told of it is so.",
 }
 ELSEWHERE = {

@@ -1,4 +1,4 @@
-"""Rules of what a parcel carries and where it has been: its numbers (37), and how warm it was (38)."""
+"""Rules of what a parcel carries and where it has been: its numbers (37), how warm it was (38), and its season (39)."""
 
 from __future__ import annotations
 
@@ -99,3 +99,22 @@ def loggers_fit_the_goods(case: Case) -> Iterator[Verdict]:
         bands = [b for line_no, b in placed.cold if line_no in parcel.plan.lines]
         right = common_band(bands) if bands else None
         yield None if band == right else [f"parcel {parcel_id}: a logger was set to {band}, the goods ask for {right}"]
+
+
+# -- seasons ------------------------------------------------------------------------------------------------------------
+
+
+_PAID = ("ParcelsAllocated", "PaymentAuthorised", "PaymentHeld")  # an authorisation must not run out before it may be captured
+
+
+@order_rule(39, "within its season")
+def within_the_season(case: Case) -> Iterator[Verdict]:
+    """Nothing is asked of the buyer before it opens, nothing is handed over after it closed."""
+    season = case.facts.placed.season if case.facts.placed else None
+    if season is None:
+        return
+    opens, closes = season
+    for event in case.story.all():
+        if event.type in (*_PAID, "ParcelHandedOver"):
+            right = event.time >= opens and (event.type != "ParcelHandedOver" or event.time <= closes + case.grace)
+            yield None if right else [f"{event} at {event.time}", f"the season is from {opens} to {closes}"]

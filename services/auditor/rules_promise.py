@@ -20,7 +20,7 @@ def promise_is_the_plan(case: Case) -> Iterator[Verdict]:
     if allocated is None or allocated.accepted is None:
         return
     told = case.story.of("shipping", "ParcelsAllocated")[0]
-    waited = case.story.of("shipping", "Backordered")
+    waited = case.story.of("shipping", "Backordered", "SeasonOpened")
     placed = case.story.of("orders", "OrderPlaced")
     since = told.time if waited else placed[0].time if placed else allocated.accepted
     yield None if allocated.accepted == since else [str(told), f"accepted {allocated.accepted}, the order says {since}"]

@@ -91,6 +91,7 @@ class Placed(NamedTuple):
     terms: Terms | None = None
     quote: Quote | None = None
     cold: tuple[tuple[int, Band], ...] = ()
+    season: tuple[datetime, datetime] | None = None
 
 
 class Plan(NamedTuple):
@@ -220,7 +221,8 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
         m.buyer.token, m.buyer.hash, m.consignee.token, m.consignee.hash)
     return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""),
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
-                      m.quote if isinstance(m.quote, Quote) else None, _cold(m))
+                      m.quote if isinstance(m.quote, Quote) else None, _cold(m),
+                      m.season and (m.season.ships_not_before, m.season.ships_not_after))
 
 
 def _cold(m: Any) -> tuple[tuple[int, Band], ...]:
@@ -338,7 +340,9 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
     **dict.fromkeys(("FulfilmentRequested", "ParcelPacked", "ParcelReplaced"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
     **dict.fromkeys(("ParcelQuarantined", "QualityReleased"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id))),
-    **dict.fromkeys(("StockReceived", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
+    **dict.fromkeys(("HarvestExpected", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
+    "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity, m.arrived)), "SeasonOpened": lambda m: ((), None),
+    "PreSold": lambda m: ((), (m.opens, m.closes, tuple((line.warehouse, line.sku, line.quantity) for line in m.lines))),
     "PromisePaused": _tick("at", "", ""), "PromiseResumed": _tick("at", "promised_at", "paused_s"),
     "PromiseAtRisk": _tick("predicted_at", "promised_at", ""), "PromiseBroken": _tick("delivered_at", "promised_at", ""),
     "ParcelDelivered": _tick("delivered_at", "promised_at", "kept"),

@@ -15,7 +15,7 @@ from schemas.parties import Person, seal
 from services.runtime.processes import StartError
 from services.simulators.demo_orders import SHELVES
 from services.simulators.scenario import (SCENARIOS, TOKEN, cold_of, forced_id, hs_code_of, merchant_of, on_shortage_of,
-                                          payment_token_of, sku_of)
+                                          payment_token_of, season_of, sku_of)
 
 HS_CODE = "950300"  # toys; a papers' code that customs knows
 _FILE_MAX_BYTES = 5_000_000
@@ -70,7 +70,7 @@ def order_of(wish: Wish, order_id: str, key: bytes, now: datetime) -> PlaceOrder
         order_id=order_id, merchant_id=merchant_of(scenario, order_id, wish.merchant), currency=wish.currency, origin=wish.origin,
         destination=wish.destination, lines=lines, freight=wish.freight, tax=wish.tax, total=total,
         on_shortage=wish.on_shortage or on_shortage_of(scenario), payment_token=payment_token_of(scenario), buyer=party,
-        consignee=party, placed_at=now, merchant_reference=wish.reference))
+        consignee=party, placed_at=now, season=season_of(scenario, now), merchant_reference=wish.reference))
 
 
 def _usual(wish: Wish) -> str:

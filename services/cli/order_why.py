@@ -73,7 +73,9 @@ def _unallocated(look: Look, shipping: Any) -> list[str]:
         return ["shipping must reserve the stock"]
     if shipping.status == "failed":
         return ["shipping found no stock; orders must close the order"]
-    retry, end = shipping.timers.get("retry"), shipping.timers.get("backorder")
+    if opens := shipping.timers.get("opens"):
+        return [f"its season must open{_by(look, opens)}; until then its goods are held of the announced harvest"]
+    retry, end = shipping.timers.get("retry"), shipping.timers.get("backorder") or shipping.timers.get("closes")
     if retry is None:
         return ["shipping must reserve the stock"]
     goods = ", ".join(sorted({line.sku for line in shipping.pending.lines})) if shipping.pending else "goods"

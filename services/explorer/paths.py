@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from datetime import timedelta
 
-from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.orders_intake import OrderLine, PlaceOrder, Season
 from schemas.quotes import StatedLine, StatedQuote
 from services.explorer.ownership import ALL_TOLD, Ownership
 from services.explorer.simulation import START, order
@@ -93,6 +94,11 @@ def _with_duties() -> PlaceOrder:
         update={"lines": lines})
 
 
+def _of_a_season() -> PlaceOrder:
+    opens, closes = START + timedelta(days=3), START + timedelta(days=6)
+    return order(destination="US").model_copy(update={"season": Season(ships_not_before=opens, ships_not_after=closes)})
+
+
 PATHS: tuple[Path, ...] = (
     # The normal way.
     _path("abroad", "the normal way to another country", "confirm", ABROAD),
@@ -155,6 +161,9 @@ PATHS: tuple[Path, ...] = (
           {"completed", "cancelled: spoiled", "cancelled: cancelled"}, regime="domestic", timers=frozenset({"quality"})),
     _path("spoiled-return", "too warm, and sent back", "spoils, return, confirm",
           {"completed", "cancelled: spoiled", "cancelled: returned"}, regime="domestic", timers=frozenset({"quality"})),
+    _path("season", "sold before its harvest, which may come in time", "confirm, cancel", DOMESTIC | {
+        "cancelled: season_closed", "cancelled: cancelled"}, regime="domestic", order=_of_a_season()),
+    _path("season-sold-out", "nothing is announced", "cancel", {"cancelled: sold_out"}, stock=0, order=_of_a_season()),
     _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),
     _path("customs-china", "the same into China", "confirm, holds, refuses", CHINA, regime="china"),
     _path("deliveries", "nobody at home three times, or lost", "fails, loses", DOMESTIC | {

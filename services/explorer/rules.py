@@ -121,6 +121,8 @@ def of_end(orders: list[tuple], counters: Counters) -> list[str]:
         reserved = get("reserved", 0) - sum(get(k, 0) for k in ("released", "consumed", "shrunk"))
         if reserved:
             faults.append(f"{reserved} units of {row[0]} in {row[1]} stay reserved for nobody")
+        if get("presold", 0) != get("unsold", 0):
+            faults.append(f"{get('presold', 0) - get('unsold', 0)} units of {row[0]} in {row[1]} stay promised to nobody")
         out = get("consumed", 0) - get("restocked", 0)
         if out != gone.get(row, 0):
             faults.append(f"{out} units of {row[0]} left {row[1]}, buyers and carriers have {gone.get(row, 0)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from services.orders.storage import COUNTERS as QUOTA_COUNTERS
 from services.orders.storage import QUOTA, QuotaMove, Rows
-from services.shipping.storage import COUNTERS as STOCK_COUNTERS
+from services.shipping.storage import COLUMN_OF as STOCK_COUNTERS
 from services.shipping.storage import Stock, StockMove
 
 Row = tuple[str, str]

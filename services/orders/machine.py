@@ -153,7 +153,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
-        china=found.china, terms=found.terms, cold=_cold(command))
+        china=found.china, terms=found.terms, cold=_cold(command),
+        season=command.season and out.PreSale(**command.season.__dict__))
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
@@ -521,7 +522,7 @@ def _wrong_lines(document: Document, lines: Any) -> tuple[str, str] | None:
 HANDLERS = {
     **dict.fromkeys(merchants.HANDLERS, merchants.misplaced), "PlaceOrder": _place, "CancelOrder": _cancel, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
     "GrantRefund": _grant_refund, "OpenDispute": _open_dispute, "ResolveDispute": _resolve_dispute,
-    "ParcelsAllocated": _allocated, "Backordered": _step_only, "AllocationFailed": _not_allocated,
+    "ParcelsAllocated": _allocated, "Backordered": _step_only, "PreSold": _step_only, "SeasonOpened": _step_only, "AllocationFailed": _not_allocated,
     "PaymentAuthorised": _paid, "PaymentHeld": _paid,
     **dict.fromkeys(GOODS_END, _goods_ended), "CustomsRefused": _customs_refused,
     **dict.fromkeys(MONEY_END, _money_ended), "PaymentPartiallyRefunded": _part_refunded, "FundsRecovered": _recovered,

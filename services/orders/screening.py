@@ -82,6 +82,9 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
     cold = [line.cold for line in command.lines if line.cold is not None]
     if cold and common_band(cold) is None:
         return "cold_bands", "no temperature suits all of its goods; order what is frozen and what is only cool apart"
+    season = command.season
+    if season is not None and not max(season.ships_not_before, command.placed_at) < season.ships_not_after:
+        return "season_dates", "the season must close after it opens, and after the order is placed"
     goods = sum(line.amount for line in command.lines)
     total = goods + command.freight + command.tax
     if total != command.total:

@@ -39,7 +39,7 @@ class Limits:
 @dataclass(slots=True, frozen=True)
 class Wanted:
     """What an order wants of the warehouses. `goods`: sum of all line amounts as placed; the base of shares of freight, and of
-    `tax`, which was quoted for an authority."""
+    `tax`, which was quoted for an authority. `held`: (warehouse, SKU, units) of an announced harvest, until its season opens."""
 
     currency: str
     destination: str
@@ -52,6 +52,8 @@ class Wanted:
     tax: int = 0
     cold: dict[int, Band] | None = None
     accepted_at: datetime | None = None
+    season: bool = False
+    held: list[tuple[str, str, int]] = field(default_factory=list)
 
     @classmethod
     def of(cls, placed: Any, accepted_at: datetime | None = None) -> Wanted:
@@ -64,7 +66,7 @@ class Wanted:
                    limits, placed.origin, placed.quote.for_authorities if placed.quote else 0,
                    placed.cold and {l.line_no: Band.model_construct(
                        low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
-                       for l in placed.cold}, accepted_at)
+                       for l in placed.cold}, accepted_at, placed.season is not None)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""

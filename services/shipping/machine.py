@@ -15,7 +15,8 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import after_delivery, packing, promise, quality, reports, rerouting, reservation, scans, stops, undoing
+from services.shipping import (after_delivery, packing, promise, quality, reports, rerouting, reservation, scans, season,
+                               stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
 from services.shipping.shipment import Shipment, Work
@@ -56,7 +57,7 @@ def stock_keys(shipment: Shipment | None, document: Document | None, incoming: I
     """The SKUs whose stock rows this event may need, to be locked before it is decided."""
     if incoming.type == "OrderPlaced":
         return [line.sku for line in incoming.data.lines]
-    if incoming.type == "InboundReceived":
+    if incoming.type in ("InboundReceived", "HarvestAnnounced"):
         return [incoming.data.sku]
     touches = incoming.type in TOUCHES_STOCK or (
         incoming.type == "CarrierScanReported" and scans.report_of(incoming.data) in TOUCHES_STOCK)
@@ -138,6 +139,10 @@ def _timer(work: Work, incoming: Incoming) -> None:
             promise.overdue(work, parcel_id)
         elif kind == "hold" and work.step(s.parcels[parcel_id], "ParcelCancelled"):
             packing.cancel(work, parcel_id, "on_hold", "hold_expired")
+        elif kind == "opens":
+            season.opens(work)
+        elif kind == "closes":
+            season.closes(work)
         elif kind == "quality":
             quality.overdue(work, parcel_id)
         elif kind == "customs" and work.step(s.parcels[parcel_id], "CustomsRefused"):
@@ -148,8 +153,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
             reports.lose(work, parcel_id, "no_scan")
 
 
-FIRST = {"OrderPlaced", "InboundReceived", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
-STOCK_TIMERS = {"reservation", "hold"}
+FIRST = {"OrderPlaced", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
+STOCK_TIMERS = {"reservation", "hold", "opens", "closes"}
 TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
@@ -178,7 +183,8 @@ HANDLERS = {
     **dict.fromkeys(MERCHANT_STATUS), STANDING: partial(stops.stands, decide=_again),
     "OrderHeld": stops.held, "OrderResumed": partial(stops.resumed, decide=_again),
     "CloseLane": rerouting.close, "OpenLane": rerouting.reopen, LANES_CHANGED: rerouting.changed,
-    "OrderPlaced": reservation.placed, "InboundReceived": reservation.inbound,
+    "OrderPlaced": partial(reservation.placed, presell=season.presell), "InboundReceived": reservation.inbound,
+    "HarvestAnnounced": season.announced,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
     "CancellationRequested": undoing.cancellation,
     **REPORTS, "CarrierScanReported": scans.scanned(REPORTS),

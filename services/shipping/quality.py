@@ -62,11 +62,12 @@ def _release(work: Work, report) -> None:
 
 
 def _can_be_replaced(work: Work, parcel_id: str) -> bool:
-    """It is on its way to a buyer who still wants it, its warehouse has the goods, and customs takes a second box.
+    """It is on its way to a buyer who still wants it, nothing of its merchant is stopped, its warehouse has the goods, and
+    customs takes a second box.
 
     Into China one sub-order is one waybill and one list: there it is paid back."""
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
-    if s.regime == "china" or parcel.intercept or parcel.status in ("returning", "delivered"):
+    if s.stops or s.regime == "china" or parcel.intercept or parcel.status in ("returning", "delivered"):
         return False
     wanted: Counter[str] = Counter()
     for line, units in work.left(parcel_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,13 +19,17 @@ from services.shipping.storage import StockMove
 NO_SUCH_HS_CHAPTER = "00"
 
 
-def placed(work: Work, incoming: Incoming) -> Stale | None:
+def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None]) -> Stale | None:
+    """`presell`: what is done for an order with a season."""
     s, event = work.shipment, incoming.data
     if s.status != "new":
         return Stale("placed before")
     s.status, s.merchant_id, s.regime = "waiting", event.merchant_id, event.regime
     s.pending, s.lanes = Wanted.of(event, incoming.time), incoming.lanes.label if incoming.lanes else ""
-    try_to_allocate(work, first=True)
+    if event.season is not None:
+        presell(work, event.season)
+    else:
+        try_to_allocate(work, first=True)
     return None
 
 
@@ -37,11 +42,11 @@ def try_to_allocate(work: Work, first: bool) -> None:
     found = allocate(s.order_id, wanted, work.stock.available, shares)
     if s.pending.limits and within_limits(found, s.pending.limits) and not found.parcels:
         fail(work, "over_parcel_limit")
-    elif found.parcels and (not found.missing or s.pending.on_shortage == "ship_available"):
+    elif found.parcels and (not found.missing or s.pending.on_shortage == "ship_available" and not s.pending.season):
         _reserve(work, found, routes, s.pending.accepted_at if first else work.now)
-    elif s.pending.on_shortage == "wait":
+    elif s.pending.on_shortage == "wait" or s.pending.season:
         work.arm("retry", "backorder_retry")
-        if first:
+        if first and not s.pending.season:  # whose end is its season's
             work.arm("backorder", "backorder")
             work.emit(out.Backordered, missing=[
                 out.MissingLine(line_no=line.line_no, sku=line.sku, quantity=units) for line, units in found.missing])
@@ -82,8 +87,17 @@ def _lines(content: Content) -> list[out.ParcelLine]:
             for l in content.lines]
 
 
+def let_go(work: Work) -> None:
+    """What was held of a harvest is held no longer."""
+    s = work.shipment
+    if s.pending is not None and s.pending.held:
+        work.moves += [StockMove(warehouse, sku, "unsell", units) for warehouse, sku, units in s.pending.held]
+        s.pending = replace(s.pending, held=[])
+
+
 def fail(work: Work, reason: str) -> None:
     s = work.shipment
+    let_go(work)
     s.pending, s.status, s.closed = None, "failed", True
     s.timers.clear()
     work.emit(out.AllocationFailed, reason=reason)
@@ -96,6 +110,9 @@ def inbound(work: Work, incoming: Incoming) -> None:
     s = work.shipment
     s.status, s.closed = "stock", True
     available = dict(work.stock.available(event.sku)).get(event.warehouse, 0)
+    arrived = min(event.quantity, work.stock.coming(event.sku, event.warehouse)) if event.harvest else 0
     work.moves.append(StockMove(event.warehouse, event.sku, "receive", event.quantity))
+    if arrived:
+        work.moves.append(StockMove(event.warehouse, event.sku, "arrive", arrived))
     work.emit(out.StockReceived, warehouse=event.warehouse, sku=event.sku, quantity=event.quantity,
-              available=available + event.quantity)
+              available=available + event.quantity, arrived=arrived)

@@ -1,6 +1,7 @@
 -- Stock by warehouse and SKU, as counters that only grow:
 --   open (reserved, still on the shelf) = reserved - released - consumed - shrunk
 --   on the shelf                        = received + restocked - consumed - shrunk
+--   held of a harvest                    = presold - unsold; of what is still to come, announced - arrived
 --   free to sell                        = on the shelf - open = received + restocked + released - reserved
 CREATE TABLE IF NOT EXISTS stock (
     sku        text NOT NULL,
@@ -11,8 +12,14 @@ CREATE TABLE IF NOT EXISTS stock (
     consumed   bigint NOT NULL DEFAULT 0,
     restocked  bigint NOT NULL DEFAULT 0,
     shrunk     bigint NOT NULL DEFAULT 0,      -- reserved, but not on the shelf when it was to be packed
+    announced  bigint NOT NULL DEFAULT 0,      -- a harvest that will come, and what of it has come
+    arrived    bigint NOT NULL DEFAULT 0,
+    presold    bigint NOT NULL DEFAULT 0,      -- held of it for orders whose season has not opened, and no longer held
+    unsold     bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (sku, warehouse),
     CONSTRAINT never_sold_twice CHECK (received + restocked + released - reserved >= 0),
+    CONSTRAINT no_more_arrives_than_was_announced CHECK (arrived <= announced),
+    CONSTRAINT held_not_negative CHECK (unsold <= presold),
     CONSTRAINT open_not_negative CHECK (reserved - released - consumed - shrunk >= 0)
 ) WITH (fillfactor = 50);
 

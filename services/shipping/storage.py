@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import asyncpg
 
@@ -14,11 +15,14 @@ from services.runtime.storage import Write
 
 COUNTERS = {"receive": "received", "reserve": "reserved", "release": "released", "consume": "consumed",
             "restock": "restocked", "shrink": "shrunk"}
+SEASONAL = {"announce": "announced", "arrive": "arrived", "presell": "presold", "unsell": "unsold"}
+_FREE_BY = {"receive": 1, "restock": 1, "release": 1, "reserve": -1}
+COLUMN_OF = COUNTERS | SEASONAL
 
 
 @dataclass(slots=True, frozen=True)
 class StockMove:
-    """`kind` is one of COUNTERS; a shrinkage also ends the reservation of its units."""
+    """`kind` is one of COUNTERS or SEASONAL; a shrinkage also ends the reservation of its units."""
 
     warehouse: str
     sku: str
@@ -68,15 +72,40 @@ class Stock:
     def __init__(self, keys: set[str], rows: list[asyncpg.Record], serials: Iterator[int] | None = None):
         self._keys, self._serials = keys, itertools.repeat(0) if serials is None else serials
         self._free: dict[str, dict[str, int]] = {}
-        self.stored = {(sku, warehouse) for warehouse, sku, _ in rows}
-        for warehouse, sku, free in rows:
+        self.stored = {(sku, warehouse) for warehouse, sku, *_ in rows}
+        self._coming: dict[tuple[str, str], int] = {}  # announced, and not there yet
+        self._held: dict[tuple[str, str], int] = {}    # for orders whose season has not opened
+        for warehouse, sku, free, *seasonal in rows:
             self._free.setdefault(sku, {})[warehouse] = free
+            if seasonal and any(seasonal):
+                self._coming[sku, warehouse], self._held[sku, warehouse] = seasonal
         self.changes: dict[tuple[str, str], dict[str, int]] = {}
 
-    def available(self, sku: str) -> list[tuple[str, int]]:
-        """(warehouse, units that nobody has reserved)."""
+    def available(self, sku: str, own: Mapping[tuple[str, str], int] | None = None) -> list[tuple[str, int]]:
+        """(warehouse, units that nobody has reserved, nor was promised of a harvest that should be there). `own`: what of the
+        promises, by (warehouse, SKU), is the asker's."""
         self._need(sku)
-        return sorted(self._free.get(sku, {}).items())
+        free = self._free.get(sku, {})
+        if not self._held:
+            return sorted(free.items())
+        return sorted((place, max(0, units - self._promised(sku, place, own.get((place, sku), 0) if own else 0)))
+                      for place, units in free.items())
+
+    def _promised(self, sku: str, place: str, own: int) -> int:
+        """Units on the shelf that are for orders whose season opens later."""
+        return max(0, self._held.get((sku, place), 0) - own - self._coming.get((sku, place), 0))
+
+    def promisable(self, sku: str) -> list[tuple[str, int]]:
+        """(warehouse, units that are free or announced, and nobody was promised)."""
+        self._need(sku)
+        places = self._free.get(sku, {}).keys() | {w for s, w in self._coming if s == sku}
+        return sorted((w, max(0, self._free.get(sku, {}).get(w, 0) + self._coming.get((sku, w), 0) - self._held.get((sku, w), 0)))
+                      for w in places)
+
+    def coming(self, sku: str, warehouse: str) -> int:
+        """Units that were announced and are not there yet."""
+        self._need(sku)
+        return self._coming.get((sku, warehouse), 0)
 
     def serial(self) -> int:
         """A number that no parcel has."""
@@ -85,10 +114,15 @@ class Stock:
     def apply(self, move: StockMove) -> None:
         self._need(move.sku)
         change = self.changes.setdefault((move.sku, move.warehouse), {})
-        column = COUNTERS[move.kind]
+        column = COLUMN_OF[move.kind]
         change[column] = change.get(column, 0) + move.units
+        if move.kind in SEASONAL:
+            sums = self._coming if move.kind in ("announce", "arrive") else self._held
+            place = move.sku, move.warehouse
+            sums[place] = sums.get(place, 0) + move.units * (1 if move.kind in ("announce", "presell") else -1)
+            return
         here = self._free.setdefault(move.sku, {})
-        free = {"receive": 1, "restock": 1, "release": 1, "reserve": -1, "consume": 0, "shrink": 0}[move.kind]
+        free = _FREE_BY.get(move.kind, 0)
         here[move.warehouse] = here.get(move.warehouse, 0) + free * move.units
         assert here[move.warehouse] >= 0, f"stock of {move.sku} in {move.warehouse} would be negative"
 
@@ -97,7 +131,7 @@ class Stock:
             raise SharedMissing(sku)
 
 
-_FREE = ("SELECT warehouse, sku, received + restocked + released - reserved AS free FROM stock"
+_FREE = ("SELECT warehouse, sku, received + restocked + released - reserved, announced - arrived, presold - unsold FROM stock"
          " WHERE sku = ANY($1) ORDER BY sku, warehouse")
 
 
@@ -124,11 +158,15 @@ async def write(conn: asyncpg.Connection, stock: Stock, write: Write) -> None:
     if fresh := [n for n, key in enumerate(order) if key not in stock.stored]:
         await conn.execute("INSERT INTO stock (sku, warehouse) SELECT * FROM unnest($1::text[], $2::text[])"
                            " ON CONFLICT DO NOTHING", [skus[n] for n in fresh], [warehouses[n] for n in fresh])
-    columns = [[stock.changes[key].get(name, 0) for key in order] for name in COUNTERS.values()]
-    write.change(
-        "UPDATE stock s SET received = s.received + n.received, reserved = s.reserved + n.reserved,"
-        " released = s.released + n.released, consumed = s.consumed + n.consumed, restocked = s.restocked + n.restocked,"
-        " shrunk = s.shrunk + n.shrunk FROM fence, unnest({}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::bigint[],"
-        " {}::bigint[], {}::bigint[], {}::bigint[])"
-        " AS n(sku, warehouse, received, reserved, released, consumed, restocked, shrunk)"
-        " WHERE s.sku = n.sku AND s.warehouse = n.warehouse", skus, warehouses, *columns)
+    kinds = tuple(COUNTERS.values())
+    if any(name in change for change in stock.changes.values() for name in SEASONAL.values()):  # a few orders a year
+        kinds = tuple(COLUMN_OF.values())
+    columns = [[stock.changes[key].get(name, 0) for key in order] for name in kinds]
+    write.change(_update(kinds), skus, warehouses, *columns)
+
+
+@lru_cache(maxsize=2)
+def _update(columns: tuple[str, ...]) -> str:
+    return (f"UPDATE stock s SET {', '.join(f'{name} = s.{name} + n.{name}' for name in columns)} FROM fence,"
+            f" unnest({{}}::text[], {{}}::text[]{', {}::bigint[]' * len(columns)}) AS n(sku, warehouse, {', '.join(columns)})"
+            " WHERE s.sku = n.sku AND s.warehouse = n.warehouse")

@@ -10,8 +10,8 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, WAREHOUSES, cold_of, forced_id, hs_code_of, merchant_of,
-                                          on_shortage_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, cold_of, forced_id, hs_code_of, merchant_of,
+                                          on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
 ORIGIN = "US"
@@ -112,7 +112,7 @@ def corridor_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime,
 def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str, key: bytes,
            placed_at: datetime) -> PlaceOrder:
     _, currency, rate, tax_percent = MARKETS[destination]
-    merchant = "cascade-cherries" if scenario in COLD else merchant
+    merchant = "cascade-cherries" if scenario in COLD | SEASONS else merchant
     lines = _lines(rng, order_id, scenario, merchant, destination)
     goods = sum(line.amount for line in lines)
     freight, tax = round((900 + 300 * len(lines)) * rate), goods * tax_percent // 100
@@ -124,7 +124,7 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
         order_id=order_id, merchant_id=merchant_of(scenario, order_id, merchant), currency=currency, origin=ORIGIN, destination=destination, lines=lines,
         freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
         payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key),
-        consignee=_party(consignee, destination, key), placed_at=placed_at)
+        consignee=_party(consignee, destination, key), placed_at=placed_at, season=season_of(scenario, placed_at))
 
 
 def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str) -> list[OrderLine]:
@@ -132,7 +132,7 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     rate, codes = MARKETS[destination][2], CHINESE_CODES if destination == "CN" else {}
     first_sku = sku_of(scenario, order_id, "")
     home = warehouse_of(first_sku) if first_sku else rng.choice(WAREHOUSES)
-    chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" else rng.randint(1, 3))
+    chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" or scenario in SEASONS else rng.randint(1, 3))
     if not first_sku and rng.randrange(1000) < TWO_WAREHOUSES_PERMILLE:
         away = WAREHOUSES[1 - WAREHOUSES.index(home)]
         chosen = [*chosen[:2], rng.choice(SHELVES[merchant, away])]

@@ -20,15 +20,16 @@ from aiokafka.partitioner import murmur2
 from pydantic_core import to_json
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
-from schemas.orders_intake import PlaceOrder
-from schemas.shipping_report import InboundReceived
+from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.shipping_report import HarvestAnnounced, InboundReceived
 from schemas.topics import INTAKE, PROVIDER_RESULT, REPORT
 from services.runtime.crash import point
 from services.runtime.settings import Settings
 # whoever places orders finds them here
 from services.simulators.demo_orders import corridor_orders as corridor_orders, demo_orders as demo_orders
 from services.simulators.journal import Journal
-from services.simulators.scenario import SKU_NOWHERE, SKU_PART, goods_needed, warehouse_of
+from services.simulators.scenario import (OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, announced_too_little, goods_needed,
+                                          warehouse_of)
 
 STOREFRONT = "/storefront"
 CHUNK = 4_000
@@ -74,6 +75,9 @@ def inbound_for(orders: Iterable[PlaceOrder], *, batch: str, time: datetime) -> 
     merchants: dict[str, str] = {}
     for order in orders:
         for line in order.lines:
+            if line.sku.startswith(SKU_SEASON):
+                yield _announcement(order, line, batch, time)
+                continue
             wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity * goods_needed(order.order_id)
             merchants[line.sku] = order.merchant_id
     for sku, quantity in wanted.items():
@@ -84,6 +88,15 @@ def inbound_for(orders: Iterable[PlaceOrder], *, batch: str, time: datetime) -> 
                                       quantity=min(QUANTITY_MAX, left - part))
             yield record_of(message, id=f"inbound:{batch}:{warehouse}:{sku}:{part // QUANTITY_MAX}", time=time,
                             merchant=merchants[sku], source=f"/warehouse/{warehouse}")
+
+
+def _announcement(order: PlaceOrder, line: OrderLine, batch: str, time: datetime) -> Record:
+    """A harvest of the line's goods, of one unit too few where the scenario asks for it."""
+    warehouse = warehouse_of(line.sku)
+    message = HarvestAnnounced(order_id=f"stock:{warehouse}:{line.sku}", warehouse=warehouse, sku=line.sku,
+                               quantity=line.quantity - announced_too_little(order.order_id), harvest_on=(time + OPENS_AFTER).date())
+    return record_of(message, id=f"harvest:{batch}:{warehouse}:{line.sku}", time=time, merchant=order.merchant_id,
+                     source=f"/warehouse/{warehouse}")
 
 
 def client_journal(settings: Settings) -> Path:

@@ -12,7 +12,7 @@ from schemas.terms import ReportedAssessment
 from schemas.topics import REPORT
 from services.simulators import cold
 from services.simulators.dialects import Leg, carrier_of, tell
-from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, moment_of, said_id
+from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, moment_of, said_id
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
 
 FORGOTTEN = timedelta(hours=50)  # a parcel that its carrier left behind and found again
@@ -33,6 +33,9 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     order_id, parcel_id, source = event.order_id, event.parcel_id, f"/warehouse/{event.warehouse}"
     if event.replaces:
         return cold.send_again(heard, memory)
+    if scenario == "season_too_late":
+        return [after(100, 120, memory, REPORT.name, source, f"packed:{parcel_id}",
+                      report.PackedReported(order_id=order_id, parcel_id=parcel_id), 0.0, parcel_id)]
     if scenario == "packing_rejected":
         message = report.PackingRejected(order_id=order_id, parcel_id=parcel_id, reason="damaged in storage")
         return [after(1, 6, memory, REPORT.name, source, f"rejected:{parcel_id}", message, 0.0, parcel_id)]
@@ -84,6 +87,20 @@ def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
                                              quantity=line.quantity)
             said.append(after(6, 24, memory, REPORT.name, f"/warehouse/{warehouse}",
                             said_id("inbound", f"{heard.id}:{line.line_no}"), message))
+    return said
+
+
+def harvest(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """What was announced comes some hours before its season opens; or never."""
+    event, said = heard.data, []
+    if scenario == "season_missed":
+        return []
+    wait_s = max(0.0, (event.opens - moment_of(heard, 0)).total_seconds())
+    for line in event.lines:
+        message = report.InboundReceived(order_id=f"stock:{line.warehouse}:{line.sku}", warehouse=line.warehouse, sku=line.sku,
+                                         quantity=line.quantity, harvest=True)
+        name = said_id("harvested", f"{heard.id}:{line.line_no}")
+        said.append(Reaction(wait_s - hours(memory, name, 2, 12), REPORT.name, message, name, f"/warehouse/{line.warehouse}"))
     return said
 
 

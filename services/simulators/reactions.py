@@ -15,7 +15,7 @@ from collections.abc import Callable
 from services.simulators import buyers, cold, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
-from services.simulators.scenario import COLD
+from services.simulators.scenario import COLD, SEASONS
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
@@ -41,6 +41,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "FulfilmentRequested": (logistics.pack, None), "ReturnAuthorised": (logistics.return_arrives, None),
         "ParcelReturning": (logistics.goods_are_back, None), "CustomsRefused": (logistics.goods_are_back, None),
         "Backordered": (logistics.restock, None), "ParcelQuarantined": (cold.decide, COLD),
+        "PreSold": (logistics.harvest, SEASONS),
     },
     "carrier": {
         "ParcelsAllocated": (logistics.close_lane, frozenset({"lane_closed"})), "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from schemas.cold_chain import AskedBand
+from schemas.orders_intake import Season
 
 FORCED = "try."
 EXITS_PERMILLE = 50
 TOKEN = "tok_test_ok"
 NO_PAPERS_HS_CODE = "000000"
 # An SKU with the first prefix is in no warehouse; one with the second is stocked with one unit less than was ordered.
-SKU_NOWHERE, SKU_PART = "NONE-", "PART-"
+SKU_NOWHERE, SKU_PART, SKU_SEASON = "NONE-", "PART-", "SEASON-"
 WAREHOUSES = ("SEA1", "PVD1")
 
 
@@ -60,6 +62,10 @@ SCENARIOS = {s.name: s for s in (
     Scenario("scans_cainiao", 0, "the same in Cainiao's codes", fast=False),
     Scenario("scans_gs1", 0, "the same in GS1's business steps", fast=False),
     Scenario("destroyed", 0, "the carrier destroys the parcel"),
+    Scenario("season_kept", 0, "cherries sold before their harvest, which comes in time", fast=False),
+    Scenario("season_missed", 0, "cherries sold before their harvest, which never comes", fast=False),
+    Scenario("season_too_late", 0, "the harvest comes, the warehouse is too slow: paid back when the season closes", fast=False),
+    Scenario("season_sold_out", 0, "more was ordered than is announced", fast=False),
     Scenario("cold_kept", 0, "cold goods, too warm for less long than they tolerate", fast=False),
     Scenario("cold_released", 0, "too warm for too long; the warehouse finds them fit", fast=False),
     Scenario("cold_reshipped", 0, "too warm for too long; sent once more (into China: paid back)", fast=False),
@@ -94,6 +100,8 @@ SCENARIOS = {s.name: s for s in (
     Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
 )}
 
+SEASONS = frozenset(name for name in SCENARIOS if name.startswith("season_"))
+OPENS_AFTER, CLOSES_AFTER = timedelta(days=3), timedelta(days=6)  # from the order on
 COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
 
 assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"
@@ -143,6 +151,7 @@ def hs_code_of(scenario: str, usual: str) -> str:
 def sku_of(scenario: str, order_id: str, usual: str) -> str:
     """The SKU of the order's first line; where stock is the point it is the order's own, so that others keep theirs."""
     prefix = {"no_stock": SKU_NOWHERE, "part_stock_ship": SKU_PART, "part_stock_wait": SKU_PART}.get(scenario)
+    prefix = SKU_SEASON if scenario in SEASONS else prefix
     if prefix is None:
         return usual
     return prefix + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
@@ -153,6 +162,15 @@ def merchant_of(scenario: str, order_id: str, usual: str) -> str:
     if not scenario.startswith("merchant_frozen"):
         return usual
     return "frozen-" + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+
+
+def season_of(scenario: str, placed_at: datetime) -> Season | None:
+    """When the goods may be shipped."""
+    return Season(ships_not_before=placed_at + OPENS_AFTER, ships_not_after=placed_at + CLOSES_AFTER) if scenario in SEASONS else None
+
+
+def announced_too_little(order_id: str) -> bool:
+    return order_id.startswith(f"{FORCED}season_sold_out.")
 
 
 def cold_of(scenario: str) -> AskedBand | None:
