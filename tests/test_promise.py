@@ -167,6 +167,13 @@ def test_missing_papers_stop_the_clock():
     assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "PromisePaused"]
 
 
+def test_the_clock_of_a_cancelled_parcel_is_not_stopped():
+    story = Story(hs_code="000000")
+    story.timer("reservation")
+    story.tell(PaymentAuthorised.model_construct(order_id="A1", parcels=[]), MONDAY + timedelta(hours=30))
+    assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "ParcelCancelled"]
+
+
 def test_a_scan_that_does_not_come_is_a_risk_before_the_promise_breaks():
     story = Story().paid().carry("handed_over")
     before = story.state.timers["risk:A1-P1"]

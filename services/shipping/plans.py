@@ -14,7 +14,7 @@ from services.shipping.network.planner import Planner, choose, legs
 from services.shipping.network.sourcing import Want, source
 
 SCANS_ARE_TOLD_WITHIN = timedelta(hours=2)
-HEARD_WITHIN_S = 2.0  # real seconds, in which a fast trade clock runs on
+HEARD_WITHIN_S = 4.0  # real seconds, in which a fast trade clock runs on
 _LEGS_REMEMBERED = 20_000
 
 Shares = dict[str, dict[str, int]]  # warehouse -> SKU -> units

@@ -14,6 +14,7 @@ from services.shipping.shipment import Clock, Parcel, Work
 
 BEFORE_HANDOVER = frozenset({"allocated", "documented", "requested", "on_hold", "packed"})
 ON_ITS_WAY = BEFORE_HANDOVER | {"handed_over", "exported", "arrived", "presented", "customs_held", "released"}
+OPEN = ON_ITS_WAY | {"out_for_delivery", "delivery_failed", "at_pickup"}
 
 
 def begin(work: Work, parcel_id: str) -> None:
@@ -100,7 +101,7 @@ def risk(work: Work, parcel_id: str, reason: str, predicted_at: datetime) -> Non
 def pause(work: Work, parcel_id: str, reason: str) -> None:
     """From now on it waits for somebody else."""
     clock = _clock(work.shipment.parcels[parcel_id])
-    if work.content(parcel_id).route is not None and not clock.paused:
+    if work.content(parcel_id).route is not None and not clock.paused and work.shipment.parcels[parcel_id].status in OPEN:
         work.disarm(f"risk:{parcel_id}")
         _set(work, parcel_id, clock, paused=reason, since=work.at, at_risk=False)
         work.emit(out.PromisePaused, parcel_id=parcel_id, reason=reason, at=work.at)

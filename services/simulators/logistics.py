@@ -108,14 +108,14 @@ def harvest(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 
 def close_lane(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    """Fog, or a strike: the first parcel's lane into its country is closed before it gets there, and opened a day later."""
+    """Fog, or a strike: the first parcel's lane into its country is closed before it gets there, and opened days later."""
     plan = heard.data.parcels[0]
     if plan.route is None or plan.route.border < 0:
         return []
     lane = plan.route.legs[plan.route.border].lane
     shut = after(0.1, 1, memory, REPORT.name, OPERATIONS, f"close:{plan.parcel_id}",
                  report.CloseLane(order_id=f"{report.LANE}{lane}", lane=lane, reason="fog"))
-    return [shut, after(24, 30, memory, REPORT.name, OPERATIONS, f"open:{plan.parcel_id}",
+    return [shut, after(100, 120, memory, REPORT.name, OPERATIONS, f"open:{plan.parcel_id}",
                         report.OpenLane(order_id=f"{report.LANE}{lane}", lane=lane), shut.delay_s)]
 
 
