@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 from aiokafka.partitioner import murmur2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.dead_letters import REPLAY, DiscardDeadLetter, Reason
-from services.runtime.batch import CUT_VALUE_BYTES, RETRY, Batch
+from schemas.envelope import dataschema_of, headers_of
+from services.runtime.batch import CUT_VALUE_BYTES, RETRY, Batch, Out, envelope_for, partition_of
 from services.runtime.decision import TIMER, Impossible, Incoming, SharedMissing
-from services.runtime.relay import pack, unpack
+from services.runtime.relay import headers_for, pack, unpack
 from services.runtime.spec import VALUE_BYTES_MAX, read
 from services.runtime.track import SEEN_MAX, Entry, Record, Track
 from tests.tally import NOW, STATE, Add, Fact, Ignored, Open, Raw, record, spec
@@ -384,3 +387,13 @@ def test_a_cautious_retry_moves_one_record_a_batch():
         book.do(retry(), cautious=True)
         seen.append(len(book.texts()))
     assert seen == [1, 2, 3]
+
+
+@given(st.binary(max_size=80), st.integers(1, 50))
+def test_a_key_has_the_partition_that_kafka_s_clients_give_it(key, partitions):
+    assert partition_of(key, partitions) == (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def test_what_the_relay_writes_is_the_envelope_of_the_event():
+    out = Out("orders.order.v1", b"order-1", b"{}", "OrderPlaced", 12, NOW, "place:order-1", "storefront:1", "m-1")
+    assert headers_for(out) == headers_of(envelope_for(out), dataschema_of(out.topic, out.type))

@@ -12,11 +12,10 @@ I/O, the same code runs under simulation. Rules kept here:
 
 from __future__ import annotations
 
+import struct
 from collections import Counter, defaultdict
 from datetime import datetime
 from typing import Any, NamedTuple
-
-from aiokafka.partitioner import murmur2
 
 from schemas.dead_letters import DISCARD, ERRORS, Reason
 from schemas.envelope import Envelope, event_id
@@ -178,7 +177,7 @@ class Batch:
         return True
 
     def _misplaced(self, record: Record) -> bool:
-        return (murmur2(record.key) & 0x7FFFFFFF) % self.partitions != self.partition
+        return partition_of(record.key, self.partitions) != self.partition
 
     def _settle(self, draft: Entry, record: Record, mark: Mark | None = None) -> None:
         """The record has its answer: remember it, so that a repetition of it changes nothing. `mark`: its fingerprint,
@@ -229,8 +228,8 @@ class Batch:
             key, merchant, topic = order_id.encode(), decision.state.merchant_id, self.spec.output.name
             for event in decision.events:
                 draft.seq += 1
-                self.out.append(Out(topic, key, event.__pydantic_serializer__.to_json(event), type(event).__name__, draft.seq,
-                                    self.now, incoming.correlation, incoming.id, merchant))
+                self.out.append(_new(Out, (topic, key, event.__pydantic_serializer__.to_json(event), type(event).__name__,
+                                           draft.seq, self.now, incoming.correlation, incoming.id, merchant, None)))
         for move in decision.moves:
             self.shared.apply(move)
         for table, row in decision.rows:
@@ -449,6 +448,23 @@ class Batch:
             raise AssertionError(f"the retry of {draft.state.order_id} failed, but nothing of it can move") from why
         if draft.parked:
             self.again.add(draft.state.order_id)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """As every Kafka client does it: murmur2. aiokafka's own takes three times as long, a byte at a time."""
+    whole = len(key) & ~3
+    found = 0x9747B28C ^ len(key)
+    for (word,) in _WORDS(key[:whole]):
+        word = word * _M & 0xFFFFFFFF
+        found = found * _M & 0xFFFFFFFF ^ (word ^ word >> 24) * _M & 0xFFFFFFFF
+    if len(key) > whole:
+        found = (found ^ int.from_bytes(key[whole:], "little")) * _M & 0xFFFFFFFF
+    found = (found ^ found >> 13) * _M & 0xFFFFFFFF
+    return ((found ^ found >> 15) & 0x7FFFFFFF) % partitions
+
+
+_WORDS, _M = struct.Struct("<I").iter_unpack, 0x5BD1E995
+_new = tuple.__new__  # a third of the time that a named tuple's own takes
 
 
 def _reason_of(why: Exception) -> tuple[Reason, str]:

@@ -14,9 +14,10 @@ from datetime import datetime, timezone
 import msgpack
 from aiokafka import AIOKafkaProducer
 
-from schemas.envelope import dataschema_of, headers_of
-from services.runtime.batch import Out, envelope_for
+from schemas.envelope import dataschema_of, headers_of_type, stamp
+from services.runtime.batch import Out
 from services.runtime.crash import point
+from services.runtime.spec import OURS
 from services.runtime.track import Unreadable
 
 BACKLOG_MAX = 4
@@ -40,6 +41,18 @@ def unpack(payload: bytes) -> list[Out]:
     except (ValueError, TypeError, OverflowError, OSError, msgpack.UnpackException) as why:
         raise Unreadable(f"a row of table outbox: {why!r}; restore it from a backup, nothing after it is sent") from why
     return out
+
+
+def headers_for(event: Out) -> list[tuple[str, bytes]]:
+    """`headers_of` the event's envelope, without making the one and encoding what is bytes already."""
+    key, source = event.key, OURS[event.topic].encode()
+    sequence = b"%d" % event.sequence
+    return [
+        *headers_of_type(event.type, dataschema_of(event.topic, event.type)), ("ce_source", source),
+        ("ce_id", b"%b:%b:%b" % (source, key, sequence)), ("ce_time", stamp(event.time)), ("ce_subject", key),
+        ("ce_correlationid", event.correlation.encode()), ("ce_causationid", event.causation.encode()),
+        ("ce_merchant", event.merchant.encode()), ("ce_sequence", sequence),
+    ]
 
 
 class Relay:
@@ -98,7 +111,7 @@ class Relay:
                 point("relay.between_topics")
             builder = self._producer.create_batch()
             for event in events:
-                headers = list(event.headers or ()) or headers_of(envelope_for(event), dataschema_of(event.topic, event.type))
+                headers = list(event.headers or ()) or headers_for(event)
                 if builder.append(timestamp=now_ms, key=event.key, value=event.value, headers=headers) is None:
                     await self._deliver(builder, topic)
                     builder = self._producer.create_batch()
