@@ -52,14 +52,14 @@ from services.simulators.agenda import Options
 from services.simulators.edge import Publisher, client_journal, demo_orders, inbound_for, place_record
 from services.simulators.provider import Manners, Provider
 from services.simulators.provider_webhooks import Webhooks
-from services.simulators.scenario import SCENARIOS, scenario_of
+from services.simulators.scenario import COLD, SCENARIOS, WAIT_LONGER, scenario_of
 from tests.planted import CONTROL, ROOT, Caught
 from tests.planted_bugs import BUGS, Bug
 
 PARTITIONS, SEED, SPEED, ORDERS = 2, 7, 12_000.0, 48
 DRAIN_S, STILL_S, READY_S, KILLS = 20.0, 5.0, 60.0, 3
 # With what trade time does in such a run, these would end by their deadlines alone, or need the provider to misbehave.
-LEFT_OUT = {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "payment_abandoned", "provider_timeout"}
+LEFT_OUT = WAIT_LONGER | COLD | {"payment_abandoned", "provider_timeout"}
 
 MakeDb = Callable[[str], Awaitable[str]]
 

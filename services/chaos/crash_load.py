@@ -18,9 +18,9 @@ from services.runtime.settings import Settings
 from services.simulators.demo_orders import SHELVES
 from services.simulators.edge import (QUANTITY_MAX, Publisher, Record, client_journal, demo_orders, inbound_for, place_record,
                                       record_of)
-from services.simulators.scenario import SCENARIOS, SKU_PART, scenario_of
+from services.simulators.scenario import COLD, SCENARIOS, SKU_PART, WAIT_LONGER, scenario_of
 
-TOO_LONG = frozenset({"lost_silent", "never_confirmed", "delivery_return", "documents_missing"})  # they wait for a week
+TOO_LONG = WAIT_LONGER | COLD
 WAVE = 6
 WAVE_S = 1.0
 SCENARIOS_EVERY = 4  # waves

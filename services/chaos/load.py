@@ -16,7 +16,7 @@ from schemas.orders_intake import PlaceOrder
 from services.runtime.clock import Clock
 from services.runtime.settings import Settings
 from services.simulators.edge import Publisher, Record, client_journal, demo_orders, inbound_for, place_record
-from services.simulators.scenario import SCENARIOS, SKU_NOWHERE, SKU_PART, scenario_of
+from services.simulators.scenario import COLD, SCENARIOS, SKU_NOWHERE, SKU_PART, WAIT_A_DAY, WAIT_LONGER, scenario_of
 
 CHUNK = 500  # orders whose stock is delivered together, before any of them is placed
 OPEN_MAX = 1_500  # placed and not ended: more would not end within the drain
@@ -24,9 +24,8 @@ HOT_SKU = "HOT-1"
 FORGOTTEN = 0.1  # of the sends without an answer are not sent again: their orders exist once or not at all
 TURN_S = 0.1
 _LOST_S = 0.5
-TOO_LONG = frozenset({"lost_silent", "never_confirmed", "delivery_return", "documents_missing"})  # they wait for a week
-DEADLINE = TOO_LONG | {"payment_abandoned", "payment_pending", "part_stock_wait"}
-
+TOO_LONG = WAIT_LONGER | COLD
+DEADLINE = TOO_LONG | WAIT_A_DAY
 
 MISFORTUNES = ("provider_timeout", "provider_500", "payment_pending", "declined", "refund_fails")
 MISFORTUNES_EACH = 10
