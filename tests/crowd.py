@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from fractions import Fraction
 
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
+from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.model import LineQuantity
 from schemas.parties import Person, seal
@@ -275,7 +277,33 @@ def crowd(seed: int) -> CrowdWorld:
             _answer_at_last(world, f"abandoned.{seed}")
         world.wait(days=1)
         world.run(100_000, doubles=True)
+    _month_end(world)
     return world
+
+
+def _month_end(world: CrowdWorld) -> None:
+    """What finance books of the merchant with terms: his taxes remitted, his sales stated and paid out, each asked twice."""
+    sums: dict[str, int] = defaultdict(int)
+    for _, _, account, currency, amount, *_ in world.parties["payments"].ledger:
+        if currency == "GBP":
+            sums[account.partition("/")[0]] += amount
+    fee, withheld, reserve, net = sums["fee"], sums["withheld"], sums["reserve"], sums["merchant"] - _plain(world)
+    line = StatementLine(currency="GBP", payout="USD", fx="fx1.20261123", rate="1.2345", market="1.25", refunds=0, fee=fee,
+                         withheld=withheld, reserve=reserve, gross=net + fee + withheld + reserve, net=net)
+    due = round(Fraction(net) * Fraction("1.2345"))
+    for command in (
+            RemitTax(order_id="books:tax:GB", claim="payable", period="2026-11", currency="GBP", amount=1, bank_reference="B"),
+            CloseStatement(order_id="books:merchant:split", statement_id="s1", lines=[line]),
+            PayMerchant(order_id="books:merchant:split", batch_id="b1", currency="USD", amount=due, bank_reference="B")):
+        for n in (1, 2):  # under another id each time: the period, statement and batch say that it is the same
+            world.send(command, "/finance", f"{type(command).__name__}:{n}")
+            world.run()
+
+
+def _plain(world: CrowdWorld) -> int:
+    """What of the merchants' pounds is of merchants without terms."""
+    holds = {order_id for order_id, entry in world.parties["payments"].entries.items() if entry.state.merchant_id != "split"}
+    return sum(row[4] for row in world.parties["payments"].ledger if row[0] in holds and row[2:4] == ("merchant", "GBP"))
 
 
 def dead_letters_expected(world: World) -> int:

@@ -58,7 +58,11 @@ def statements_add_up(case: Case) -> Iterator[Verdict]:
     if not case.order_id.startswith(MERCHANT_BOOK):
         return
     due: Counter[str] = Counter()
+    names: Counter[str] = Counter()
     for event in case.story.events["payments"]:
+        name = f"{event.type} {getattr(event.data, 'statement_id', '') or f'{event.data.batch_id} {event.data.currency}'}"
+        names[name] += 1
+        yield None if names[name] == 1 else [str(event), f"{name} a second time"]
         if event.type == "StatementClosed":
             for line in event.data.lines:
                 net = (line.gross - line.refunds - line.fee - line.withheld - line.reserve + line.reserve_back + line.claims)

@@ -37,6 +37,7 @@ the rows, not this file. `tradewind quote` answers by them:
 | VAT | a percentage of goods + freight + insurance + duty |
 | China | P = (goods + shares + duty) / (1 − c); consumption tax P·c·relief, VAT P·v·relief; c and v are the line's rates |
 | Rates | by HS code, the longest prefix; of equals the one that names the origin |
+| Tax as assessed | customs' bill is booked on arrival; what it differs from the quote is the platform's, and each authority's tax payable is what was assessed less what was remitted ([money.md](money.md)) |
 | Another currency | customs assesses and rounds in its own; each charge is then converted at the customs rate and rounded once |
 | Rounding | {rounding}. Nobody verified these, so they are a setting: `TRADEWIND_TAX_ROUNDING=CN=half_even/line,EU=down/total` |
 | Certainty | A: read in an official document. B: in a good secondary source. C: not verified; a charge of certainty C is **disabled**, and a quote lists it as not charged |
