@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from fractions import Fraction
 
 from schemas import orders_intake as ask
@@ -152,6 +153,23 @@ def _dispute_then_verdict(event, world):
     _verdict_on_first(event, world)
 
 
+def _hold_up(event, world):
+    world.send(report.PackingHeldReported(**ids(event), reason="no carton"), "/warehouse")
+
+
+def _spoil(event, world):
+    """Too warm for an hour; its carrier goes on all the same."""
+    began = world.now - timedelta(hours=1)
+    world.send(report.ExcursionReported(**ids(event), excursion_id=f"{event.parcel_id}:1", began=began, until=world.now, minutes=60,
+                                        worst_tenths=120), "/cold-chain", f"excursion:{event.parcel_id}:1")
+    world.outside.legs(event, world)
+
+
+def _release(event, world):
+    world.send(report.RecordQualityDecision(**ids(event), excursion_id=event.excursion_id, decision="release",
+                                            decided_by="warehouse"), "/merchant")
+
+
 # kind -> event type -> what the outside does then, instead of its usual.
 KINDS: dict[str, dict[str, Callable]] = {
     "normal": {}, "another": {}, "third": {}, "bad_total": {}, "no_stock": {}, "waits": {}, "declined": {}, "abandoned": {},
@@ -172,6 +190,8 @@ KINDS: dict[str, dict[str, Callable]] = {
     "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _dispute_then_verdict, "DisputeOpened": nothing},
     "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
     "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
+    "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
+        "ParcelHandedOver": _spoil, "ParcelQuarantined": _release},
     "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
 }  # fmt: skip
 

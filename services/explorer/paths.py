@@ -148,8 +148,7 @@ PATHS: tuple[Path, ...] = (
         "cancelled: hold_expired", "cancelled: cancelled"}, regime="domestic"),
     _path("warehouse-short-late", "too few on the shelf, and one unit cancelled", "short, cancel line, express", DOMESTIC | {
         "cancelled: short_pick", "cancelled: cancelled"}, regime="domestic"),
-    _path("destroyed", "destroyed on its way", "destroys, cancel, express", ABROAD | {
-        "cancelled: destroyed", "cancelled: cancelled"}),
+    _path("destroyed", "destroyed on its way", "destroys, refuses, express", ABROAD | {"cancelled: destroyed"}),
     _path("scans", "told in another's codes, twice and in any order", "scans, fails",
           {"completed", "cancelled: not_collected"}, regime="domestic", timers=frozenset({"pickup", "confirm"})),
     _path("pickup", "left at a pickup point", "pickup", DOMESTIC | {"cancelled: not_collected"}, regime="domestic"),
@@ -157,7 +156,7 @@ PATHS: tuple[Path, ...] = (
           regime="domestic"),
     _path("spoiled-once-more", "the same, and nothing left to send once more", "spoils", DOMESTIC | {"cancelled: spoiled"},
           regime="domestic", stock=2),
-    _path("spoiled-cancel", "too warm, and cancelled", "spoils, cancel, stops, confirm",
+    _path("spoiled-cancel", "too warm, and cancelled", "spoils, cancel, confirm",
           {"completed", "cancelled: spoiled", "cancelled: cancelled"}, regime="domestic", timers=frozenset({"quality"})),
     _path("spoiled-return", "too warm, and sent back", "spoils, return, confirm",
           {"completed", "cancelled: spoiled", "cancelled: returned"}, regime="domestic", timers=frozenset({"quality"})),
