@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -160,6 +162,19 @@ def test_a_batch_that_did_not_arrive_whole_waits_for_the_next_fetch():
     for cut in (1, 20, 61, 100):
         found = quick(whole + batch([event(9)], 3)[:-cut], NAMES)
         assert len(found) == 3 and found.end == 3
+
+
+@pytest.mark.parametrize("compression", [0, 3])
+def test_what_was_read_is_gone_at_once_without_the_collector(compression):
+    records = _Records(TP, _Memory(batch([event(1)], 0, compression)), None, 0, None, Pick({ORDER.name: NAMES}, TOPICS), True, 0)
+    gone = weakref.ref(records)
+    gc.disable()  # as in the services
+    try:
+        assert len(records.take(9)) == 1
+        del records
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_flipped_bit_is_found():

@@ -187,10 +187,9 @@ class _Records(_Theirs):
         self._raw, self._batch_end = records.raw, 0
         self._at = self._left = self._base = self._after = 0  # of the batch that is open: place, records, offsets
         self._unusual: Iterator[Any] = iter(())
-
-    @property
-    def quick(self) -> bool:
-        return isinstance(self._value_deserializer, Pick)
+        self.quick = isinstance(self._value_deserializer, Pick)
+        if self.quick:  # their generator and this object hold each other, and with them the bytes, until somebody collects
+            self._records_iterator = None
 
     @property
     def done(self) -> bool:
