@@ -112,5 +112,13 @@ class GrantRefund(Command):
     reason: Text = ""
 
 
-MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund,
+class DecideScreening(Command):
+    """An officer has looked at an order whose buyer or consignee is nearly a denied party: it goes on, or is undone."""
+
+    outcome: Literal["clear", "block"]
+    decided_by: Id
+    detail: Text = ""
+
+
+MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund, DecideScreening,
             *merchants.COMMANDS)

@@ -43,7 +43,8 @@ class PreSale(Part):
 
 
 class OrderPlaced(Event):
-    """Accepted. Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault.
+    """Accepted, by the `screening_list` (the version of the list of denied parties): CLEAR, or REVIEW, which an officer ends.
+    Buyer and consignee are tokens (to look up) and keyed hashes (to compare); the persons are in the vault.
 
     `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
     `terms`: what the platform agreed with the merchant, as of the day it was placed.
@@ -71,6 +72,8 @@ class OrderPlaced(Event):
     terms: Terms | None = None
     cold: list[ColdLine] | None = None
     season: PreSale | None = None
+    screening: Literal["CLEAR", "REVIEW"] = "CLEAR"
+    screening_list: str = ""
 
 
 class OrderRejected(Event):
@@ -104,6 +107,14 @@ class OrderResumed(Event):
     reason: str
     ref: str
     held_s: int = 0
+
+
+class ScreeningDecided(Event):
+    """The officer's decision on an order that was held for it; nobody decided in time: `decided_by` is "timer"."""
+
+    outcome: Literal["clear", "block"]
+    decided_by: str
+    detail: Text = ""
 
 
 class CancellationRequested(Event):
@@ -180,5 +191,5 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved,
-    OrderHeld, OrderResumed, *merchants.EVENTS,
+    OrderHeld, OrderResumed, ScreeningDecided, *merchants.EVENTS,
 )

@@ -22,6 +22,7 @@ from schemas import shipping_shipment as ship
 from schemas.cold_chain import AskedBand, Reading, Watch, excursion_id
 from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
+from schemas.parties import Person, seal
 from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
 from schemas.terms import ReportedAssessment
 from services.auditor.evidence import letter_of, partition_of
@@ -31,7 +32,7 @@ from services.auditor.rules_quota import COLUMNS
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import watched
 from services.cli.duties import duties_paid
-from services.explorer.simulation import START, World, order
+from services.explorer.simulation import KEY, START, World, order
 from services.orders.landed_cost import Refusal
 from services.orders.rulebook import load
 from services.runtime.settings import SERVICES
@@ -222,6 +223,15 @@ def _books(world: World) -> World:
     return world
 
 
+def _reviewed() -> World:
+    """The buyer's name is nearly on the list of denied parties; an officer clears it the next day."""
+    world, _ = given(**_args("reviewed", destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY)))
+    world.wait(days=1)
+    world.send(ask.DecideScreening(order_id="reviewed", outcome="clear", decided_by="officer"), "/platform")
+    world.run()
+    return world
+
+
 def worlds() -> list[World]:
     def lost(e, w):
         w.send(report.LossReported(**ids(e)), "/carrier")
@@ -248,7 +258,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _held_up(),
-        _late(), _rerouted(),
+        _late(), _rerouted(), _reviewed(),
     ]
 
 

@@ -111,6 +111,18 @@ def handed_over_without_a_word(h):
     h.change(SHIPMENT.name, "ParcelHandedOver", "frozen", despite=[])
 
 
+def handed_over_unscreened(h):
+    h.change(ORDER.name, "OrderPlaced", "normal", screening_list="")
+
+
+def handed_over_though_blocked(h):
+    h.change(ORDER.name, "ScreeningDecided", "reviewed", outcome="block")
+
+
+def a_review_that_held_nobody(h):
+    h.change(ORDER.name, "OrderHeld", "reviewed", reason="other")
+
+
 def never_held(h):
     h.change(ORDER.name, "OrderHeld", "frozen", reason="screening")
     h.change(ORDER.name, "OrderResumed", "frozen", reason="screening")
@@ -606,6 +618,7 @@ PLANTED = [
     (forged_source, {23}), (another_merchant, {23}), (parked_left_over, {26}), (intent_left_over, {26}),
     (timer_overdue, {26}), (outbox_left_over, {26}), (offset_moved_before_the_work, {22}), (reader_stopped, {26}),
     (a_freeze_that_nobody_decided, {34}), (paid_out_while_frozen, {34}), (handed_over_without_a_word, {34}), (never_held, {34}),
+    (handed_over_unscreened, {33}), (handed_over_though_blocked, {33}), (a_review_that_held_nobody, {33}),
     (booking_of_no_order, {25}), (dead_letter, {27}), (queue_behind_nothing, {27}),
     (order_no_client_sent, {5}), (order_other_than_sent, {5}),
     (acknowledged_and_lost, {1}), (booked_where_no_event_books, {28}), (closed_in_the_database_alone, {24, 25, 28}),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from services.auditor import (rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_merchants,  # noqa: F401
-                              rules_books, rules_money, rules_parcels, rules_promise, rules_quota, rules_shares)  # (they register)
+                              rules_books, rules_money, rules_parcels, rules_promise, rules_quota, rules_screening,
+                              rules_shares)  # (they register)
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
 
 INVARIANTS = {
@@ -39,6 +40,7 @@ INVARIANTS = {
     30: "What was read of an order once is never taken back.",
     31: "The auditor notices planted bugs.",
     32: "What a person brings into China in a year: never above the limit; reserved, committed and given back with the goods.",
+    33: "Nothing is handed over of an order whose persons were not screened by a list, or before a review was cleared.",
     34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",
     38: "Cold goods: every excursion in the readings is told and decided about; nothing is given out before.",

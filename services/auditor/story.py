@@ -76,7 +76,7 @@ class TaxBill(NamedTuple):
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
     and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
-    where nothing is imported into China. `cold`: lines whose goods must stay in a band."""
+    where nothing is imported into China. `screening`: result and list, empty in the command. `cold`: lines whose goods must stay in a band."""
 
     merchant: str
     currency: str
@@ -92,6 +92,7 @@ class Placed(NamedTuple):
     quote: Quote | None = None
     cold: tuple[tuple[int, Band], ...] = ()
     season: tuple[datetime, datetime] | None = None
+    screening: tuple[str, str] = ("", "")
 
 
 class Plan(NamedTuple):
@@ -222,7 +223,8 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
     return (), Placed(m.merchant_id, m.currency, m.total, lines, m.freight + m.tax, persons, getattr(m, "regime", ""),
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
                       m.quote if isinstance(m.quote, Quote) else None, _cold(m),
-                      m.season and (m.season.ships_not_before, m.season.ships_not_after))
+                      m.season and (m.season.ships_not_before, m.season.ships_not_after),
+                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")))
 
 
 def _cold(m: Any) -> tuple[tuple[int, Band], ...]:
@@ -333,7 +335,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
-    "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
+    "ScreeningDecided": lambda m: ((), m.outcome), "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
     **dict.fromkeys(("MerchantFrozen", "FreezeLifted", "FreezeUpheld"), lambda m: ((), (m.merchant_id, m.freeze_no))),
     **dict.fromkeys(("ParcelStopped", "ParcelCleared"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.reason))),
     "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),

@@ -51,6 +51,11 @@ class Outcome(str, Enum):
     lost = "lost"
 
 
+class Screening(str, Enum):
+    clear = "clear"
+    block = "block"
+
+
 @contextmanager
 def speaking(as_json: bool) -> Iterator[Output]:
     """Output, which also knows wrong input (exit code 2) and a clock that was never started (4)."""
@@ -261,6 +266,20 @@ def resolve(
     Example:  tradewind order resolve cli-1 --parcel P1 --outcome won
     """
     _ask(intake.ResolveDispute, order_id, key, timeout, as_json, parcel_id=_parcel(order_id, parcel), outcome=outcome.value)
+
+
+@app.command()
+def screen(
+    order_id: OrderId,
+    outcome: Annotated[Screening, typer.Option(help="clear: it goes on; block: it is undone.", show_default=False)],
+    by: Annotated[str, typer.Option("--by", help="Who decides.")] = "officer", detail: Reason = "", key: Key = None,
+    timeout: Timeout = 10, as_json: AsJson = False,
+) -> None:
+    """Decide, as an officer, about an order whose buyer or consignee is nearly a denied party.
+
+    Example:  tradewind order screen cli-1 --outcome clear --by officer-4
+    """
+    _ask(intake.DecideScreening, order_id, key, timeout, as_json, outcome=outcome.value, decided_by=by, detail=detail)
 
 
 @app.command()

@@ -46,6 +46,7 @@ REMEDIES = {
     "parcel_needed": "Name it with --parcel.",
     "unknown_line": "`tradewind order timeline` shows the order's lines.",
     "too_many": "Ask for fewer units.",
+    "not_in_review": "`tradewind order show` says how it stands; only an order in review is decided about.",
     "merchant_new": "Nothing is known of this merchant: `tradewind merchant register`.",
     "unknown_sku": "`tradewind merchant show --json` has the catalogue.",
     **dict.fromkeys(("merchant_applied", "merchant_active", "merchant_frozen", "merchant_closed", "merchant_refused"),

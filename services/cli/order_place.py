@@ -14,7 +14,7 @@ from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from services.runtime.processes import StartError
 from services.simulators.demo_orders import SHELVES
-from services.simulators.scenario import (SCENARIOS, TOKEN, cold_of, forced_id, hs_code_of, merchant_of, on_shortage_of,
+from services.simulators.scenario import (SCENARIOS, TOKEN, cold_of, forced_id, hs_code_of, merchant_of, name_of, on_shortage_of,
                                           payment_token_of, season_of, sku_of)
 
 HS_CODE = "950300"  # toys; a papers' code that customs knows
@@ -64,7 +64,7 @@ def order_of(wish: Wish, order_id: str, key: bytes, now: datetime) -> PlaceOrder
     """The order of simple options. Raises WrongInput naming the option. Without a SKU it is three of the merchant's first."""
     scenario = wish.scenario or "normal"
     lines = [_line(n, text, order_id, scenario if n == 1 else "normal") for n, text in enumerate(wish.skus or [_usual(wish)], 1)]
-    party = seal(Person(name=wish.buyer), key)
+    party = seal(Person(name=name_of(scenario, wish.buyer)), key)
     total = sum(line.amount for line in lines) + wish.freight + wish.tax + (scenario == "refused")
     return _checked("options", dict(
         order_id=order_id, merchant_id=merchant_of(scenario, order_id, wish.merchant), currency=wish.currency, origin=wish.origin,

@@ -61,6 +61,7 @@ WORDS = {
     "return late": "the buyer asks weeks later to send it back", "grant": "the merchant grants a refund of everything",
     "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
+    "officer": "an officer decides about a buyer who is nearly a denied party",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
@@ -95,6 +96,10 @@ class Outside:
             offers.append(_offer(f"inbound {warehouse} {sku}", f"{quantity} units of {sku} arrive at {warehouse}", Send(
                 report.InboundReceived(order_id=f"stock:{warehouse}:{sku}", warehouse=warehouse, sku=sku, quantity=quantity),
                 "/warehouse", f"inbound-{warehouse}-{sku}")))
+        if "officer" in self.words:
+            offers.append(Offer(f"screen {order_id}", tuple(Way(f"the officer decides: {outcome}", (Send(ask.DecideScreening(
+                order_id=order_id, outcome=outcome, decided_by="officer"), "/platform", f"screen:{order_id}:{outcome}"),))
+                for outcome in ("clear", "block"))))
         if "freeze" in self.words:
             offers.append(_freeze(order_id))
         offers += [Offer(f"token {word} {order_id}", ()) for word, many in TOKENS.items() if word in self.words

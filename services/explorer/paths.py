@@ -13,8 +13,9 @@ from datetime import timedelta
 
 from schemas.orders_intake import OrderLine, PlaceOrder, Season
 from schemas.quotes import StatedLine, StatedQuote
+from schemas.parties import Person, seal
 from services.explorer.ownership import ALL_TOLD, Ownership
-from services.explorer.simulation import START, order
+from services.explorer.simulation import KEY, START, order
 from services.explorer.system import Setting, System
 
 ONE = (("CHERRY", 2, 5000),)
@@ -206,6 +207,9 @@ PATHS: tuple[Path, ...] = (
         "completed", "cancelled: merchant_closed"}, regime="domestic", timers=frozenset({"confirm"})),
     _path("freeze-china", "the same into China", "freeze, express", {"completed", "cancelled: merchant_closed"},
           regime="china", timers=frozenset({"confirm"})),
+    _path("screening", "the buyer is nearly a denied party", "officer, confirm", {
+        "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"}),
+        order=order(destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
     # Two parcels; of the timers only the one that two parcels may have at once, or none: what fires when is closed above.
     _two("two", "the normal way", "confirm, express", set(), timers=frozenset({"confirm"})),
     _two("two-china", "the normal way into China, a payment each", "confirm, express", set(), regime="china"),

@@ -6,12 +6,35 @@ had. What happens to goods and money meanwhile is recorded as ever; payments and
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas import orders_order as out
-from schemas.lifecycle import ORDER, Answer
-from services.runtime.decision import CLOSED, FROZEN, Standing
+from schemas.lifecycle import ORDER, Answer, deadlines
+from services.runtime.decision import CLOSED, FROZEN, SCREENING, Standing
+
+DENIED = "denied_party"
+REVIEW_TIMER = "screening:"  # runs on while the order is held: it is the officer's own
+
+
+def review(order: Any, version: str, now: datetime) -> list:
+    """Somebody of the order is nearly a denied party: it stands still until an officer has decided, or too long."""
+    order.timers[REVIEW_TIMER] = now + timedelta(seconds=deadlines()["screening"])
+    return hold(order, SCREENING, version, now)
+
+
+def decide_review(order: Any, outcome: str, by: str, detail: str, ref: str, now: datetime) -> list:
+    """Clear: the order goes on. Blocked: it stays held, and all of it is cancelled."""
+    order.timers.pop(REVIEW_TIMER, None)
+    events = [out.ScreeningDecided(order_id=order.order_id, outcome=outcome, decided_by=by, detail=detail)]
+    if outcome == "clear":
+        return events + resume(order, SCREENING, ref, now)
+    return [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED)]
+
+
+def denied(order: Any) -> bool:
+    """The officer has blocked it: the hold is for good."""
+    return SCREENING in order.stops and REVIEW_TIMER not in order.timers
 
 
 def stands(order: Any, row: Standing, now: datetime) -> list:
@@ -61,7 +84,7 @@ def resume(order: Any, reason: str, ref: str, now: datetime) -> list:
     order.stops = [stop for stop in order.stops if stop != reason]
     held = now - order.held_since
     if not order.stops:
-        order.timers = {name: due + held for name, due in order.timers.items()}
+        order.timers = {name: due + held if name != REVIEW_TIMER else due for name, due in order.timers.items()}
         order.held_since = None
     return [out.OrderResumed(order_id=order.order_id, reason=reason, ref=ref, held_s=int(held.total_seconds()))]
 
@@ -69,7 +92,7 @@ def resume(order: Any, reason: str, ref: str, now: datetime) -> list:
 def stand_still(order: Any, before: dict[str, datetime], now: datetime) -> None:
     """Timers that were armed while the order is held begin when its clock goes on."""
     for name, due in order.timers.items():
-        if before.get(name) != due:
+        if before.get(name) != due and name != REVIEW_TIMER:
             order.timers[name] = due - (now - order.held_since)
 
 

@@ -18,7 +18,7 @@ from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
 from schemas.quotes import Quote
-from services.orders import holds, merchants
+from services.orders import denied, holds, merchants
 from services.orders.quota import NOTED, Quota, follow, reserve
 from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
@@ -84,8 +84,8 @@ class Order:
                      dict(self.timers), self.quota, self.standing, self.stops, self.held_since)
 
     def running(self) -> dict[str, datetime]:
-        """The timers that run now: none while the order is held."""
-        return {} if self.stops else self.timers
+        """The timers that run now: while the order is held, that of an officer who must decide about it alone."""
+        return {k: due for k, due in self.timers.items() if k == holds.REVIEW_TIMER} if self.stops else self.timers
 
     def due(self) -> datetime | None:
         return earliest(self.running())
@@ -107,10 +107,10 @@ DOCUMENT = TypeAdapter(Document)
 
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
            rules: Rules | None = None, shared: Any = None, registered_only: bool = False,
-           terms: Book = NOBODY) -> Decision | NotYet | Stale:
+           terms: Book = NOBODY, lists: tuple[denied.DeniedList, ...] | None = None) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
     `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
-    merchant may sell who is not registered; `terms`: what was agreed with them."""
+    merchant may sell who is not registered; `terms`: what was agreed with them; `lists`: of denied parties."""
     if order.order_id.startswith(MERCHANT):
         return merchants.decide(order, incoming)
     if incoming.type == STANDING:
@@ -119,7 +119,8 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
     if order.status == "new" and incoming.type != "PlaceOrder" and incoming.type not in merchants.HANDLERS:
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
-        return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms)
+        return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms,
+                      denied.load() if lists is None else lists, now)
     answer = handler(draft := order.draft(), document, incoming, now)
     if order.quota is not None and isinstance(answer, Decision):
         follow(answer, document, incoming)
@@ -132,12 +133,13 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
 
 
 def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool,
-           terms: Book) -> Decision:
+           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return _refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
     fresh = Order(order.order_id, merchant_id=command.merchant_id, standing=order.standing)
-    found = merchants.may_sell(incoming.standing, command, registered_only) or accept(command, vault_key, shared, rules, terms)
+    found = merchants.may_sell(incoming.standing, command, registered_only) or accept(
+        command, vault_key, shared, rules, terms, lists)
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = _step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])
@@ -153,12 +155,13 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
-        china=found.china, terms=found.terms, cold=_cold(command),
-        season=command.season and out.PreSale(**command.season.__dict__))
+        china=found.china, terms=found.terms, cold=_cold(command), screening=found.screening,
+        screening_list=found.screening_list, season=command.season and out.PreSale(**command.season.__dict__))
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
-    return Decision(fresh, [placed], rows=rows, moves=reserve(fresh, found.china) if found.china else [],
+    events = [placed, *holds.review(fresh, found.screening_list, now)] if found.screening == "REVIEW" else [placed]
+    return Decision(fresh, events, rows=rows, moves=reserve(fresh, found.china) if found.china else [],
                     document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts))
 
 
@@ -425,6 +428,8 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
     for name in sorted(n for n, due in order.running().items() if due <= now):
         kind, parcel_id = name.split(":", 1)
         del order.timers[name]
+        if name == holds.REVIEW_TIMER:
+            events += holds.decide_review(order, "block", "timer", "nobody decided in time", f"timer:{order.order_id}", now)
         if kind == "confirm":
             events += _confirmed(order, parcel_id, "timer")
         elif kind == "return":
@@ -460,7 +465,7 @@ def _end_if_done(order: Order) -> list:
     # A lost parcel whose claim was paid to the merchant is "settled" too, but its buyer has neither goods nor money spent.
     done = any(p.money in ("settled", "charged_back") and p.goods == "delivered" for p in order.parcels.values())
     if not done:
-        order.reason = holds.CLOSED if order.standing.startswith("closed") else next((p.reason for p in order.parcels.values() if p.reason), "refunded")
+        order.reason = holds.CLOSED if order.standing.startswith("closed") else holds.DENIED if holds.denied(order) else next((p.reason for p in order.parcels.values() if p.reason), "refunded")
     return _close(order, "OrderCompleted" if done else "OrderCancelled")
 
 
@@ -519,8 +524,15 @@ def _wrong_lines(document: Document, lines: Any) -> tuple[str, str] | None:
     return None
 
 
+def _decide_screening(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision:
+    command = incoming.data
+    if holds.REVIEW_TIMER not in order.timers:
+        return _refuse(order, incoming, "not_in_review", "no officer is asked about this order")
+    return Decision(order, holds.decide_review(order, command.outcome, command.decided_by, command.detail, incoming.id, now))
+
+
 HANDLERS = {
-    **dict.fromkeys(merchants.HANDLERS, merchants.misplaced), "PlaceOrder": _place, "CancelOrder": _cancel, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
+    **dict.fromkeys(merchants.HANDLERS, merchants.misplaced), "DecideScreening": _decide_screening, "PlaceOrder": _place, "CancelOrder": _cancel, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
     "GrantRefund": _grant_refund, "OpenDispute": _open_dispute, "ResolveDispute": _resolve_dispute,
     "ParcelsAllocated": _allocated, "Backordered": _step_only, "PreSold": _step_only, "SeasonOpened": _step_only, "AllocationFailed": _not_allocated,
     "PaymentAuthorised": _paid, "PaymentHeld": _paid,

@@ -16,7 +16,7 @@ from schemas.orders_order import ChinaImport
 from schemas.parties import SealBroken, SealedParty, check, identity_hash
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
 from schemas.terms import Terms
-from services.orders import quota
+from services.orders import denied, quota
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules, countries
 from services.orders.terms import Book
@@ -30,18 +30,25 @@ def currencies() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What is frozen of an order besides what it says: its landed cost, the limits of an import into China, and what was
+    """What is frozen of an order besides what it says: how its persons stand to the list of denied parties, its landed cost, the limits of an import into China, and what was
     agreed with its merchant."""
 
     quote: Quote | None = None
     china: ChinaImport | None = None
     terms: Terms | None = None
+    screening: denied.Result = "CLEAR"
+    screening_list: str = ""
 
 
-def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book) -> Accepted | tuple[str, str]:
+def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book,
+           lists: tuple[denied.DeniedList, ...]) -> Accepted | tuple[str, str]:
     """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`."""
-    if (refusal := screen(command, vault_key)) is not None:
+    persons: list[bytes] = []
+    if (refusal := screen(command, vault_key, persons)) is not None:
         return refusal
+    result, version = denied.screened(persons, command.placed_at.date(), lists)
+    if result == "BLOCK":
+        return "denied_party", f"buyer or consignee stands on the list of denied parties {version}; nothing may be sold to them"
     frozen = freeze(command, rules) if command.quote is not None else None
     if isinstance(frozen, tuple):
         return frozen
@@ -53,7 +60,7 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, boo
         return terms
     if command.fx_quote is not None and (wrong := _stale_fx(command, terms)) is not None:
         return wrong
-    return Accepted(frozen, china, terms)
+    return Accepted(frozen, china, terms, result, version)
 
 
 def _stale_fx(command: PlaceOrder, terms: Terms | None) -> tuple[str, str] | None:
@@ -66,8 +73,8 @@ def _stale_fx(command: PlaceOrder, terms: Terms | None) -> tuple[str, str] | Non
     return None
 
 
-def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
-    """(reason, detail) of the first thing wrong, or None."""
+def screen(command: PlaceOrder, vault_key: bytes, persons: list[bytes] | None = None) -> tuple[str, str] | None:
+    """(reason, detail) of the first thing wrong, or None. `persons` gets buyer and consignee as their seals hold them."""
     if command.currency not in currencies():
         return "unknown_currency", f"{command.currency} is not an ISO 4217 currency with minor units"
     for name, country in (("origin", command.origin), ("destination", command.destination)):
@@ -93,10 +100,11 @@ def screen(command: PlaceOrder, vault_key: bytes) -> tuple[str, str] | None:
         return "nothing_to_pay", "the total must be above zero"
     try:
         buyer = check(command.buyer, vault_key)
-        if command.consignee.token != command.buyer.token:
-            check(command.consignee, vault_key)
+        found = [buyer] if command.consignee.token == command.buyer.token else [buyer, check(command.consignee, vault_key)]
     except SealBroken as why:
         return "party_unreadable", str(why)
+    if persons is not None:
+        persons += found
     return _identity_wrong(command.buyer, buyer, vault_key) if quota.is_import(command) else None
 
 

@@ -22,7 +22,7 @@ from schemas.lifecycle import PAYMENT, deadlines
 from schemas.terms import Share
 from services.payments import books, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
-from services.runtime.decision import MERCHANT_STATUS, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
+from services.runtime.decision import MERCHANT_STATUS, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
 REFUND_TRIES_MAX = 3
 RELEASE_PAUSE = timedelta(hours=1)
@@ -138,6 +138,8 @@ def _placed(work: Work, incoming: Incoming) -> Stale | None:
     account.status = "open"
     account.merchant_id, account.currency, account.regime = event.merchant_id, event.currency, event.regime
     account.token = event.payment_token
+    if event.screening == "REVIEW":
+        account.stops = [*account.stops, SCREENING]
     account.terms = event.terms
     account.duty = shares.duty_of(event.quote) if event.quote else None
     return None

@@ -10,7 +10,8 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.model import LineUnits
-from services.runtime.decision import Impossible, Incoming, Stale
+from services.runtime.decision import SCREENING, Impossible, Incoming, Stale
+from services.shipping import stops
 from services.shipping.allocation import Content, Document, Wanted, allocate, within_limits
 from services.shipping import promise
 from services.shipping.shipment import Parcel, Work
@@ -25,6 +26,8 @@ def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None])
     if s.status != "new":
         return Stale("placed before")
     s.status, s.merchant_id, s.regime = "waiting", event.merchant_id, event.regime
+    if event.screening == "REVIEW":
+        stops.stop(work, SCREENING)
     s.pending, s.lanes = Wanted.of(event, incoming.time), incoming.lanes.label if incoming.lanes else ""
     if event.season is not None:
         presell(work, event.season)

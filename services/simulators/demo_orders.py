@@ -11,7 +11,7 @@ from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
 from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, cold_of, forced_id, hs_code_of, merchant_of,
-                                          on_shortage_of, season_of,
+                                          name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
 ORIGIN = "US"
@@ -59,9 +59,9 @@ SHELVES = _shelves()
 
 
 @lru_cache(maxsize=PERSONS * len(MARKETS) + sum(PERSONS_IN.values()))
-def _party(number: int, country: str, key: bytes) -> SealedParty:
+def _party(number: int, country: str, key: bytes, name: str = "") -> SealedParty:
     city = _CITIES[country]
-    return seal(Person(name=f"Buyer {number} of {city}", phone=f"+0{number:09d}", address=f"{number} Harbour Road, {city}",
+    return seal(Person(name=name or f"Buyer {number} of {city}", phone=f"+0{number:09d}", address=f"{number} Harbour Road, {city}",
                        identity_no=_identity_no(number) if country == "CN" else ""), key)
 
 
@@ -123,7 +123,7 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     return PlaceOrder(
         order_id=order_id, merchant_id=merchant_of(scenario, order_id, merchant), currency=currency, origin=ORIGIN, destination=destination, lines=lines,
         freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
-        payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key),
+        payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key, name_of(scenario, "")),
         consignee=_party(consignee, destination, key), placed_at=placed_at, season=season_of(scenario, placed_at))
 
 

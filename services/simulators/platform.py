@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas import merchants as ask
+from schemas.orders_intake import DecideScreening
 from schemas.topics import INTAKE
 from services.simulators.outsiders import Heard, Memory, Reaction, after
 from services.simulators.scenario import merchant_of
@@ -10,6 +11,8 @@ from services.simulators.scenario import merchant_of
 OFFICER = "/platform"
 LIFTED, UPHELD = "merchant_frozen_lifted", "merchant_frozen_upheld"
 FREEZING = frozenset({LIFTED, UPHELD})
+REVIEWED = {"screening_cleared": "clear", "screening_blocked": "block"}
+HELD = FREEZING | REVIEWED.keys()
 
 
 def freeze(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -20,7 +23,11 @@ def freeze(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 
 def decide(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    """The merchant appeals the next day; the decision takes some more."""
+    """Who is nearly a denied party is looked at; a frozen merchant appeals the next day, and the decision takes some more."""
+    if scenario in REVIEWED:
+        order_id = heard.data.order_id
+        decision = DecideScreening(order_id=order_id, outcome=REVIEWED[scenario], decided_by="officer-4")
+        return [after(4, 24, memory, INTAKE.name, OFFICER, f"screening:{order_id}", decision)]
     merchant = merchant_of(scenario, heard.data.order_id, "")
     key = f"{ask.MERCHANT}{merchant}"
     appeal = ask.FileAppeal(order_id=key, statement="the invoices of the brand are attached")

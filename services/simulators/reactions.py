@@ -34,7 +34,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "DisputeResolved": (buyers.dispute_over, None),
         "OrderCompleted": (buyers.after_completion, _COMPENSATED),
         "FulfilmentRequested": (platform.freeze, frozenset({platform.LIFTED})),
-        "OrderHeld": (platform.decide, platform.FREEZING),
+        "OrderHeld": (platform.decide, platform.HELD),
         "ManualPayoutRequested": (buyers.pay_by_hand, None),
     },
     "warehouse": {

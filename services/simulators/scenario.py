@@ -84,6 +84,9 @@ SCENARIOS = {s.name: s for s in (
     Scenario("grant_refund", 40, "the merchant grants part of the money back after settlement"),
     Scenario("merchant_frozen_lifted", 0, "the merchant is frozen while it is packed; the appeal succeeds", fast=False),
     Scenario("merchant_frozen_upheld", 0, "the merchant is frozen when it has arrived; the freeze is upheld", fast=False),
+    Scenario("denied_party", 0, "the buyer stands on the list of denied parties: refused at intake"),
+    Scenario("screening_cleared", 0, "the buyer's name is nearly on the list; an officer clears it", fast=False),
+    Scenario("screening_blocked", 0, "the buyer's name is nearly on the list; an officer blocks the order", fast=False),
     Scenario("never_confirmed", 40, "the buyer says nothing; the confirmation timer does", fast=False),
     Scenario("declined", 40, "the payment is declined", token="tok_test_declined"),
     Scenario("payment_pending", 20, "the payment stays pending for a while", fast=False, token="tok_test_pending"),
@@ -162,6 +165,12 @@ def sku_of(scenario: str, order_id: str, usual: str) -> str:
     if prefix is None:
         return usual
     return prefix + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+
+
+def name_of(scenario: str, usual: str) -> str:
+    """The buyer's name: one of the list of denied parties (services/orders/lists), or nearly."""
+    return {"denied_party": "Viktor Grauhafen", "screening_cleared": "Victor Grauhafn", "screening_blocked": "Viktor Grauhaven"
+            }.get(scenario, usual)
 
 
 def merchant_of(scenario: str, order_id: str, usual: str) -> str:

@@ -1,0 +1,28 @@
+"""Rules of screening (33): nothing leaves for persons whom no list of denied parties was held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.auditor.rules import Case, Verdict, order_rule
+
+
+@order_rule(33, "no hand-over without screening", live=False)
+def screened_first(case: Case) -> Iterator[Verdict]:
+    """A review is over before anything is asked for, so the whole story is enough: goods leave cleared, or not at all."""
+    left = case.story.of("shipping", "ParcelHandedOver")
+    if not left or case.facts.placed is None:
+        return
+    result, version = case.facts.placed.screening
+    decided = [e.data for e in case.story.of("orders", "ScreeningDecided")]
+    right = version and (result == "CLEAR" or decided == ["clear"])
+    yield None if right else [str(left[0]), f"screening: {result or 'none'} by list {version or 'none'}, decided: {decided or 'never'}"]
+
+
+@order_rule(33, "a review is decided, or the order is undone", live=False)
+def reviewed(case: Case) -> Iterator[Verdict]:
+    if case.facts.placed is None or case.facts.placed.screening[0] != "REVIEW":
+        return
+    held = [e for e in case.story.of("orders", "OrderHeld") if e.data == "screening"]
+    done = case.story.of("orders", "ScreeningDecided", "OrderCancelled")
+    yield None if held and done else [f"screening: REVIEW, held: {[*map(str, held)]}, decided or undone: {[*map(str, done)]}"]
