@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from schemas import generate
 from schemas.lifecycle import NEW, PARCEL
-from schemas.topics import ORDER
-from services.cli import order_why, timeline
+from schemas.topics import MODELS, ORDER, TOPICS
+from services.cli import order_why, parcel_facts, timeline
 from services.cli.order_place import Wish, order_of
 from services.cli.order_records import Event, event_of, with_parked
 from services.cli.order_show import Show, as_json
@@ -201,3 +202,14 @@ def test_the_service_s_own_machine_says_what_a_parked_record_waits_for() -> None
     assert waits_for(spec, orders.Order(O), None, incoming, NOW) == "OrderPlaced"
     known = orders.Order(O, "placed")
     assert waits_for(spec, known, None, incoming, NOW) == "something earlier from shipping"
+
+
+@pytest.mark.parametrize(("model", "said"), [
+    ("CarrierScanReported", "upu EME, scanned 2026-11-24T09:30 DEFRAA"), ("ExcursionReported", "outside for 60 min, 11.2 °C"),
+    ("RecordQualityDecision", "release by the warehouse"), ("SensorReported", "2 readings, 4.1 to 9.7 °C"),
+    ("FulfilmentRequested", "SSCC 006141410000000173, waybill LA000000178US, at 2 to 8 °C"),
+    ("PreSold", "from 2027-06-21 to 2027-07-05")])
+def test_what_is_said_of_scans_numbers_temperatures_and_seasons(model, said):
+    topic = next(t for t in TOPICS for m in t.messages if m.__name__ == model)
+    body = generate.example_of(topic, MODELS[model])["payload"]
+    assert ", ".join(parcel_facts.told(body)) == said

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.topics import ORDER
-from services.cli import promises
+from services.cli import parcel_facts, promises
 from services.cli.order_records import LANES, Event, parked_places, reading, with_parked
 from services.runtime.settings import Settings
 
@@ -157,6 +157,7 @@ def facts(event: Event, currency: str = "") -> str:
     if "origin" in data and "destination" in data:
         parts.append(f"{data['origin']}→{data['destination']}")
     parts += promises.told(data)
+    parts += parcel_facts.told(data)
     parts += _shared(data, data.get("currency") or currency)
     if isinstance(data.get("quote"), dict):
         parts += _quoted(data["quote"], data.get("currency") or currency)

@@ -1,0 +1,42 @@
+"""What a timeline says of a parcel's numbers, scans, temperatures and season. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def told(data: dict[str, Any]) -> list[str]:
+    """Parts of one line, out of a message's body."""
+    parts = []
+    if "dialect" in data and "code" in data:
+        parts.append(f"{data['dialect']} {data['code']}{_of(data, 'leg')}, scanned {str(data.get('at', ''))[:16]}{_of(data, 'place')}")
+    if isinstance(data.get("sensor_element_list"), list):
+        parts.append(_measured(data["sensor_element_list"]))
+    if "worst_tenths" in data:
+        parts.append(f"outside for {data.get('minutes')} min, {data['worst_tenths'] / 10:g} °C")
+    if "decision" in data:
+        parts.append(f"{data['decision']} by the {data.get('decided_by')}")
+    elif data.get("decided_by") in ("merchant", "warehouse", "deadline"):
+        parts.append(f"by the {data['decided_by']}")
+    if data.get("replaces"):
+        parts.append(f"SSCC {data.get('sscc')} instead of {data['replaces']}")
+    elif data.get("sscc"):
+        parts.append(f"SSCC {data['sscc']}")
+    if data.get("waybill_no"):
+        parts.append(f"waybill {data['waybill_no']}")
+    if isinstance(data.get("cold"), dict):
+        parts.append(f"at {data['cold']['low_tenths'] / 10:g} to {data['cold']['high_tenths'] / 10:g} °C")
+    if "opens" in data and "closes" in data:
+        parts.append(f"from {str(data['opens'])[:10]} to {str(data['closes'])[:10]}")
+    return parts
+
+
+def _of(data: dict[str, Any], name: str) -> str:
+    return f" {data[name]}" if data.get(name) else ""
+
+
+def _measured(elements: list[dict[str, Any]]) -> str:
+    tenths = [reading["value_tenths"] for element in elements for reading in element.get("sensor_report", ())]
+    if not tenths:
+        return "no readings"
+    return f"{len(tenths)} readings, {min(tenths) / 10:g} to {max(tenths) / 10:g} °C"
