@@ -95,6 +95,8 @@ class Load:
         began = time.monotonic()
         try:
             while not self.stopping:
+                if looking.done():
+                    looking.result()  # it never ends by itself: raises what ended it, or nothing more would be placed unseen
                 due = int((time.monotonic() - began) * self.rate_s)
                 due = due if self.total is None else min(due, self.total)
                 count = min(due - self.placed, OPEN_MAX - self.open, CHUNK // 4)
@@ -158,7 +160,7 @@ class Load:
                 if conn is None:
                     conn = await asyncpg.connect(self.settings.dsn("orders"), timeout=5)
                 self.closed = await conn.fetchval("SELECT count(*) FROM orders WHERE closed", timeout=5)
-            except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 if conn is not None:
                     conn.terminate()
                 conn = None
