@@ -12,16 +12,20 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
+from schemas import shipping_report as report
+from schemas import shipping_shipment as ship
 from schemas.dead_letters import Reason
-from services.cli import money_books
-from services.explorer.simulation import START, World
+from schemas.model import LineQuantity
+from schemas.provider_api import SETTLED, SETTLEMENT_COLUMNS
+from services.cli import money_books, money_reconcile
+from services.explorer.simulation import START, World, order
 from services.orders.terms import TermsError, load
 from services.payments import books
 from services.payments import machine as payments
 from services.runtime.decision import Impossible, Incoming, Stale
 from services.runtime.migrate import migrate
 from services.runtime.settings import Settings
-from tests.test_lifecycle import given
+from tests.test_lifecycle import Outside, given, ids
 from tests.test_shares import bills, taxed
 
 ROOT = Path(__file__).parents[1]
@@ -206,3 +210,22 @@ async def test_statements_are_what_the_ledger_says_and_are_stated_once(postgres,
     accounts = world.accounts()
     assert accounts.get("merchant GBP", 0) == accounts.get("reserve GBP", 0) == 0, "all of it is stated and converted"
     assert world.dead == []
+
+
+async def test_the_ledger_knows_every_movement_of_the_provider(postgres, tmp_path):
+    """Two parcels captured at once, one unit of each refunded for the same amount, all released: nothing is left over."""
+    outside, asked = Outside(), []
+    outside.on[ship.FulfilmentRequested] = lambda e, w: (
+        w.send(report.ShortPickReported(**ids(e), lines=[LineQuantity(line_no=e.lines[0].line_no, quantity=1)]), "/warehouse"),
+        w.send(report.PackedReported(**ids(e)), "/warehouse"))
+    answer = outside.provider
+    outside.provider = lambda order_id, intent, world: (asked.append((intent, world.now)), answer(order_id, intent, world))
+    world, _ = given(order(lines=(("CHERRY", 2, 5000), ("TOY", 2, 5000))), {"CHERRY": {"SEA1": 9}, "TOY": {"PVD1": 9}}, outside=outside)
+    dsn = await postgres("money_movements")
+    await stored(world, dsn)
+    booked = await money_reconcile.movements(Settings(payments_dsn=dsn, data_folder=tmp_path))
+    rows = [",".join((str(n), intent.intent_id, intent.kind, intent.body["payment_id"], str(intent.body["amount"]),
+                      intent.body["currency"], now.isoformat()))
+            for n, (intent, now) in enumerate((pair for pair in asked if pair[0].kind in SETTLED), 1)]
+    found = money_reconcile.match("\n".join([",".join(SETTLEMENT_COLUMNS), *rows, f"end,{len(rows)}", ""]), booked)
+    assert (found.lines, found.matched, found.open, found.breaks) == (5, 5, 0, [])
