@@ -72,7 +72,7 @@ def test_the_auditor_imports_nothing_it_judges():
 
 def test_the_explorer_imports_machines_and_the_pure_runtime():
     machines = tuple(f"services.{service}.{module}" for service in ("orders", "payments", "shipping")
-                     for module in ("machine", "storage", "allocation", "quota", "terms"))
+                     for module in ("machine", "storage", "allocation", "quota", "terms", "plans"))
     allowed = (*machines, *(f"services.runtime.{module}." for module in PURE), "services.explorer")
     assert sources("services/explorer")
     assert offences("services/explorer", lambda name: package_of(name) is not None and not name.startswith(allowed)) == []

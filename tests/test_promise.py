@@ -202,6 +202,16 @@ def test_a_little_late_is_no_risk_where_the_next_departure_is_made():
     assert not story.of("PromiseAtRisk") and "risk:A1-P1" in story.state.timers
 
 
+def test_on_the_last_leg_a_missed_scan_is_a_risk_when_the_promise_ends():
+    story = Story("US", plans=Plans.of_places("SEA1", "USSEA", "DEBER")).paid()
+    assert len(story.route.legs) == 1
+    story.carry("handed_over")
+    told = story.timer("risk:A1-P1")
+    while told == []:
+        told = story.timer("risk:A1-P1")
+    assert told == ["PromiseAtRisk"]
+
+
 def test_a_promise_ends_with_its_parcel():
     story = Story().paid().carry("handed_over")
     story.say(report.LossReported, MONDAY + timedelta(days=1))

@@ -244,7 +244,7 @@ def _say_figures(out: Output, told: dict[str, Any]) -> None:
         out.say(f"{title}: {f['planned_in_time_percent']} % planned within the promised hours, {f['in_time_percent']} % there with the "
                 f"delays, {f['by_the_told_moment_percent']} % by the moment told, USD {f['cents_an_order'] / 100:.2f} and "
                 f"{f['parcels_an_order']} parcels an order")
-    out.say(f"{told['us_an_order']} µs an order (p99 {told['us_an_order_p99']}); {told['us_an_order_with_search']} µs when its tables "
+    out.say(f"{told['us_an_order']} µs of CPU an order (p99 {told['us_an_order_p99']}); {told['us_an_order_with_search']} µs when its tables "
             f"must be searched first ({told['tables_searched']} tables for {told['orders']} orders)")
     solver = told["against_solver"]
     out.say(f"against the solver on {solver['orders']} orders of a small network: cost {solver['mean_ratio']} times the optimum, "

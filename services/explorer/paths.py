@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from datetime import timedelta
 
 from schemas.orders_intake import OrderLine, PlaceOrder, Season
 from schemas.quotes import StatedLine, StatedQuote
 from schemas.parties import Person, seal
+from services.explorer.machines import Machines
 from services.explorer.ownership import ALL_TOLD, Ownership
 from services.explorer.simulation import KEY, START, order
 from services.explorer.system import Setting, System
+from services.shipping.plans import Plans
 
 ONE = (("CHERRY", 2, 5000),)
 TWO = (("CHERRY", 2, 5000), ("TOY", 1, 1999))
@@ -27,6 +28,7 @@ UNPAID = LATE | {"cancelled: authorisation_expired"}
 LOST = {"cancelled: lost", "cancelled: no_scan"}
 DOMESTIC = UNPAID | LOST | {"completed"}
 ABROAD = DOMESTIC | {"cancelled: customs_refused"}
+TWO_ROUTES = ("SEA1", "USSEA", "DEBER")
 NO_TIMERS: frozenset[str] = frozenset()
 CHINA = LATE | LOST | {"completed", "cancelled: customs_refused"}
 
@@ -45,6 +47,7 @@ class Path:
     stock: int = 9
     inbound: tuple[tuple[str, str, int], ...] = ()
     order: PlaceOrder | None = None
+    promised: bool = False
 
     def setting(self) -> Setting:
         placed = self.order or order(destination=DESTINATIONS[self.regime], lines=TWO if self.parcels == 2 else ONE)
@@ -54,7 +57,7 @@ class Path:
 
 
     def system(self) -> System:
-        return System(self.setting())
+        return System(self.setting(), Machines(plans=Plans.of_places(*TWO_ROUTES) if self.promised else None))
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,16 @@ PATHS: tuple[Path, ...] = (
     _path("season", "sold before its harvest, which may come in time", "confirm, cancel", DOMESTIC | {
         "cancelled: season_closed", "cancelled: cancelled"}, regime="domestic", order=_of_a_season()),
     _path("season-sold-out", "nothing is announced", "cancel", {"cancelled: sold_out"}, stock=0, order=_of_a_season()),
+    # Promised: by air or by express from Seattle to Berlin. Elsewhere parcels travel without a plan.
+    _path("promise", "held by customs, or a scan is missed", "confirm, holds", {"completed"}, promised=True,
+          timers=frozenset({"risk"})),
+    _path("promise-late", "scans come late or never", "confirm, loses, express", LOST | {"completed", "cancelled: reported_lost",
+          "cancelled: customs_refused"},
+          promised=True, timers=frozenset({"risk", "lost"})),
+    _path("promise-absent", "nobody at home", "fails, confirm", {"completed", "cancelled: not_collected"}, regime="domestic",
+          promised=True, timers=frozenset({"risk", "pickup"})),
+    _path("promise-cancel", "cancelled, and the clock with it", "confirm, cancel, stops", {"completed", "cancelled: cancelled"},
+          promised=True, timers=frozenset({"risk"})),
     _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),
     _path("customs-china", "the same into China", "confirm, holds, refuses", CHINA, regime="china"),
     _path("deliveries", "nobody at home three times, or lost", "fails, loses", DOMESTIC | {

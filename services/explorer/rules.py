@@ -90,7 +90,10 @@ def _money(local, state) -> list[str]:
 
 
 def _goods(local, state) -> list[str]:
-    return [f"{parcel_id} is {parcel.status!r}, which is in no row of the table" for parcel_id, parcel in state.parcels.items()
+    armed = [f"{parcel_id}: its promise's clock stands still, and a scan is missed all the same" for parcel_id, parcel in
+             state.parcels.items() if parcel.aside and parcel.aside.clock and parcel.aside.clock.paused
+             and f"risk:{parcel_id}" in state.timers]
+    return armed + [f"{parcel_id} is {parcel.status!r}, which is in no row of the table" for parcel_id, parcel in state.parcels.items()
             if parcel.status not in PARCEL[state.regime].states]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from schemas.shipping_shipment import Leg, Route
 from services.shipping.allocation import Wanted
-from services.shipping.network.lanes import DOOR, Lane, Network, network
+from services.shipping.network.geography import places
+from services.shipping.network.lanes import DOOR, Lane, Network, build, load_rules, network
 from services.shipping.network.planner import Planner, choose, legs
 from services.shipping.network.sourcing import Want, source
 
@@ -29,6 +30,12 @@ class Plans:
         self.tolerance = SCANS_ARE_TOLD_WITHIN + timedelta(seconds=HEARD_WITHIN_S * speed)
         self._planner = lru_cache(maxsize=8)(lambda closed: Planner(self.network, closed))
         self._legs: dict[int, tuple[Any, int, list[Leg], int]] = {}
+
+    @classmethod
+    def of_places(cls, *ids: str) -> Plans:
+        """On a network of these places alone, joined as all are."""
+        known = places()
+        return cls(build(load_rules(), {id_: known[id_] for id_ in ids}))
 
     @property
     def network(self) -> Network:

@@ -76,7 +76,8 @@ def overdue(work: Work, parcel_id: str) -> None:
     if arrives > promised(work, parcel_id):
         risk(work, parcel_id, "no_scan", arrives)
     else:
-        work.shipment.timers[f"risk:{parcel_id}"] = predicted[0].departs + work.plans.tolerance
+        then = predicted[0].departs if predicted else promised(work, parcel_id)  # on the last leg: when it should be there
+        work.shipment.timers[f"risk:{parcel_id}"] = then + work.plans.tolerance
 
 
 def take(work: Work, parcel_id: str, route: Route) -> None:

@@ -119,8 +119,8 @@ class _Search:
 
     def __init__(self, has: dict, options: dict, left: list[Want], deadline: int):
         self.left, self.grams = left, {want.sku: want.grams for want in left}
-        self.ways = sorted(_Way(o.rate, o.fixed, w, has[w], o) for w, found in options.items() for o in found
-                           if o.arrives <= deadline)
+        self.ways = sorted(_Way(o.rate, o.fixed, w, has[w], o) for w, found in options.items()
+                           for o in self._envelope(found, has[w], deadline))
         if len(self.ways) > TRIED_MAX:
             self.ways = self._promising()
         self.able = {want.sku: self.able_of(want) for want in left}
@@ -128,6 +128,15 @@ class _Search:
         self.entry = {sku: min(way.fixed for way in ways) for sku, ways in self.able.items()}
         self.best: Filled | None = None
         self.cost = self.nodes = 0
+
+    def _envelope(self, options: list[Option], shelf: dict[str, int], deadline: int) -> list[Option]:
+        """Of a warehouse's ways that are there in time those that are the cheapest for some load it may have to send."""
+        light, heavy = min(self.grams[sku] for sku in shelf), sum(units * self.grams[sku] for sku, units in shelf.items())
+        kept: list[Option] = []
+        for option in sorted((o for o in options if o.arrives <= deadline), key=lambda o: (o.cost(light), o.cost(heavy))):
+            if not kept or option.cost(heavy) < kept[-1].cost(heavy):
+                kept.append(option)
+        return kept
 
     def able_of(self, want: Want) -> list[_Way]:
         return [way for way in self.ways if want.sku in way.has]
