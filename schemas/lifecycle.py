@@ -87,6 +87,7 @@ ORDER = Machine("order", [
     *_rows("shipping", "ParcelsAllocated", (("placed", "backordered"), "allocated")),
     *_rows("payments", "PaymentAuthorised", (("allocated", "authorised"), "authorised")),
     *_rows("payments", "PaymentHeld", (("allocated", "authorised", "fulfilling"), "fulfilling")),
+    *_loops("orders", "DocumentsSupplied", *_OPEN),
     *_loops("orders", "CancellationRequested", *_OPEN),
     *_loops("orders", "OrderHeld", *_OPEN, "after_sale"),
     *_loops("orders", "OrderResumed", *_OPEN, "after_sale"),

@@ -120,5 +120,17 @@ class DecideScreening(Command):
     detail: Text = ""
 
 
+class SuppliedCode(CommandPart):
+    line_no: LineNo
+    hs_code: Annotated[str, Field(pattern=r"^(0[1-9]|[1-9]\d)\d{4,8}$")]
+
+
+class SupplyDocuments(Command):
+    """The merchant supplies what the customs papers lack, as DocumentsMissing names it."""
+
+    lines: Annotated[list[SuppliedCode], Field(min_length=1, max_length=2000)]
+
+
 MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund, DecideScreening,
+            SupplyDocuments,
             *merchants.COMMANDS)

@@ -175,6 +175,17 @@ class QuotaMoved(Event):
     amount: Minor
 
 
+class LineCode(Part):
+    line_no: int
+    hs_code: str
+
+
+class DocumentsSupplied(Event):
+    """The merchant supplied what the customs papers of these lines lacked."""
+
+    lines: list[LineCode]
+
+
 class OrderCompleted(Event):
     """Every parcel has ended, at least one with the goods at the buyer and the money at the merchant."""
 
@@ -191,5 +202,5 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved,
-    OrderHeld, OrderResumed, ScreeningDecided, *merchants.EVENTS,
+    OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, *merchants.EVENTS,
 )

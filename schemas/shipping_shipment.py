@@ -165,6 +165,19 @@ class DocumentsReady(Event):
     parcel_ids: list[str]
 
 
+class MissingDocument(Part):
+    line_no: int
+    what: str
+
+
+class DocumentsMissing(Event):
+    """The customs papers lack something: the order waits for the merchant (SupplyDocuments), at most until `until`, when the
+    buyer's authorisation runs out."""
+
+    missing: list[MissingDocument]
+    until: Time
+
+
 class ParcelStopped(ParcelEvent):
     """To the warehouse: do not hand this parcel over until each `reason` it was stopped for is cleared."""
 
@@ -444,7 +457,7 @@ class ParcelRerouted(ParcelEvent):
 
 
 MESSAGES = (
-    ParcelsAllocated, AllocationFailed, Backordered, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched,
+    ParcelsAllocated, AllocationFailed, Backordered, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,

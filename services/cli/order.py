@@ -246,6 +246,29 @@ def return_(order_id: OrderId, parcel: AParcel = None, line: Lines = None, reaso
 
 
 @app.command()
+def supply(
+    order_id: OrderId,
+    code: Annotated[list[str], typer.Option("--code", help="LINE:HS-CODE; again for more lines.", show_default=False)],
+    key: Key = None, timeout: Timeout = 10, as_json: AsJson = False,
+) -> None:
+    """Supply the customs codes that an order's papers lack, as the merchant; `order timeline` names them (DocumentsMissing).
+
+    Example:  tradewind order supply cli-1 --code 1:950300
+    """
+    _ask(intake.SupplyDocuments, order_id, key, timeout, as_json, lines=lambda: _codes(code))
+
+
+def _codes(texts: list[str]) -> list[Any]:
+    found = []
+    for text in texts:
+        line, _, hs_code = text.partition(":")
+        if not line.isdecimal() or not hs_code:
+            raise WrongInput(f"{text!r} is no code of a line", "--code", "Write LINE:HS-CODE, such as 1:950300.")
+        found.append({"line_no": int(line), "hs_code": hs_code})
+    return found
+
+
+@app.command()
 def dispute(order_id: OrderId, parcel: Parcel, reason: Reason = "", key: Key = None, timeout: Timeout = 10,
             as_json: AsJson = False) -> None:
     """Contest a parcel: its timer and its money stand still until an arbiter decides (`order resolve`).

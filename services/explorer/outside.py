@@ -58,6 +58,7 @@ WORDS = {
     "swaps": "scans come in the wrong order", "express": "the scans of a leg come all at once",
     "confirm": "the buyer confirms", "cancel": "the buyer cancels at any moment", "cancel line": "the buyer cancels one unit",
     "return": "the buyer sends all back", "return line": "the buyer sends one unit back",
+    "supply": "the merchant supplies the missing customs code",
     "return late": "the buyer asks weeks later to send it back", "grant": "the merchant grants a refund of everything",
     "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
@@ -82,6 +83,7 @@ class Outside:
         wishes = [
             ("cancel", ask.CancelOrder(order_id=order_id)),
             ("cancel line", ask.CancelOrder(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
+            ("supply", ask.SupplyDocuments(order_id=order_id, lines=[ask.SuppliedCode(line_no=1, hs_code="080929")])),
             ("return", ask.RequestReturn(order_id=order_id)),
             ("return line", ask.RequestReturn(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
             ("return late", ask.RequestReturn(order_id=order_id, reason="late")),

@@ -123,6 +123,8 @@ PATHS: tuple[Path, ...] = (
         "cancelled: no_stock"}, order=order(destination="US", on_shortage="wait"), stock=1,
         inbound=(("SEA1", "CHERRY", 5),)),
     _path("no-papers", "the papers are missing", "cancel", UNPAID | {"cancelled: cancelled"}, order=_without_papers()),
+    _path("papers-supplied", "the papers are missing; the merchant may supply them at any moment", "supply, express", ABROAD,
+          order=_without_papers()),
     _path("provider", "the provider refuses what it can", "confirm, decline, capture fails, void fails, release fails",
           ABROAD | {"cancelled: payment_declined"}),
     _path("provider-china", "the same into China", "confirm, decline, capture fails, void fails, release fails",

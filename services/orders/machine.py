@@ -182,6 +182,15 @@ def _cancel(order: Order, document: Document, incoming: Incoming, now: datetime)
                                                       lines=command.lines, reason=command.reason)])
 
 
+def _supply(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision:
+    if ORDER.answer(order.status, "DocumentsSupplied")[0] is not Answer.APPLIED:
+        return _refuse(order, incoming, "already_closed", f"the order is {order.status}; its papers are of no use any more")
+    if unknown := [line.line_no for line in incoming.data.lines if line.line_no not in document.quantities]:
+        return _refuse(order, incoming, "unknown_line", f"the order has no line {unknown[0]}")
+    lines = [out.LineCode(line_no=line.line_no, hs_code=line.hs_code) for line in incoming.data.lines]
+    return Decision(order, [out.DocumentsSupplied(order_id=order.order_id, lines=lines)])
+
+
 def _confirm(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet | Stale:
     parcel = order.parcels.get(parcel_id := incoming.data.parcel_id)
     if parcel is None:
@@ -532,7 +541,7 @@ def _decide_screening(order: Order, document: Document, incoming: Incoming, now:
 
 
 HANDLERS = {
-    **dict.fromkeys(merchants.HANDLERS, merchants.misplaced), "DecideScreening": _decide_screening, "PlaceOrder": _place, "CancelOrder": _cancel, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
+    **dict.fromkeys(merchants.HANDLERS, merchants.misplaced), "DecideScreening": _decide_screening, "PlaceOrder": _place, "CancelOrder": _cancel, "SupplyDocuments": _supply, "ConfirmReceipt": _confirm, "RequestReturn": _request_return,
     "GrantRefund": _grant_refund, "OpenDispute": _open_dispute, "ResolveDispute": _resolve_dispute,
     "ParcelsAllocated": _allocated, "Backordered": _step_only, "PreSold": _step_only, "SeasonOpened": _step_only, "AllocationFailed": _not_allocated,
     "PaymentAuthorised": _paid, "PaymentHeld": _paid,

@@ -15,7 +15,7 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import (after_delivery, packing, promise, quality, reports, rerouting, reservation, scans, season,
+from services.shipping import (after_delivery, packing, papers, promise, quality, reports, rerouting, reservation, scans, season,
                                stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
@@ -85,13 +85,10 @@ def _authorised(work: Work, incoming: Incoming) -> Stale | NotYet | None:
     if not s.parcels:
         return NotYet("ParcelsAllocated")
     work.disarm("reservation")
-    if work.document.papers_missing and s.regime != "domestic":
-        for parcel_id in s.parcels:
-            promise.pause(work, parcel_id, "documents_missing")
-        return None  # the money waits for the papers, until its authorisation ends
-    ready = [k for k, p in s.parcels.items() if p.status == "allocated" and work.step(p, "DocumentsReady")]
-    if ready:
-        work.emit(out.DocumentsReady, parcel_ids=ready)
+    if lines := papers.lacking(work):
+        papers.wait(work, lines)
+    else:
+        papers.ready(work)
     return None
 
 
@@ -186,7 +183,7 @@ HANDLERS = {
     "OrderPlaced": partial(reservation.placed, presell=season.presell), "InboundReceived": reservation.inbound,
     "HarvestAnnounced": season.announced,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
-    "CancellationRequested": undoing.cancellation,
+    "CancellationRequested": undoing.cancellation, "DocumentsSupplied": papers.supplied,
     **REPORTS, "CarrierScanReported": scans.scanned(REPORTS),
     "ReturnRequested": after_delivery.return_requested,
     "ReturnExpired": after_delivery.return_expired, "RefundGranted": after_delivery.grant,

@@ -102,11 +102,13 @@ class Shipment:
     held_since: datetime | None = None
     kept: list[list[str]] = field(default_factory=list)
     lanes: str = ""
+    waits_for_papers: bool = False
+    supplied: list[int] = field(default_factory=list)
 
     def draft(self) -> Shipment:
         return Shipment(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.pending,
                         {k: p.draft() for k, p in self.parcels.items()}, dict(self.timers), self.standing,
-                        self.stops, self.held_since, self.kept, self.lanes)
+                        self.stops, self.held_since, self.kept, self.lanes, self.waits_for_papers, self.supplied)
 
     def running(self) -> dict[str, datetime]:
         """The timers that run now."""

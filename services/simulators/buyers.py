@@ -14,11 +14,19 @@ from services.simulators.outsiders import Heard, Memory, Message, Reaction, afte
 
 STOREFRONT, FINANCE = "/storefront", "/finance"
 GRANT_MINOR = 100
+RIGHT_CODE = "950300"
 
 
 
 def _ask(low: float, high: float, memory: Memory, said: str, message: Message) -> list[Reaction]:
     return [after(low, high, memory, INTAKE.name, STOREFRONT, said, message)]
+
+
+def supply(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """The merchant looks the codes up."""
+    event = heard.data
+    lines = [buyer.SuppliedCode(line_no=line.line_no, hs_code=RIGHT_CODE) for line in event.missing]
+    return _ask(6, 24, memory, f"supply:{event.order_id}", buyer.SupplyDocuments(order_id=event.order_id, lines=lines))
 
 
 def cancel_planned(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

@@ -98,6 +98,7 @@ SCENARIOS = {s.name: s for s in (
     Scenario("refund_fails", 10, "cancelled after the hold, and the refund fails: paid by hand", fast=False,
              token="tok_test_refund_fails"),
     Scenario("documents_missing", 10, "the customs papers are never complete; the authorisation expires", fast=False),
+    Scenario("documents_supplied", 0, "a customs code is missing; the merchant supplies it"),
     Scenario("no_stock", 20, "no warehouse has it; no money moves"),
     Scenario("part_stock_ship", 30, "part of it is there: ship that, cancel the rest"),
     Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
@@ -155,7 +156,7 @@ def payment_token_of(scenario: str) -> str:
 
 def hs_code_of(scenario: str, usual: str) -> str:
     """The customs code of the order's first line: one without papers where the scenario asks for it."""
-    return NO_PAPERS_HS_CODE if scenario == "documents_missing" else usual
+    return NO_PAPERS_HS_CODE if scenario in ("documents_missing", "documents_supplied") else usual
 
 
 def sku_of(scenario: str, order_id: str, usual: str) -> str:

@@ -1,0 +1,59 @@
+"""Customs papers that lack something: named, waited for until the money's authorisation ends, supplied by the merchant. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from schemas import shipping_shipment as out
+from schemas.lifecycle import deadlines
+from services.runtime.decision import Incoming, NotYet, Stale
+from services.shipping import promise
+from services.shipping.shipment import Work
+
+NO_SUCH_CHAPTER = "00"  # of the Harmonised System
+
+
+def lacking(work: Work) -> list[int]:
+    """The lines whose code no customs knows, and that the merchant has not corrected."""
+    s = work.shipment
+    if s.regime == "domestic" or not work.document.papers_missing:
+        return []
+    wrong = {line.line_no for content in work.document.parcels.values() for line in content.lines
+             if (line.hs_code or "").startswith(NO_SUCH_CHAPTER)}
+    return sorted(wrong.difference(s.supplied))
+
+
+def wait(work: Work, lines: list[int]) -> None:
+    """The money waits for the papers, until its authorisation ends. Told once."""
+    s = work.shipment
+    if s.waits_for_papers:
+        return
+    s.waits_for_papers = True
+    for parcel_id in s.parcels:
+        promise.pause(work, parcel_id, "documents_missing")
+    work.emit(out.DocumentsMissing, missing=[out.MissingDocument(line_no=n, what="hs_code: no such chapter") for n in lines],
+              until=work.now + timedelta(seconds=deadlines()["authorisation"]))
+
+
+def ready(work: Work) -> None:
+    s = work.shipment
+    found = [k for k, p in s.parcels.items() if p.status == "allocated" and work.step(p, "DocumentsReady")]
+    if found:
+        work.emit(out.DocumentsReady, parcel_ids=found)
+    if s.waits_for_papers:
+        s.waits_for_papers = False
+        for parcel_id in found:
+            promise.resume(work, parcel_id)
+
+
+def supplied(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+    s = work.shipment
+    if not s.parcels:
+        return Stale("nothing is sent") if s.closed else NotYet("ParcelsAllocated")
+    useful = set(lacking(work)).intersection(line.line_no for line in incoming.data.lines)
+    if not useful:
+        return Stale("nothing of it was missing")
+    s.supplied = sorted({*s.supplied, *useful})
+    if s.waits_for_papers and not lacking(work):
+        ready(work)
+    return None

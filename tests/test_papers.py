@@ -1,0 +1,71 @@
+"""Customs papers that lack something: the order waits, says for what and how long, and goes on when it is supplied."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from schemas import orders_intake as ask
+from schemas import shipping_shipment as ship
+from schemas.lifecycle import deadlines
+from schemas.orders_intake import OrderLine
+from services.explorer.simulation import START, order
+from tests.test_lifecycle import Outside, ends, given
+
+
+def _lacking(line_no: int = 2):
+    lines = [OrderLine(line_no=n, sku=f"TOY-{n}", quantity=1, amount=5000, hs_code="000000" if n == line_no else "950300")
+             for n in (1, 2)]
+    return order(lines=(("TOY", 1, 10_000),)).model_copy(update={"lines": lines})
+
+
+def _codes(*lines: int) -> ask.SupplyDocuments:
+    return ask.SupplyDocuments(order_id="A1", lines=[ask.SuppliedCode(line_no=n, hs_code="950300") for n in lines])
+
+
+def test_what_is_missing_is_named_with_its_deadline_and_the_order_goes_on_when_it_comes():
+    heard, outside = [], Outside()
+    outside.on[ship.DocumentsMissing] = lambda e, w: heard.append(e)
+    world, _ = given(_lacking(), outside=outside)
+    assert [(m.line_no, m.what) for m in heard[0].missing] == [(2, "hs_code: no such chapter")]
+    assert heard[0].until == START + timedelta(seconds=deadlines()["authorisation"])
+    assert "DocumentsReady" not in world.types() and "PaymentHeld" not in world.types()
+    world.send(_codes(2))
+    world.run(doubles=True)
+    ends(world, "completed", released=10_700, buyer=-10_700)
+    assert world.types().count("DocumentsReady") == 1
+
+
+@pytest.mark.parametrize("lines, reason", [((9,), "unknown_line"), ((1,), None)])
+def test_what_was_not_asked_for_changes_nothing(lines, reason):
+    world, _ = given(_lacking())
+    world.send(_codes(*lines))
+    world.run()
+    assert "PaymentHeld" not in world.types()
+    assert ("CommandRefused" in world.types()) == (reason is not None)
+    world.wait(days=8)
+    ends(world, "cancelled", reason="authorisation_expired")
+
+
+def test_what_comes_too_late_is_refused():
+    world, _ = given(_lacking())
+    world.wait(days=8)
+    world.send(_codes(2))
+    world.run()
+    assert world.types()[-1] == "CommandRefused"
+    ends(world, "cancelled", reason="authorisation_expired")
+
+
+def test_supplied_before_it_is_asked_for_is_enough():
+    outside = Outside()
+    outside.silent = {"authorise"}
+    asked = []
+    world, _ = given(_lacking(), outside=outside)
+    outside.silent = set()
+    world.send(_codes(2))
+    world.run()
+    outside.on[ship.DocumentsMissing] = lambda e, w: asked.append(e)
+    world.send(ask.CancelOrder(order_id="A1"))
+    world.run()
+    assert asked == [] and world.state("shipping").supplied == [2]
