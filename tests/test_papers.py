@@ -69,3 +69,13 @@ def test_supplied_before_it_is_asked_for_is_enough():
     world.send(ask.CancelOrder(order_id="A1"))
     world.run()
     assert asked == [] and world.state("shipping").supplied == [2]
+
+
+def test_what_is_supplied_while_goods_are_awaited_holds_nothing_up():
+    placed = _lacking().model_copy(update={"on_shortage": "wait"})
+    world, _ = given(placed, stock={})
+    world.send(_codes(2))
+    world.run()
+    world.send(ask.CancelOrder(order_id="A1"))
+    world.run()
+    ends(world, "cancelled")

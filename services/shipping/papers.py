@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from schemas import shipping_shipment as out
 from schemas.lifecycle import deadlines
-from services.runtime.decision import Incoming, NotYet, Stale
+from services.runtime.decision import Incoming, Stale
 from services.shipping import promise
 from services.shipping.shipment import Work
 
@@ -46,11 +46,12 @@ def ready(work: Work) -> None:
             promise.resume(work, parcel_id)
 
 
-def supplied(work: Work, incoming: Incoming) -> NotYet | Stale | None:
-    s = work.shipment
-    if not s.parcels:
-        return Stale("nothing is sent") if s.closed else NotYet("ParcelsAllocated")
-    useful = set(lacking(work)).intersection(line.line_no for line in incoming.data.lines)
+def supplied(work: Work, incoming: Incoming) -> Stale | None:
+    """Also before there are parcels: a cancellation may stand behind it, and must not wait for stock."""
+    s, lines = work.shipment, {line.line_no for line in incoming.data.lines}
+    if s.closed:
+        return Stale("nothing is sent any more")
+    useful = lines.intersection(lacking(work)) if s.parcels else lines
     if not useful:
         return Stale("nothing of it was missing")
     s.supplied = sorted({*s.supplied, *useful})
