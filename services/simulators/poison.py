@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from pydantic_core import to_json
 
-from schemas import merchants
+from schemas import books, merchants
 from schemas.dead_letters import Reason
 from schemas.generate import example_of
 from schemas.model import Command
@@ -125,7 +125,13 @@ def _invalid(good: _Good) -> Poison:
     numbers = [n for n, v in payload.items() if isinstance(v, int) and not isinstance(v, bool)]
     if numbers:
         number = draw.choice(numbers)
-        ways += [lambda: payload.update({number: -1}), lambda: payload.update({number: 10**30}), lambda: payload.update({number: 1.5})]
+        ways.append(lambda: payload.update({number: 1.5}))
+        bounds = {name for part in good.model.model_fields[number].metadata for name in ("ge", "le")
+                  if getattr(part, name, None) is not None}
+        if "ge" in bounds:  # a temperature may be below zero
+            ways.append(lambda: payload.update({number: -1}))
+        if "le" in bounds:
+            ways.append(lambda: payload.update({number: 10**30}))
     draw.choice(ways)()
     value = good.value() if draw.random() < 0.9 else draw.choice((b"[]", b"7", b'"text"', b"null", b"{}", b'{"order_id":NaN}'))
     return good.spoilt("invalid", Reason.INVALID, value)
@@ -252,7 +258,8 @@ def generate(seed: int, count: int, partitions: int, *, future: bool = True) -> 
 
 
 # They need no order to be there, so that they would not wait.
-_FIRST = {"PlaceOrder", "InboundReceived", "CloseLane", "OpenLane", *(command.__name__ for command in merchants.COMMANDS)}
+_FIRST = {"PlaceOrder", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane",
+          *(command.__name__ for command in (*merchants.COMMANDS, *books.COMMANDS))}
 
 
 def _pair(order_id: str, partitions: int, draw: random.Random) -> list[Poison]:
