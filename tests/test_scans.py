@@ -112,6 +112,15 @@ def test_a_scan_that_says_nothing_we_know_is_refused_by_name(wrong, why):
     assert where(world) == "packed"
 
 
+@pytest.mark.parametrize("code", ["EMJ", "EMD"], ids=["information", "arrival"])
+def test_a_scan_of_a_parcel_that_the_order_does_not_have_is_refused_by_name(code):
+    world = packed()
+    world.send(scan(None, code).model_copy(update={"parcel_id": "A1-P9"}), "/carrier")
+    world.run()
+    [letter] = world.dead
+    assert dict(letter.headers)["__dlq.errors.reason"] == b"unknown_parcel" and where(world) == "packed"
+
+
 @settings(max_examples=60, deadline=None)
 @for_any(st.randoms(use_true_random=False))
 def test_late_doubled_and_out_of_order_scans_end_as_those_in_order(rng: random.Random):

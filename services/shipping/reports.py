@@ -11,8 +11,15 @@ from schemas.shipping_report import ParcelReport
 from schemas.terms import Assessment
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
 from services.shipping import promise
-from services.shipping.shipment import Aside, Work
+from services.shipping.shipment import Aside, Shipment, Work
 from services.shipping.undoing import decline, destroy
+
+
+def no_parcel(s: Shipment, parcel_id: str) -> NotYet:
+    """The answer to a report of a parcel that the order does not have, or not yet. Raises Impossible."""
+    if not s.parcels and not s.closed:
+        return NotYet("ParcelsAllocated")
+    raise Impossible(Reason.UNKNOWN_PARCEL, f"the order has {sorted(s.parcels)}, not {parcel_id!r}")
 
 
 def reported(event: str):
@@ -22,9 +29,7 @@ def reported(event: str):
             s, parcel_id = work.shipment, incoming.data.parcel_id
             parcel = s.parcels.get(parcel_id)
             if parcel is None:
-                if not s.parcels and not s.closed:
-                    return NotYet("ParcelsAllocated")
-                raise Impossible(Reason.UNKNOWN_PARCEL, f"the order has {sorted(s.parcels)}, not {parcel_id!r}")
+                return no_parcel(s, parcel_id)
             if parcel.aside is not None and (answer := _aside(parcel.aside, incoming.data, event)) is not None:
                 return answer
             answer, to = PARCEL[s.regime].answer(parcel.status, event)

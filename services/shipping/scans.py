@@ -13,6 +13,7 @@ from schemas.carrier_codes import Code, UnknownCode, meaning_of
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, deadlines
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping.reports import no_parcel
 from services.shipping.shipment import Work
 
 CLOCKS_DIFFER = timedelta(days=1)
@@ -39,8 +40,10 @@ def scanned(reports: dict[str, Any]):
             raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")
         work.at = min(scan.at, work.now)
         parcel = work.shipment.parcels.get(scan.parcel_id)
-        if parcel is None or code.report not in ATTEMPTS:
-            return reports[code.report](work, incoming) if code.report or parcel is None else _seen(work, scan, code)
+        if parcel is None:
+            return no_parcel(work.shipment, scan.parcel_id)
+        if code.report not in ATTEMPTS:
+            return reports[code.report](work, incoming) if code.report else _seen(work, scan, code)
         last = parcel.aside.attempt_at if parcel.aside else None
         if last is not None and scan.at <= last:
             return Stale("a scan that is no newer than the attempt it tells of")
