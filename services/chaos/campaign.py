@@ -25,7 +25,7 @@ from services.chaos.recovery import Observer, until
 from services.chaos.system import Links, TormentedSupervisor, table
 from services.cli import pace
 from services.cli.output import Refused
-from services.cli.rest import left_open
+from services.cli.rest import PLACED, left_open
 from services.cli.supervisor import Watched, run
 from services.runtime import processes
 from services.runtime.processes import NotReady
@@ -291,7 +291,7 @@ class Campaign:
         left = await left_open(self.settings)
         conn = await asyncpg.connect(self.settings.dsn("orders"))
         try:
-            known = await conn.fetchval("SELECT count(*) FROM orders")
+            known = await conn.fetchval(PLACED)
         finally:
             await conn.close()
         if known < (wanted := self.told.orders - self.told.unknown):

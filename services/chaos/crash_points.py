@@ -28,7 +28,7 @@ from services.chaos.crash_trials import AT_STOP, IMPORT, PREPARE, Trial, plan, s
 from services.chaos.reread import reread
 from services.cli import exits, pace
 from services.cli.output import Output, Refused
-from services.cli.rest import left_open
+from services.cli.rest import PLACED, left_open
 from services.runtime.crash import EXIT_CRASHED, POINTS
 from services.runtime.settings import Settings
 
@@ -238,7 +238,7 @@ class Trials:
     async def _known(self) -> int:
         conn = await asyncpg.connect(self.settings.dsn("orders"))
         try:
-            return await conn.fetchval("SELECT count(*) FROM orders")
+            return await conn.fetchval(PLACED)
         finally:
             await conn.close()
 

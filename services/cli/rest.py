@@ -34,6 +34,8 @@ def watching(settings: Settings) -> Watch:
     return Watch(settings, {spec.name: spec.handled for spec in (make(settings) for make in (orders, payments, shipping))})
 
 
+# In the orders' database: those that a client placed. How merchants stand lies in rows of the same kind.
+PLACED = "SELECT count(*) FROM orders WHERE order_id NOT LIKE 'merchant:%'"
 # What waits behind a dead letter waits for a person, and a row "new" only keeps what came for an order nobody has heard of.
 OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed AND status <> 'new'",
         "parked records": "SELECT count(*) FROM parked p WHERE NOT EXISTS"
