@@ -31,6 +31,7 @@ from tests.test_lifecycle import Outside, ids, nothing
 DEAD_LETTERS = {"unknown_type": 2, "null_value": 1, "invalid": 1, "key": 1, "source": 1, "id_reused": 1, "amount_mismatch": 1}
 DESTINATIONS = (("DE", "EUR"), ("US", "USD"), ("CN", "CNY"), ("JP", "JPY"), ("GB", "GBP"))
 LAST_TIMER_DAYS = 70
+VERDICT_AFTER_DAYS = 12  # by then the other parcel is confirmed and settled, ten days after its delivery
 
 
 def _cancel(event, world):
@@ -143,16 +144,6 @@ def _confirm_first(event, world):
         world.send(ask.ConfirmReceipt(**ids(event)))
 
 
-def _verdict_on_first(event, world):
-    if event.parcel_id.endswith("-P2"):
-        world.send(ask.ResolveDispute(order_id=event.order_id, parcel_id=f"{event.order_id}-P1", outcome="won"))
-
-
-def _dispute_then_verdict(event, world):
-    _first(_dispute)(event, world)
-    _verdict_on_first(event, world)
-
-
 def _hold_up(event, world):
     world.send(report.PackingHeldReported(**ids(event), reason="no carton"), "/warehouse")
 
@@ -187,7 +178,7 @@ KINDS: dict[str, dict[str, Callable]] = {
     "disputed_won": {"ParcelDelivered": _dispute, "DisputeOpened": _verdict("won")},
     "disputed_lost": {"ParcelDelivered": _dispute, "DisputeOpened": _verdict("lost")},
     "half_returned": {"ParcelDelivered": _confirm_first, "PaymentSettled": _first(_return), "ReturnAuthorised": nothing},
-    "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _dispute_then_verdict, "DisputeOpened": nothing},
+    "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _first(_dispute), "DisputeOpened": nothing},
     "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
     "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
     "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
@@ -295,6 +286,9 @@ def crowd(seed: int) -> CrowdWorld:
             _more_stock(world, seed)
         if days == 3:
             _answer_at_last(world, f"abandoned.{seed}")
+        if days == VERDICT_AFTER_DAYS:
+            order_id = f"half_disputed.{seed}"
+            world.send(ask.ResolveDispute(order_id=order_id, parcel_id=f"{order_id}-P1", outcome="won"))
         world.wait(days=1)
         world.run(100_000, doubles=True)
     _month_end(world)
@@ -314,7 +308,8 @@ def _month_end(world: CrowdWorld) -> None:
     for command in (
             RemitTax(order_id="books:tax:GB", claim="payable", period="2026-11", currency="GBP", amount=1, bank_reference="B"),
             CloseStatement(order_id="books:merchant:split", statement_id="s1", lines=[line]),
-            PayMerchant(order_id="books:merchant:split", batch_id="b1", currency="USD", amount=due, bank_reference="B")):
+            *([PayMerchant(order_id="books:merchant:split", batch_id="b1", currency="USD", amount=due, bank_reference="B")]
+              if due > 0 else [])):  # with some bugs the house has nothing to pay
         for n in (1, 2):  # under another id each time: the period, statement and batch say that it is the same
             world.send(command, "/finance", f"{type(command).__name__}:{n}")
             world.run()

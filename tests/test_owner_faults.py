@@ -17,6 +17,7 @@ from schemas.shipping_report import InboundReceived
 from schemas.topics import ORDER, REPORT
 from services.runtime import processes, service, storage
 from services.runtime.migrate import migrate
+from services.runtime.settings import Settings
 from services.runtime.topics import ensure_topics
 from services.shipping import app as shipping
 from tests.tally import NOW, Add, Fact, Open, Place, Raw, content, record, running, send, until
@@ -236,7 +237,7 @@ async def test_everybody_buys_the_same_goods_and_nobody_twice(kafka, postgres, c
     await ensure_topics(kafka, PARTITIONS)
     dsn = await postgres("hot_stock")
     await migrate(dsn, "shipping", PARTITIONS)
-    place = Place(shipping.spec(None), dsn, kafka, PARTITIONS)
+    place = Place(shipping.spec(Settings()), dsn, kafka, PARTITIONS)
     hot = ["HOT-1", "HOT-2"]
     async with running(place.spec, dsn, kafka, PARTITIONS):
         await send(kafka, [inbound("SEA1", "HOT-1", 100), inbound("PVD1", "HOT-2", 150)])

@@ -164,7 +164,7 @@ def test_at_the_pickup_point_the_clock_stands_until_it_is_collected():
 
 def test_missing_papers_stop_the_clock():
     story = Story(hs_code="000000").paid()
-    assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "PromisePaused"]
+    assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "PromisePaused", "DocumentsMissing"]
 
 
 def test_the_clock_of_a_cancelled_parcel_is_not_stopped():

@@ -302,7 +302,7 @@ class _Run:
             stalled = await self._phase(load.closed(prepared.turn, prepared.turn, lambda what=what: self._tell(what, load)))
             if stalled:
                 return stalled
-            await quiet.rest(self.settings)
+            await quiet.rest(self.settings, calm_s=0.5)
             last = self.meter.snapshot(load.finished)
             for name in sums[side]:
                 sums[side][name] += last.cpu_s[name] - first.cpu_s[name]

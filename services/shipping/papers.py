@@ -24,9 +24,9 @@ def lacking(work: Work) -> list[int]:
 
 
 def wait(work: Work, lines: list[int]) -> None:
-    """The money waits for the papers, until its authorisation ends. Told once."""
+    """The money waits for the papers, until its authorisation ends. Told once, and not of what is cancelled by then."""
     s = work.shipment
-    if s.waits_for_papers:
+    if s.waits_for_papers or all(parcel.status == "cancelled" for parcel in s.parcels.values()):
         return
     s.waits_for_papers = True
     for parcel_id in s.parcels:
