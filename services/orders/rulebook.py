@@ -222,12 +222,12 @@ class Rules:
         for rows in (self.rules, self.duties, self.taxes, self.rates, self.fees, self.requirements):
             yield from rows
 
-    @lru_cache(maxsize=512)  # noqa: B019  rules live as long as the process
+    @lru_cache(maxsize=512)
     def territory(self, country: str) -> str:
         """EU for its member states, else the country itself."""
         return next((name for name, members in self.groups.items() if country in members), country)
 
-    @lru_cache(maxsize=512)  # noqa: B019
+    @lru_cache(maxsize=512)
     def rules_for(self, country: str) -> tuple[Rule, ...]:
         """Of the country's own territory, else those for everywhere else."""
         own = tuple(rule for rule in self.rules if self.territory(country) in rule.destinations)
@@ -236,7 +236,7 @@ class Rules:
     def covers(self, row: Fee | Requirement, country: str) -> bool:
         return not {EVERYWHERE, country, self.territory(country)}.isdisjoint(row.destinations)
 
-    @lru_cache(maxsize=4096)  # noqa: B019
+    @lru_cache(maxsize=4096)
     def duty_of(self, country: str, hs: str, origin: str, day: date) -> DutyRate | None:
         """The longest prefix; of equals the one that names the origin."""
         fit = [(len(prefix), bool(row.made_in), row) for row in self.duties
@@ -244,7 +244,7 @@ class Rules:
                and (not row.made_in or origin in row.made_in) for prefix in row.hs if hs.startswith(prefix)]
         return max(fit, key=lambda f: f[:2])[2] if fit else None
 
-    @lru_cache(maxsize=4096)  # noqa: B019
+    @lru_cache(maxsize=4096)
     def tax_of(self, country: str, kind: str, hs: str, day: date) -> TaxRate | None:
         """The longest prefix."""
         fit = [(len(prefix), row) for row in self.taxes if row.enabled and row.holds(day) and row.country == country

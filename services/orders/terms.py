@@ -99,7 +99,7 @@ class Book:
     merchants: tuple[Merchant, ...] = ()
     rates: tuple[FxRow, ...] = ()
 
-    @lru_cache(maxsize=4096)  # noqa: B019  a book lives as long as the process
+    @lru_cache(maxsize=4096)
     def of(self, merchant_id: str, currency: str, day: date) -> Terms | tuple[str, str] | None:
         """The merchant's terms that day; None: he has none; or (reason, detail) why an order cannot have them."""
         rows = [row for row in self.merchants if row.merchant == merchant_id]
@@ -118,7 +118,7 @@ class Book:
                      withheld_for=plan.withheld_for, reserve=plan.reserve, reserve_days=plan.reserve_days,
                      freight=plan.freight, payout=row.payout, fx=fx)
 
-    @lru_cache(maxsize=4096)  # noqa: B019
+    @lru_cache(maxsize=4096)
     def quote(self, base: str, quote: str, day: date) -> FxQuote | None:
         """The quote that an order of that day is placed on; it expires at the day's end, or the row's."""
         row = next((r for r in self.rates if (r.base, r.quote) == (base, quote) and r.holds(day)), None)
