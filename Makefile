@@ -15,7 +15,7 @@ TEST_ARGS ?=
 
 help:
 	@echo "make demo    start everything, import the sample of real orders, audit, stop (DEMO_ARGS=--short)"
-	@echo "make test    the whole suite on a real broker and a real database (TEST_ARGS='-k word')"
+	@echo "make test    the linter, then the whole suite on a real broker and a real database (TEST_ARGS='-k word')"
 	@echo "make .venv   only the environment, from requirements.lock"
 	@echo "make lock    pin requirements.in again into requirements.lock"
 	@echo "make clean   remove the environment, the caches and the local data folder"
@@ -40,6 +40,7 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	@touch $@
 
 test: $(STAMP)
+	$(BIN)/ruff check --quiet schemas services tests
 	$(BIN)/python -m pytest -q $(TEST_ARGS)
 
 demo: $(STAMP)

@@ -22,7 +22,6 @@ from services.auditor import invariants, rules_money
 from services.auditor.audit import audit, examine
 from services.auditor.evidence import CannotRead, content_of, letter_of, partition_of, read_journals
 from services.auditor.facts import STOCK_KINDS
-from services.auditor.report import Report
 from services.auditor.rules import ORDER_RULES, WHOLE_RULES, Call, DeadLetter
 from services.auditor.rules_quota import COLUMNS, YEARLY_FEN
 from services.auditor.story import Raw, digest_of

@@ -7,7 +7,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.dead_letters import REPLAY, DiscardDeadLetter, Reason
+from schemas.dead_letters import Reason
 from schemas.envelope import dataschema_of, headers_of
 from services.runtime.batch import CUT_VALUE_BYTES, RETRY, Batch, Out, envelope_for, partition_of
 from services.runtime.decision import TIMER, Impossible, Incoming, SharedMissing

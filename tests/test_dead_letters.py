@@ -25,7 +25,7 @@ from services.runtime.spec import read
 from services.runtime.storage import Unfit
 from services.runtime.track import Track, Unreadable
 from services.simulators.poison import READERS, Poison, generate
-from tests.tally import NOW, Fact, Open, Raw, record
+from tests.tally import NOW, Open, Raw, record
 from tests.test_batch import SPEC, Book, Shelf, add, changed, fact, opened, poison, retry, timer, waiting
 
 PARTITIONS = 6
@@ -365,7 +365,7 @@ def test_a_reader_never_raises(service, topic, key, value, headers):
 def test_a_good_record_spoilt_anywhere_is_read_or_refused(seed, data):
     """Bytes flipped, cut out and put in, in value, key and headers of golden records; then handled, as far as it goes."""
     base = next(p for p in generate(seed, 20, PARTITIONS) if p.value and len(p.value) < 10_000)
-    spoil = lambda b: _spoilt(data, b) if b and data.draw(st.booleans()) else b  # noqa: E731
+    spoil = lambda b: _spoilt(data, b) if b and data.draw(st.booleans()) else b
     headers = tuple((name, spoil(value)) for name, value in base.headers)
     for spec in SERVICES.values():
         if any(t.name == base.topic for t in spec.inputs):

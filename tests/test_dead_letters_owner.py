@@ -176,7 +176,7 @@ async def test_errors_that_pass_are_never_dead_letters(place, monkeypatch):
 
     monkeypatch.setattr(storage.Write, "send", fails_once)
     monkeypatch.setattr("services.runtime.service.PAUSE_AFTER_ERROR_S", 0.01)
-    async with place.running(member="one") as service:
+    async with place.running(member="one"):
         await place.send(Open(order_id="A"))
         await until(lambda: place.query("SELECT 1 FROM orders"))
         texts = [f"t{n}" for n in range(len(PASSING))]

@@ -75,8 +75,8 @@ async def in_force(settings: Settings, status: str) -> float:
     return time.time()
 
 
-def test_ten_thousand_orders_stand_still_within_a_second_and_go_on_or_are_undone(tradewind: Run, monkeypatch: pytest.MonkeyPatch,
-                                                                                tmp_path: Path) -> None:  # noqa: F811
+def test_ten_thousand_orders_stand_still_within_a_second_and_go_on_or_are_undone(tradewind: Run, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+                                                                                tmp_path: Path) -> None:
     for name, value in {"SPEED": "1", "PROVIDER": "inprocess", "REGISTERED_ONLY": "1"}.items():
         monkeypatch.setenv(f"TRADEWIND_{name}", value)
     code, _, error = tradewind("up", "--detach", "--no-world")

@@ -15,7 +15,7 @@ from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.lifecycle import PAYMENT
 from schemas.model import LineQuantity
-from schemas.orders_order import DisputeOpened, OrderCompleted
+from schemas.orders_order import OrderCompleted
 from schemas.payments_payment import FundsRecovered, ManualPayoutRequested, PaymentHeld, PaymentRefunded
 from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
 from services.explorer.simulation import KEY, START, World, order
@@ -219,7 +219,7 @@ def test_one_line_cancelled(when):
     outside = Outside()
     cancel = lambda e, w: w.send(ask.CancelOrder(order_id=e.order_id, lines=[LineQuantity(line_no=1, quantity=1)]))
     outside.on[when] = cancel
-    first, outside.on[ship.FulfilmentRequested] = outside.on[ship.FulfilmentRequested], nothing
+    outside.on[ship.FulfilmentRequested] = nothing
     world, _ = given(outside=outside)
     world.send(report.PackedReported(order_id="A1", parcel_id="A1-P1"), "/warehouse")
     world.run()

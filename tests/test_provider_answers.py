@@ -26,7 +26,7 @@ from services.runtime.clock import Clock
 from services.runtime.decision import Intent
 from services.runtime.settings import Settings
 from services.runtime.topics import ensure_topics
-from tests.provider_helpers import MANNERS, SECRET, call, journal, served, simulator, until
+from tests.provider_helpers import MANNERS, SECRET, journal, served, simulator, until
 
 PARTITIONS = Settings.model_fields["partitions"].default
 
@@ -173,7 +173,7 @@ async def test_pending_calls_make_room_and_are_asked_seldom(start) -> None:
 
 
 async def test_an_unacknowledged_answer_is_sent_again(start) -> None:
-    producer = Producer(KafkaConnectionError("gone"), asyncio.TimeoutError())
+    producer = Producer(KafkaConnectionError("gone"), TimeoutError())
     effects = start(producer, InProcessProvider())
     await effects(0, "O-1", intent("i1"))
     await until(lambda: effects.counts["answered"] == 1, "the answer")

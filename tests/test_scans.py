@@ -15,7 +15,7 @@ from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.lifecycle import PARCEL
 from services.explorer.simulation import START
-from tests.test_lifecycle import Outside, ends, given, ids, nothing
+from tests.test_lifecycle import Outside, ends, given, nothing
 
 MOVES = {  # what a code's report makes of a parcel that is where the report is due
     "PackedReported": "ParcelPacked", "HandedOverReported": "ParcelHandedOver", "ExportedReported": "ParcelExported",

@@ -25,7 +25,7 @@ from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
                                     Journals, Request, Rule, Whole)
 from services.auditor.rules_money import ACCOUNTS
-from services.auditor.story import STOCK, Fold, Raw, Story
+from services.auditor.story import Fold, Raw, Story
 from services.auditor.watch import Watched
 from services.runtime.settings import Settings
 

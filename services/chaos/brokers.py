@@ -43,7 +43,7 @@ async def in_sync(settings: Settings, within_s: float = IN_SYNC_S) -> None:
             parts = [part for topic in await _described(settings.bootstrap) for part in topic["partitions"]]
             if parts and all(part["leader"] >= 0 and len(part["isr"]) == len(part["replicas"]) for part in parts):
                 return
-        except (KafkaError, OSError, asyncio.TimeoutError):
+        except (TimeoutError, KafkaError, OSError):
             pass  # a broker that starts may not answer yet
         if time.monotonic() > end:
             raise NotReady(f"the brokers are not in sync within {within_s:g} s", settings.bootstrap, "See their logs.")

@@ -142,7 +142,7 @@ class Load:
                 await self._publisher.send(records)
                 self.acknowledged += len(records)
                 return
-            except (KafkaError, OSError, asyncio.TimeoutError):
+            except (TimeoutError, KafkaError, OSError):
                 # An idempotent producer may never recover from an error: the next try has a new one.
                 publisher, self._publisher = self._publisher, None
                 if publisher is not None:
@@ -160,7 +160,7 @@ class Load:
                 if conn is None:
                     conn = await asyncpg.connect(self.settings.dsn("orders"), timeout=5)
                 self.closed = await conn.fetchval("SELECT count(*) FROM orders WHERE closed", timeout=5)
-            except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 if conn is not None:
                     conn.terminate()
                 conn = None

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from schemas import orders_intake as intake
 from schemas.model import LineQuantity
-from services.cli import exits, order_place, timeline
+from services.cli import exits, timeline
 from services.cli.order_place import Wish, WrongInput, first_of, order_from, order_id_for, order_of
 from services.cli.output import NotRunning, Output
 from services.cli.state import Folder, read_state, supervisor_of

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -230,7 +230,7 @@ class Effects:
         for sends in range(1, SENDS_MAX + 1):
             try:
                 return await self._send(partition, records)
-            except (KafkaError, asyncio.TimeoutError) as why:
+            except (TimeoutError, KafkaError) as why:
                 if sends == SENDS_MAX:
                     raise
                 log.warning("%d answers of partition %d are sent again: %r", len(records), partition, why)

@@ -113,7 +113,7 @@ class Edge:
             # The producer's own partitioner: the one by which an order's key finds its partition everywhere.
             await asyncio.wait_for(self._producer.send_and_wait(
                 PROVIDER_RESULT.name, value, key=verdict.order_id.encode(), headers=headers), self._send_timeout_s)
-        except (KafkaError, asyncio.TimeoutError) as why:
+        except (TimeoutError, KafkaError) as why:
             # Perhaps it did arrive; then the repetition is recognised by its id.
             log.warning("answer to %s not acknowledged: %r", verdict.intent_id, why)
             return _unavailable("the broker did not acknowledge in time")

@@ -110,7 +110,7 @@ class Plans:
     @staticmethod
     def _service(lanes: Iterable[Lane]) -> str:
         """Carrier and service of the dearest leg before the door, by which the trade knows a shipment."""
-        return max(((lane.to != DOOR, lane.rate, f"{lane.carrier} {lane.service}") for lane in lanes))[2]
+        return max((lane.to != DOOR, lane.rate, f"{lane.carrier} {lane.service}") for lane in lanes)[2]
 
 
 def _leg(lane: Lane, departs: int, arrives: int) -> Leg:

@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.carrier_codes import Code, UnknownCode, meaning_of
 from schemas.dead_letters import Reason
-from schemas.lifecycle import PARCEL, deadlines
+from schemas.lifecycle import deadlines
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
 from services.shipping.reports import no_parcel
 from services.shipping.shipment import Work

@@ -5,6 +5,7 @@ A carrier that answers at once (`Memory.fast`) is connected to us directly and s
 from __future__ import annotations
 
 import zlib
+from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable

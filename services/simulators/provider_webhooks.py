@@ -94,6 +94,6 @@ class Webhooks:
                 if response.status < 300:
                     return True
                 log.info("webhook %s: %d", name, response.status)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as why:
+        except (TimeoutError, aiohttp.ClientError, OSError) as why:
             log.info("webhook %s: %s", name, type(why).__name__)
         return False

@@ -156,7 +156,7 @@ async def run(options: Options, clock: Clock, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 await _Session(options, Agenda(options, clock, memory), journals, stop).run()
-            except (KafkaError, OSError, asyncio.TimeoutError) as why:
+            except (TimeoutError, KafkaError, OSError) as why:
                 log.warning("world-%s starts over: %s: %s", options.role, type(why).__name__, why)
                 await asyncio.sleep(PAUSE_AFTER_ERROR_S)
     finally:

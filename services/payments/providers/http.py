@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 
 import aiohttp
 from pydantic import ValidationError
@@ -54,7 +53,7 @@ class HttpProvider:
                 f"{self._address}/v1/{kind}", data=_body(call), headers=headers, allow_redirects=False
             ) as response:
                 status, text = response.status, await _read(response)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as why:
+        except (TimeoutError, aiohttp.ClientError, OSError) as why:
             raise ProviderUnavailable(f"{kind} {call.intent_id}: {type(why).__name__} {why}") from why
         return _answer(kind, call, status, text)
 

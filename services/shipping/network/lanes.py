@@ -103,7 +103,7 @@ def _pairs(rules: dict[str, Any], known: dict[str, Place]) -> list[tuple[str, st
     for hub in hubs:
         by_land[lands.get(hub.country, hub.country)].append(hub)
     for place in known.values():
-        near = sorted(((km(place, hub), hub.id) for hub in by_land[lands.get(place.country, place.country)] if hub.id != place.id))
+        near = sorted((km(place, hub), hub.id) for hub in by_land[lands.get(place.country, place.country)] if hub.id != place.id)
         reached = [id_ for far, id_ in near[:road["neighbours"]] if far <= road["reach_km"]]
         if place.kind == "warehouse":
             reached = [*reached[:3], *(id_ for _, id_ in near[:1] if not reached)]
