@@ -31,7 +31,7 @@ from services.runtime.local_postgres import POSTGRES_MAJOR
 from services.runtime.processes import StartError
 from services.runtime.settings import SERVICES, Settings
 from services.runtime.topics import TopicRefused
-from services.simulators.edge import Publisher, inbound_for
+from services.simulators.edge import Publisher
 
 WARM_UP = 0.1
 IN_FLIGHT = 6_000
@@ -59,7 +59,7 @@ class Plan:
     half_load: bool = True
     limit: bool = True
     profile: str | None = None
-    part_orders: int = 0  # for each part of the trade: so many without and with it; 0: the parts are not measured
+    part_orders: int = 0  # for each part of the trade: so many without and with it, in memory; 0: the parts are not measured
     retain_gb: float | None = None  # of all topics together; None: they keep everything, as the product's do
 
     @property
@@ -125,18 +125,14 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
     settings = own_settings(settings)
     asyncio.run(empty(settings))
     programs = table(settings, plan)
-    count = plan.orders + plan.half_orders_max + 2 * len(parts.PARTS) * plan.part_orders
+    count = plan.orders + plan.half_orders_max
     require_disk(settings, plan, count)
+    found = _parts(settings, plan, progress) if plan.part_orders else {}
     progress(f"prepare {count} orders")
     path = settings.data_folder / "bench-orders.msgpack"
     given = {"vault_key": settings.vault_key_bytes(), "placed_at": datetime.now(UTC)}
     mix, stock = orders.build(path, seed=plan.seed, count=plan.orders + plan.half_orders_max, partitions=settings.partitions, **given)
-    reader, prepared = orders.Reader(path), []
-    if plan.part_orders:
-        rules = rulebook.load(settings.rates_file, settings.tax_rounding)
-        prepared, theirs = parts.prepare(settings.data_folder, rules, seed=plan.seed, turn=2 * plan.part_orders // len(parts.TURNS),
-                                         partitions=settings.partitions, **given)
-        stock += inbound_for(theirs, batch="parts", time=given["placed_at"])
+    reader = orders.Reader(path)
 
     async def body(supervisor: Supervisor) -> dict:
         if plan.retain_gb is not None:
@@ -145,7 +141,7 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
         async with Publisher(settings.bootstrap) as publisher:
             await publisher.send(stock)
         await quiet.rest(settings, calm_s=0.5)
-        return await _Run(settings, plan, supervisor, progress).all(reader, prepared)
+        return await _Run(settings, plan, supervisor, progress).all(reader)
 
     gc.collect()
     gc.freeze()
@@ -154,12 +150,20 @@ def bench(settings: Settings, plan: Plan, progress: Callable[[str], None] = lamb
         figures = asyncio.run(run(Supervisor(settings, programs, progress), body))
     finally:
         gc.enable()
-        for each in (reader, *(side for p in prepared for side in p.readers.values())):
-            each.close()
-            each.path.unlink(missing_ok=True)
-    return figures | {"partitions": settings.partitions, "linger_ms": settings.linger_ms, "mix": mix.as_dict(),
+        reader.close()
+        reader.path.unlink(missing_ok=True)
+    return figures | found | {"partitions": settings.partitions, "linger_ms": settings.linger_ms, "mix": mix.as_dict(),
                       "seed": plan.seed, "retain_gb": plan.retain_gb, "versions": _versions(),
                       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
+
+
+def _parts(settings: Settings, plan: Plan, progress: Callable[[str], None]) -> dict:
+    """What each part of the trade costs, before anything else runs here."""
+    rules, found = rulebook.load(settings.rates_file, settings.tax_rounding), {}
+    for part in parts.PARTS.values():
+        progress(f"part {part.name}: {plan.part_orders} orders without and with it")
+        found[part.name] = parts.measured(part, settings, rules, seed=plan.seed, count=plan.part_orders, placed_at=datetime.now(UTC))
+    return {"parts": found}
 
 
 def require_disk(settings: Settings, plan: Plan, count: int) -> None:
@@ -201,7 +205,7 @@ class _Run:
         self.watch, self.sampling = Watch(settings), None
         self.told = 0.0
 
-    async def all(self, reader: orders.Reader, prepared: list[parts.Prepared]) -> dict:
+    async def all(self, reader: orders.Reader) -> dict:
         settings, plan = self.settings, self.plan
         rss = {"start": self.meter.rss_mb()}
         await self.watch.begin(exact=plan.limit)
@@ -214,8 +218,6 @@ class _Run:
                 traffic = await self.watch.traffic(plan.orders, exact=plan.limit)
             if not load.open and plan.half_load:
                 figures["half_load"] = await self._half(load, figures["lifecycles_per_s"] / 2)
-            if not load.open and prepared:
-                figures["parts"] = {p.part.name: await self._part(load, p) for p in prepared}
         delay = await measure.delays(settings.bootstrap, settings.partitions, first.epoch_ms, last.epoch_ms, plan.orders)
         figures |= {"p50_s": delay["settled"]["p50_s"], "p99_s": delay["settled"]["p99_s"], "delays": delay}
         figures |= {"restarts": {name: w.restarts for name, w in self.supervisor.watched.items() if w.restarts},
@@ -291,22 +293,6 @@ class _Run:
         figures = measure.cost(first, self.meter.snapshot(load.finished)) | {"wanted_per_s": round(rate, 1), "placed": count}
         delay = await measure.delays(self.settings.bootstrap, self.settings.partitions, since_ms, until_ms, count)
         return figures | {"p50_s": delay["settled"]["p50_s"], "p99_s": delay["settled"]["p99_s"], "delays": delay} | stalled
-
-    async def _part(self, load: Load, prepared: parts.Prepared) -> dict:
-        """Both sides in turns. Each turn runs empty before its account is read, so that no order's work is another side's."""
-        sums = {side: dict.fromkeys(self.meter.names, 0.0) for side in parts.SIDES}
-        for number, side in enumerate(parts.TURNS, 1):
-            load.orders = prepared.readers[side]
-            first = self.meter.snapshot(load.finished)
-            what = f"{prepared.part.name}, {side}, turn {number} of {len(parts.TURNS)}"
-            stalled = await self._phase(load.closed(prepared.turn, prepared.turn, lambda what=what: self._tell(what, load)))
-            if stalled:
-                return stalled
-            await quiet.rest(self.settings, calm_s=0.5)
-            last = self.meter.snapshot(load.finished)
-            for name in sums[side]:
-                sums[side][name] += last.cpu_s[name] - first.cpu_s[name]
-        return parts.compared(prepared.part, sums, prepared.turn * len(parts.TURNS) // 2)
 
     @staticmethod
     async def _phase(phase) -> dict:

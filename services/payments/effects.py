@@ -144,7 +144,7 @@ class Effects:
 
     async def _carry_out(self, lane: _Lane, order_id: str, intent: Intent) -> None:
         """Call until there is a definite answer, then hand it to the lane."""
-        call, method = _call_of(order_id, intent), getattr(self._provider, intent.kind)
+        call, method = call_of(order_id, intent), getattr(self._provider, intent.kind)
         pause = BACKOFF_FIRST_S
         while True:
             point("effects.asked")
@@ -212,7 +212,7 @@ class Effects:
         perform = self._perform
         for order_id, intent in todo:
             try:
-                answers.append((order_id, intent, perform(intent.kind, _call_of(order_id, intent))))
+                answers.append((order_id, intent, perform(intent.kind, call_of(order_id, intent))))
             except ProviderUnavailable:
                 # The same key again, this time with the patience of a task of its own.
                 self._start(self._carry_out(lane, order_id, intent))
@@ -255,7 +255,7 @@ class Effects:
             await acknowledged
 
 
-def _call_of(order_id: str, intent: Intent) -> Call:
+def call_of(order_id: str, intent: Intent) -> Call:
     body = intent.body
     return Call(intent.intent_id, order_id, body["payment_id"], body["amount"], body["currency"], body["token"],
                 body["reference"])
