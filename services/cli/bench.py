@@ -18,8 +18,8 @@ def bench(
     in_flight: Annotated[int, typer.Option(min=1, help="Orders in flight; at most a fifth of all.")] = IN_FLIGHT,
     half_load: Annotated[bool, typer.Option(help="Also measure delays at half of the rate found.")] = True,
     limit: Annotated[bool, typer.Option(help="Also move the same bytes and rows without logic.")] = True,
-    part_orders: Annotated[int, typer.Option("--parts", help=min=0, help="So many orders without and with each part of the trade, in memory: "
-                                             "what it costs.")] = 0,
+    part_orders: Annotated[int, typer.Option("--parts", min=0, help="So many orders without and with each part of the "
+                                             "trade, in memory: what it costs.")] = 0,
     retain_gb: Annotated[float | None, typer.Option(min=0.1, help="Let its topics keep only so much; with --no-limit.")] = None,
     profile: Annotated[str | None, typer.Option(hidden=True, help="Run this program under cProfile.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
