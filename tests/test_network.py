@@ -10,24 +10,50 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.shipping.allocation import Line, Wanted
 from services.shipping.network import generate
 from services.shipping.network.compare import against_optimum, compare, orders
-from services.shipping.network.geography import PLACES_FILE, km, places
+from services.shipping.network.geography import km, places
 from services.shipping.network.lanes import DOOR, network
 from services.shipping.network.planner import Planner, legs
 from services.shipping.network.solver import small_network
 from services.shipping.network.sourcing import Want, source
 from services.shipping.network.timetables import Timetable, works
+from services.shipping.plans import Plans
+from services.simulators.demo_orders import demo_orders
+from services.simulators.scenario import warehouse_of
 
 PLANNER = Planner(network())
+MORNING = datetime(2026, 11, 16, 10, tzinfo=UTC)
 
 
 def moment(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
-def test_the_places_are_those_of_the_data_packages():
-    assert PLACES_FILE.read_text(encoding="utf-8") == generate.text()
+def test_places_and_calendars_are_those_of_the_data_packages():
+    for path, given_ in generate.files().items():
+        assert path.read_text(encoding="utf-8") == given_
+
+
+def test_calendars_reach_beyond_the_days_of_the_network():
+    first, last = network().valid
+    assert generate.FIRST <= first - timedelta(days=30) and generate.LAST >= last + timedelta(days=60)
+
+
+@pytest.mark.parametrize(("orders_", "apart_s", "searches"), [(2_000, 0.001, 30), (1_440, 60, 110)])
+def test_what_a_wave_can_reach_is_searched_once_however_many_orders_it_has(orders_, apart_s, searches):
+    """A search costs as much as planning thirty orders by it: at the benchmark's pace, and at one order a minute for a day."""
+    plans, asked = Plans(network()), set()
+    lines = demo_orders(7, orders_, vault_key=bytes(32), placed_at=MORNING, forced=False, domestic=False, fast=True, prefix="bench")
+    wants = [(MORNING + timedelta(seconds=n * apart_s), Wanted(
+        "USD", o.destination, "wait", 0, 100, [Line(l.line_no, l.sku, l.quantity, l.amount) for l in o.lines]))
+        for n, o in enumerate(lines)]
+    for twice in range(2):
+        for at, wanted in wants:
+            shares, _ = plans.plan(wanted, lambda sku: [(warehouse_of(sku), 10**6)], at, frozenset())
+            asked |= {(w, plans.planner.wave(w, int(at.timestamp())), wanted.destination) for w in shares}
+        assert plans.planner.searched <= min(searches, 3 * len(asked))  # from each of the hubs that a warehouse reaches by road
 
 
 def test_1800_places_of_which_every_country_has_a_hub():

@@ -45,6 +45,11 @@ class Plans:
         return self._net
 
     @property
+    def planner(self) -> Planner:
+        """On all lanes."""
+        return self._planner(frozenset())
+
+    @property
     def unit_grams(self) -> int:
         return self.network.rules["unit_grams"]
 

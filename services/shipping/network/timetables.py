@@ -1,20 +1,22 @@
 """When something leaves: local hours on the working days of a country, as moments of the one clock of all.
 
 Moments are seconds of the epoch. A timetable is asked for its next departure all the time, so each works out its departures
-for some months around what it is asked for, and then looks them up.
+for some weeks ahead of what it is asked for, and then looks them up.
 """
 
 from __future__ import annotations
 
+import csv
 from bisect import bisect_left
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import holidays
-
+CALENDARS_FILE = Path(__file__).with_name("calendars.csv")
 HOUR, DAY = 3600, 86_400
-_AROUND_S = 45 * DAY
+_BEHIND_S, _AHEAD_S = 2 * DAY, 30 * DAY
 _MARGIN_S = 15 * DAY  # longer than any run of holidays
 _SUNDAY = 6
 
@@ -36,13 +38,13 @@ class Timetable:
         return self._departures[bisect_left(self._departures, moment)]
 
     def _cover(self, moment: int) -> None:
-        """Departures of some months around the moment; what was known before is left, so that memory stays small."""
-        zone, first = ZoneInfo(self.zone), datetime.fromtimestamp(moment - _AROUND_S, UTC).date()
+        """Departures of some weeks from the moment on; what was known before is left, so that memory stays small."""
+        zone, first = ZoneInfo(self.zone), datetime.fromtimestamp(moment - _BEHIND_S, UTC).date()
         times = [time.fromisoformat(text) for text in self.cutoffs]
-        days = (first + timedelta(days=n) for n in range(2 * _AROUND_S // DAY + 1))
+        days = (first + timedelta(days=n) for n in range((_BEHIND_S + _AHEAD_S) // DAY + 1))
         found = {int(datetime.combine(day, at, zone).timestamp()) for day in days if works(self.country, self.days, day)
                  for at in times}
-        self._departures, self._from, self._to = sorted(found), moment - _AROUND_S + DAY, moment + _AROUND_S - _MARGIN_S
+        self._departures, self._from, self._to = sorted(found), moment - _BEHIND_S + DAY, moment + _AHEAD_S - _MARGIN_S
 
 
 @lru_cache(maxsize=100_000)
@@ -50,16 +52,31 @@ def works(country: str, days: str, day: date) -> bool:
     """Whether what keeps such days works on this one. A country without known holidays keeps its weekends."""
     if days == "daily":
         return True
-    calendar = _calendar(country)
+    calendar = calendars().get(country, _WEEKENDS_ALONE)
     if days == "working":
-        return calendar.is_working_day(day)
-    weekend = calendar.weekend
-    rest = _SUNDAY if _SUNDAY in weekend or not weekend else min(weekend)
-    return day.weekday() != rest and day not in calendar
+        return day in calendar.worked or day.weekday() not in calendar.weekend and day not in calendar.holidays
+    rest = _SUNDAY if _SUNDAY in calendar.weekend or not calendar.weekend else min(calendar.weekend)
+    return day.weekday() != rest and day not in calendar.holidays
 
 
-@lru_cache(maxsize=None)  # as many as there are countries
-def _calendar(country: str) -> holidays.HolidayBase:
-    if country in holidays.list_supported_countries(include_aliases=False):
-        return holidays.country_holidays(country)
-    return holidays.HolidayBase()
+class Calendar(NamedTuple):
+    """`weekend`: weekdays, Monday is 0; `worked`: days of it that are worked all the same."""
+
+    weekend: frozenset[int]
+    holidays: frozenset[date]
+    worked: frozenset[date]
+
+
+_WEEKENDS_ALONE = Calendar(frozenset({5, 6}), frozenset(), frozenset())
+
+
+@lru_cache(maxsize=1)
+def calendars() -> dict[str, Calendar]:
+    """By country, for the years of calendars.csv; later ones have weekends alone."""
+    with CALENDARS_FILE.open(encoding="utf-8") as file:
+        return {row["country"]: Calendar(frozenset(map(int, row["weekend"])), _dates(row["holidays"]), _dates(row["worked"]))
+                for row in csv.DictReader(line for line in file if not line.startswith("#"))}
+
+
+def _dates(text: str) -> frozenset[date]:
+    return frozenset(map(date.fromisoformat, text.split()))
