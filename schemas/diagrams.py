@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from schemas.lifecycle import DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, PROMISE, RETURN, Machine, deadlines
+from schemas.lifecycle import BRAND, DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, PROMISE, RETURN, Machine, deadlines
 from schemas.topics import TOPICS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -34,6 +34,8 @@ MACHINES = (
     ("Return", RETURN, "One for each return a buyer asked for."),
     ("Merchant", MERCHANT, "One a merchant, under the key `merchant:<id>`. While he is frozen nothing of his open orders goes "
      "forward; see [decision 60](decisions/0060-how-merchants-stand.md)."),
+    ("Brand", BRAND, "One a protected brand, under the key `brand:<key>`: its owner and all authorisations; see "
+     "[decision 62](decisions/0062-brands-are-rows-that-orders-obey.md)."),
     ("Promise", PROMISE, "One a parcel with a planned route: the clock of the moment by which it was promised at the door."),
 )
 HEAD = """\

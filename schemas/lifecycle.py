@@ -1,4 +1,4 @@
-"""The machines: order, payment, parcel, declaration, return, merchant. Every transition of the system stands in this file.
+"""The machines: order, payment, parcel, declaration, return, merchant, brand. Every transition of the system stands in this file.
 
 A row is (state, event) -> state and the service whose event it is. Services ask `answer`; the auditor, the explorer and
 the pages read the same rows. States after which nothing more needs to happen are in `TERMINAL`; some of them can be left
@@ -211,6 +211,12 @@ MERCHANT = Machine("merchant", [
     *_rows("orders", "FreezeUpheld", ("frozen", "closed")),
 ], {"active", "refused", "closed"})
 
+BRAND = Machine("brand", [
+    *_rows("orders", "BrandRegistered", (NEW, "protected")),
+    *_loops("orders", "AuthorisationGranted", "protected"),
+    *_loops("orders", "AuthorisationRevoked", "protected"),
+], {"protected"})
+
 # The clock of a parcel's promise; only parcels with a route have one. Its events move no parcel.
 _CLOCK = ("running", "at_risk")
 PROMISE = Machine("promise", [
@@ -226,7 +232,7 @@ PROMISE = Machine("promise", [
 ], {"kept", "broken", "void"})
 PROMISE_EVENTS = frozenset({"PromisePaused", "PromiseResumed", "PromiseAtRisk", "PromiseBroken", "ParcelRerouted"})
 
-MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT, PROMISE)
+MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT, BRAND, PROMISE)
 
 
 @lru_cache(maxsize=1)
@@ -236,5 +242,5 @@ def deadlines() -> dict[str, int]:
     return {
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
-        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
+        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
     }

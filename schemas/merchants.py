@@ -15,7 +15,7 @@ MERCHANT = "merchant:"
 MERCHANT_ID_MAX = 60 - len(MERCHANT)  # a longer id could not be a key
 Band = Literal["ambient", "chilled", "frozen"]
 FreezeReason = Literal["counterfeit", "complaints", "fraud", "sanctions", "documents", "other"]
-Brand = Annotated[str, Field(max_length=80)]
+BrandName = Annotated[str, Field(max_length=80)]
 
 
 class CatalogueItem(CommandPart):
@@ -25,7 +25,7 @@ class CatalogueItem(CommandPart):
     description: Text = ""
     hs_code: Annotated[str, Field(pattern=r"^\d{6,10}$")]
     origin: Country
-    brand: Brand = ""
+    brand: BrandName = ""
     band: Band = "ambient"
 
 

@@ -1,7 +1,7 @@
 """orders.intake.v1: what storefronts, buyers, merchants and the platform's arbiters ask of an order, or of a merchant.
 
-Written by storefronts through a trusted edge; read by orders. Key: order id, or
-`merchant:<id>` (see `merchants.py`).
+Written by storefronts through a trusted edge; read by orders. Key: order id, `merchant:<id>` (see `merchants.py`) or
+`brand:<key>` (see `brands.py`).
 Persons arrive sealed (see `parties.py`): no name, address or identity number ever stands on a topic in clear.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas import merchants
+from schemas import brands, merchants
 from schemas.cold_chain import AskedBand
 from schemas.model import Command, CommandPart, Country, Currency, Id, LineNo, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.parties import SealedParty
@@ -21,7 +21,8 @@ from schemas.quotes import StatedQuote
 class OrderLine(CommandPart):
     """One line of an order. `amount` is what the buyer pays for the whole line, before freight and tax.
 
-    `cold`: the band the goods must stay in; its parcel then travels with a logger."""
+    `cold`: the band the goods must stay in; its parcel then travels with a logger. `origin`: where they were made; `brand`:
+    whose name they bear. What the merchant's catalogue says of the SKU is not contradicted."""
 
     line_no: LineNo
     sku: Sku
@@ -31,6 +32,8 @@ class OrderLine(CommandPart):
     hs_code: Annotated[str, Field(pattern=r"^\d{6,10}$")] | None = None
     gtin: Annotated[str, Field(pattern=r"^\d{8,14}$", description="the product's GTIN-8, -12, -13 or -14")] | None = None
     cold: AskedBand | None = None
+    origin: Country | None = None
+    brand: Annotated[merchants.BrandName, Field(min_length=1)] | None = None
 
 
 class Season(CommandPart):
@@ -133,4 +136,4 @@ class SupplyDocuments(Command):
 
 MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund, DecideScreening,
             SupplyDocuments,
-            *merchants.COMMANDS)
+            *merchants.COMMANDS, *brands.COMMANDS)

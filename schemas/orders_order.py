@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas import merchants
+from schemas import brands, merchants
+from schemas.brands import BrandChain
 from schemas.cold_chain import ColdLine
 from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
 from schemas.quotes import Quote
@@ -48,7 +49,7 @@ class OrderPlaced(Event):
 
     `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
     `terms`: what the platform agreed with the merchant, as of the day it was placed.
-    `cold`: the lines whose goods must stay in a band.
+    `cold`: the lines whose goods must stay in a band. `brands`: the protected ones, and who lets the merchant sell them.
     """
 
     merchant_id: Id
@@ -74,6 +75,7 @@ class OrderPlaced(Event):
     season: PreSale | None = None
     screening: Literal["CLEAR", "REVIEW"] = "CLEAR"
     screening_list: str = ""
+    brands: list[BrandChain] | None = None
 
 
 class OrderRejected(Event):
@@ -202,5 +204,5 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved,
-    OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, *merchants.EVENTS,
+    OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, *merchants.EVENTS, *brands.EVENTS,
 )

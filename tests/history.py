@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from schemas import merchants
+from schemas import brands, merchants
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
 from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
@@ -199,6 +199,30 @@ def _frozen() -> World:
     return world
 
 
+def _branded() -> World:
+    """Of a protected brand; its chain breaks while it is packed, and is mended the next day."""
+    by, packed, outside = {"order_id": "brand:acme", "decided_by": "o"}, [], Outside()
+    link = by | {"territory": ["EU"], "valid_from": START.date() - timedelta(days=9), "valid_to": START.date(), "doc_hash": "ab" * 32}
+    grants = [brands.GrantAuthorisation(authorisation_id=f"A{n}", grantor=grantor, grantee=grantee, **link)
+              for n, (grantor, grantee) in enumerate((("acme", "d"), ("d", "m1"), ("acme", "m1")), 1)]
+
+    def before(world):
+        for command in (brands.RegisterBrand(name="ACME", owner="acme", **by), *grants[:2]):
+            world.send(command, "/platform")
+        world.run()
+        world.wait(hours=1)
+    outside.on[ship.ParcelPacked] = lambda e, w: packed.append(e)
+    args = _args("branded", outside=outside)
+    lines = [line.model_copy(update={"brand": "Acme"}) for line in args["placed"].lines]
+    world, _ = given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})}, before=before)
+    for days, message in ((1, brands.RevokeAuthorisation(authorisation_id="A1", **by)), (1, grants[2]),
+                          (0, report.HandedOverReported(**ids(packed[0]), carrier="c", tracking_no="T1"))):
+        world.wait(days=days)
+        world.send(message, "/carrier" if message.order_id == "branded" else "/platform")
+        world.run()
+    return world
+
+
 def _split() -> World:
     """The same for a merchant with terms, and customs bills more than was quoted."""
     args = _args("split", destination="GB", currency="GBP", merchant_id="split")
@@ -258,7 +282,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _held_up(),
-        _late(), _rerouted(), _reviewed(),
+        _late(), _rerouted(), _reviewed(), _branded(),
     ]
 
 
@@ -304,7 +328,7 @@ class History:
                 self.rows_[service][order_id] = {
                     "status": entry.state.status, "closed": entry.state.closed, "seq": entry.seq, "last": dict(entry.track.last),
                     "state": json.loads(party.spec.state_type.dump_json(entry.state))}
-                if not order_id.startswith("merchant:") and party.spec.document_type and entry.document is None and (
+                if not order_id.startswith(("merchant:", "brand:")) and party.spec.document_type and entry.document is None and (
                         entry.state.parcels if service == "shipping" else entry.state.status not in ("new", "rejected")):
                     self.whole_.strangers.append((f"{service} has no document of it", order_id))
             self.whole_.parked += [(service, order_id, f"{r.incoming.source} #{r.incoming.sequence} {r.incoming.id}")

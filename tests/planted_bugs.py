@@ -79,6 +79,8 @@ BUGS = (
          "return None if name in spec.known[topic] else _of_no_model", "return None if name else _of_no_model", {27}),
 
     # -- orders
+    _bug("revoked_links_count", "goods of a brand are sold on after its owner has taken his authorisation back", ORDERS,
+         '    if link.revoked:\n        return "was revoked"\n', "", {45}),
     _bug("no_confirmation_timer", "a buyer who says nothing keeps the merchant's money for ever", ORDERS,
          'order.timers[f"confirm:{parcel_id}"] = now + timedelta(seconds=deadlines()["confirmation"])', "pass", {24}),
     _bug("timer_fires_for_ever", "a deadline that passed passes again and again", ORDERS,

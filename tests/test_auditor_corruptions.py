@@ -123,6 +123,31 @@ def a_review_that_held_nobody(h):
     h.change(ORDER.name, "OrderHeld", "reviewed", reason="other")
 
 
+def a_brand_that_is_protected_twice(h):
+    h.change(ORDER.name, "AuthorisationGranted", "brand:acme", {"ce_type": "BrandRegistered"}, name="ACME", owner="acme")
+
+
+def sold_without_a_word_about_the_brand(h):
+    h.change(ORDER.name, "OrderPlaced", "branded", brands=None)
+    h.change(ORDER.name, "OrderHeld", "branded", reason="other")
+    h.change(ORDER.name, "OrderResumed", "branded", reason="other")
+
+
+def sold_by_a_chain_with_a_gap(h):
+    h.change(ORDER.name, "OrderPlaced", "branded", brands=[{"brand": "brand:acme", "lines": [1], "links": ["A2"]}])
+
+
+def sold_where_nobody_may(h):
+    """The service took an authorisation for the EU to cover Britain."""
+    for topic, name in ((INTAKE, "PlaceOrder"), (ORDER, "OrderPlaced")):
+        h.change(topic.name, name, "branded", destination="GB")
+
+
+def sold_on_with_a_broken_chain(h):
+    h.change(ORDER.name, "OrderHeld", "branded", reason="other")
+    h.change(ORDER.name, "OrderResumed", "branded", reason="other")
+
+
 def never_held(h):
     h.change(ORDER.name, "OrderHeld", "frozen", reason="screening")
     h.change(ORDER.name, "OrderResumed", "frozen", reason="screening")
@@ -618,6 +643,8 @@ PLANTED = [
     (forged_source, {23}), (another_merchant, {23}), (parked_left_over, {26}), (intent_left_over, {26}),
     (timer_overdue, {26}), (outbox_left_over, {26}), (offset_moved_before_the_work, {22}), (reader_stopped, {26}),
     (a_freeze_that_nobody_decided, {34}), (paid_out_while_frozen, {34}), (handed_over_without_a_word, {34}), (never_held, {34}),
+    (a_brand_that_is_protected_twice, {45}), (sold_without_a_word_about_the_brand, {45}), (sold_by_a_chain_with_a_gap, {45}),
+    (sold_where_nobody_may, {45}), (sold_on_with_a_broken_chain, {45}),
     (handed_over_unscreened, {33}), (handed_over_though_blocked, {33}), (a_review_that_held_nobody, {33}),
     (booking_of_no_order, {25}), (dead_letter, {27}), (queue_behind_nothing, {27}),
     (order_no_client_sent, {5}), (order_other_than_sent, {5}),

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import invariants, rules_merchants  # noqa: F401  (every file of rules registers itself)
+from services.auditor import invariants, rules_brands, rules_merchants  # noqa: F401  (every file of rules registers itself)
 from services.auditor.evidence import CannotRead, Evidence, content_of, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
@@ -107,6 +107,8 @@ class _Audit:
         self.newest: Any = None
         self.freezes: dict[str, list[rules_merchants.Freeze]] = {}
         self.spans: dict[str, list[rules_merchants.Span]] = defaultdict(list)
+        self.brands: dict[str, rules_brands.Known] = {}
+        self.sales: list[rules_brands.Sale] = []
         self.numbers: dict[str, set[str]] = {}
 
     async def run(self, began: float) -> Report:
@@ -128,6 +130,7 @@ class _Audit:
         whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
         whole.freezes, whole.spans, whole.grace = self.freezes, self.spans, source.grace
+        whole.brands, whole.sales = self.brands, self.sales
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
         for rule in self._applicable(WHOLE_RULES):
@@ -192,6 +195,10 @@ class _Audit:
             self._count(case)
             if span := rules_merchants.span_of(case):
                 self.spans[case.story.merchant].append(span)
+            if sale := rules_brands.sale_of(case):
+                self.sales.append(sale)
+        elif known := rules_brands.brand_of(case):
+            self.brands[case.order_id] = known
         elif freezes := rules_merchants.freezes_of(case):
             self.freezes[case.story.merchant] = freezes
 

@@ -39,9 +39,9 @@ _LETTER = "__dlq.errors."
 
 # What has to be there beside an order's row: (service, what, the orders that lack it).
 PARTS = (
-    ("orders", "document", "SELECT order_id FROM orders o WHERE status NOT IN ('new', 'rejected') AND order_id NOT LIKE 'merchant:%'"
+    ("orders", "document", "SELECT order_id FROM orders o WHERE status NOT IN ('new', 'rejected') AND order_id !~ '^(merchant|brand):'"
      " AND NOT EXISTS (SELECT FROM documents d WHERE d.order_id = o.order_id)"),
-    ("orders", "person in its vault", "SELECT order_id FROM orders o WHERE status NOT IN ('new', 'rejected') AND order_id NOT LIKE 'merchant:%'"
+    ("orders", "person in its vault", "SELECT order_id FROM orders o WHERE status NOT IN ('new', 'rejected') AND order_id !~ '^(merchant|brand):'"
      " AND NOT EXISTS (SELECT FROM vault v WHERE v.order_id = o.order_id)"),
     ("shipping", "document", "SELECT order_id FROM orders o WHERE (state->'parcels')::text <> '{}'"
      " AND NOT EXISTS (SELECT FROM documents d WHERE d.order_id = o.order_id)"),

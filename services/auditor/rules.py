@@ -173,6 +173,8 @@ class Whole:
     quota_of_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     freezes: dict[str, list[Any]] = field(default_factory=dict)
     spans: dict[str, list[Any]] = field(default_factory=dict)
+    brands: dict[str, Any] = field(default_factory=dict)
+    sales: list[Any] = field(default_factory=list)
     grace: timedelta = timedelta()
     offsets: dict[tuple[str, str, int], int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schemas.brands import BRAND
 from schemas.merchants import MERCHANT
 from schemas.shipping_report import LANE
 from schemas.topics import TOPICS
@@ -130,6 +131,8 @@ def has_a_cause(case: Case) -> Iterator[Verdict]:
                 right = owner in _READERS[_TOPIC_OF[case.places[cause][0]]]
             elif cause.startswith(f"orders:{MERCHANT}{story.merchant}:"):
                 right = True  # how its merchant stands, which all three services hear of
+            elif owner == "orders" and cause.startswith(f"orders:{BRAND}"):
+                right = event.type in ("OrderHeld", "OrderResumed")
             elif owner == "shipping" and cause.startswith(f"shipping:{LANE}"):
                 right = event.type in ("ParcelRerouted", "PromiseAtRisk")
             else:

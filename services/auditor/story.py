@@ -8,7 +8,7 @@ tuples; the decoded model is dropped at once, so that a hundred thousand orders 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
+from schemas.brands import BRAND, brand_key
 from schemas.cold_chain import Band, Reading
 from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
@@ -31,7 +32,7 @@ from schemas.topics import INTAKE, ORDER, PAYMENT, PROVIDER_RESULT, SHIPMENT, TO
 
 OWNERS = {ORDER.name: "orders", PAYMENT.name: "payments", SHIPMENT.name: "shipping"}
 STOCK = "stock:"
-SUBJECTS = (STOCK, MERCHANT, BOOKS, LANE)  # keys that are no orders
+SUBJECTS = (STOCK, MERCHANT, BOOKS, LANE, BRAND)  # keys that are no orders
 
 
 class Raw(NamedTuple):
@@ -73,6 +74,16 @@ class TaxBill(NamedTuple):
     owed: int
 
 
+class Sold(NamedTuple):
+    """Goods of brands in an order. `chains`: (protected brand, ids of the authorisations) as it was accepted by; `brands`: keys of
+    those that the command names."""
+
+    destination: str
+    day: date
+    chains: tuple[tuple[str, tuple[str, ...]], ...]
+    brands: frozenset[str]
+
+
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
     and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
@@ -93,6 +104,7 @@ class Placed(NamedTuple):
     cold: tuple[tuple[int, Band], ...] = ()
     season: tuple[datetime, datetime] | None = None
     screening: tuple[str, str] = ("", "")
+    sold: Sold | None = None
 
 
 class Plan(NamedTuple):
@@ -224,7 +236,15 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
                       m.quote if isinstance(m.quote, Quote) else None, _cold(m),
                       m.season and (m.season.ships_not_before, m.season.ships_not_after),
-                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")))
+                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m))
+
+
+def _sold(m: Any) -> Sold | None:
+    chains = getattr(m, "brands", None)
+    named = () if hasattr(m, "brands") else [line.brand for line in m.lines if line.brand is not None]
+    if not chains and not named:
+        return None
+    return Sold(m.destination, m.placed_at.date(), tuple((c.brand, tuple(c.links)) for c in chains or ()), frozenset(map(brand_key, named)))
 
 
 def _cold(m: Any) -> tuple[tuple[int, Band], ...]:
@@ -329,6 +349,7 @@ def handed_over_as(report: str, message: dict[str, Any] | Any) -> str:
 
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
+    **dict.fromkeys(("BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
     **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
@@ -445,7 +466,7 @@ class Fold:
             self.report(19, order_id, [f"{_where(raw)}: the key belongs to partition {right}"])
 
     def _merchant(self, story: Story, envelope: Any, raw: Raw) -> None:
-        if envelope.merchant == story.merchant and envelope.merchant or story.order_id.startswith((STOCK, LANE)):
+        if envelope.merchant == story.merchant and envelope.merchant or story.order_id.startswith((STOCK, LANE, BRAND)):
             return
         if not envelope.merchant:
             self.report(23, story.order_id, [f"{_where(raw)} {envelope.type}: no merchant"])

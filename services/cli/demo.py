@@ -16,7 +16,7 @@ import typer
 from services import simulators
 from services.cli import exits, pace
 from services.cli.output import Output, Refused
-from services.cli.rest import at_rest, stocked, watching
+from services.cli.rest import at_rest, registered, stocked, watching
 from services.cli.watch import Views
 from services.runtime.settings import SERVICES, Settings
 
@@ -126,7 +126,8 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     from services.bench import quiet
     from services.cli.table import OUTSIDE
     from services.simulators import importer as imports
-    from services.simulators.edge import Publisher, client_journal, corridor_orders, demo_orders, inbound_for, place_record
+    from services.simulators.edge import (Publisher, client_journal, corridor_orders, demo_orders, inbound_for, place_record,
+                                          registrations_for)
     from services.simulators.scenario import SCENARIOS, scenario_of
 
     now, key = supervisor.clock.now(), settings.vault_key_bytes()
@@ -139,7 +140,9 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     async with watching(settings):
         async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
             deliveries = await publisher.send(inbound_for([*shown, *more], batch="demo", time=now))
+            brands = await publisher.send(registrations_for([*shown, *more], now))
             await stocked(settings, deliveries)
+            await registered(settings, brands)
             await publisher.send(place_record(order) for order in shown)
         with _live(out, len(plan.orders) + len(shown) + len(more)) as show:
             work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now, more)

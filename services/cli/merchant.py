@@ -10,11 +10,13 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from schemas import merchants as ask
+from services.cli import merchant_brand
 from services.cli.order import AsJson, Key, Timeout, _ask, _run, _settings, speaking
 from services.cli.order_place import WrongInput, first_of
 from services.cli.output import Refused
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(merchant_brand.app, name="brand", help="Protected brands: who may sell them, and where.")
 
 Merchant = Annotated[str, typer.Argument(metavar="MERCHANT", help="The merchant's id, as orders name it.", show_default=False)]
 Officer = Annotated[str, typer.Option("--by", help="Who decides.")]

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from pydantic_core import from_json
 
+from schemas.brands import BRAND
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
 from schemas.topics import INTAKE, ORDER, SHIPMENT
@@ -24,7 +25,7 @@ from services.cli.output import Refused
 from services.cli.timeline import ENDS, ended, weave
 from services.runtime.processes import StartError
 from services.runtime.settings import Settings
-from services.simulators.edge import Publisher, Record, inbound_for, place_id, place_record, record_of
+from services.simulators.edge import Publisher, Record, inbound_for, place_id, place_record, record_of, registrations_for
 
 STOCKED_WITHIN_S = 15.0
 _SHIPPING_WITHIN_S = 5.0
@@ -48,6 +49,9 @@ REMEDIES = {
     "too_many": "Ask for fewer units.",
     "not_in_review": "`tradewind order show` says how it stands; only an order in review is decided about.",
     "merchant_new": "Nothing is known of this merchant: `tradewind merchant register`.",
+    "brand_new": "Protect the brand first: `tradewind merchant brand register`.",
+    **dict.fromkeys(("brand_protected", "authorisation_exists", "unknown_authorisation", "revoked_before", "brand_not_authorised"),
+                    "`tradewind merchant brand show` has the brand's owner and all authorisations."),
     "unknown_sku": "`tradewind merchant show --json` has the catalogue.",
     **dict.fromkeys(("merchant_applied", "merchant_active", "merchant_frozen", "merchant_closed", "merchant_refused"),
                     "`tradewind merchant show` says how the merchant stands."),
@@ -106,6 +110,8 @@ async def _known(settings: Settings, order_id: str) -> tuple[str, int]:
         row = await connection.fetchrow("SELECT state->>'merchant_id', seq FROM orders WHERE order_id = $1", order_id)
     if order_id.startswith(MERCHANT):  # whoever is named may register, and may be stopped
         return order_id.removeprefix(MERCHANT), row[1] if row is not None else 0
+    if order_id.startswith(BRAND):
+        return "", row[1] if row is not None else 0
     if row is not None:
         return row[0], row[1]
     # Placed, but still ahead of the orders service: then it is on the topic.
@@ -236,6 +242,7 @@ async def place(settings: Settings, order: PlaceOrder, *, stock: bool, given_id:
         if first is None:
             if stock:
                 await _stock(settings, order, timeout_s)
+                await _brands(settings, order, timeout_s)
             await _publish(settings, [place_record(order)])
         for event in heard:
             tell(event)
@@ -269,6 +276,24 @@ def _stage(events: list[Event], order_id: str) -> str:
     if ended(events):
         return "ended"
     return "accepted" if any(e.type == "OrderPlaced" for e in events) else ""
+
+
+async def _brands(settings: Settings, order: PlaceOrder, timeout_s: float) -> None:
+    """Register the brand of an order whose scenario is about one."""
+    records = list(registrations_for([order], running_clock(settings).now()))
+    if not records:
+        return
+    missing = {record.id for record in records}
+
+    def known(events: list[Event]) -> bool:
+        missing.difference_update(e.causation for e in events)
+        return not missing
+
+    async with reading(settings, [records[0].key.decode()], (ORDER,), from_start=False) as reader:
+        await _publish(settings, records)
+        if not await wait_for(reader, timeout_s, known):
+            raise NoAnswer("orders has not taken the brand's registration", f"order {order.order_id}",
+                           "The order was not placed. See `tradewind status`.")
 
 
 async def _stock(settings: Settings, order: PlaceOrder, timeout_s: float) -> None:

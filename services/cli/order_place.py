@@ -14,7 +14,7 @@ from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from services.runtime.processes import StartError
 from services.simulators.demo_orders import SHELVES
-from services.simulators.scenario import (SCENARIOS, TOKEN, cold_of, forced_id, hs_code_of, merchant_of, name_of, on_shortage_of,
+from services.simulators.scenario import (SCENARIOS, TOKEN, brand_of, cold_of, forced_id, hs_code_of, merchant_of, name_of, on_shortage_of,
                                           payment_token_of, season_of, sku_of)
 
 HS_CODE = "950300"  # toys; a papers' code that customs knows
@@ -88,7 +88,8 @@ def _line(number: int, text: str, order_id: str, scenario: str) -> OrderLine:
         raise WrongInput(f"{text!r} is not SKU:QTY:AMOUNT", "--sku", "Example: --sku MAPLE-1S:2:6800, the amount in minor units.")
     quantity, amount = map(int, numbers)
     return _checked_line(text, dict(line_no=number, sku=sku_of(scenario, order_id, sku), quantity=quantity, amount=amount,
-                                    hs_code=hs_code_of(scenario, HS_CODE), cold=cold_of(scenario)))
+                                    hs_code=hs_code_of(scenario, HS_CODE), cold=cold_of(scenario),
+                                    brand=brand_of(scenario, order_id)))
 
 
 def _checked_line(text: str, fields: dict[str, Any]) -> OrderLine:

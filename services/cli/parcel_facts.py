@@ -26,6 +26,11 @@ def told(data: dict[str, Any]) -> list[str]:
         parts.append(f"waybill {data['waybill_no']}")
     if isinstance(data.get("cold"), dict):
         parts.append(f"at {data['cold']['low_tenths'] / 10:g} to {data['cold']['high_tenths'] / 10:g} °C")
+    if isinstance(link := data.get("authorisation"), dict):
+        parts.append(f"{link['authorisation_id']}: {link['grantor']} → {link['grantee']} for {', '.join(link['territory'])}, "
+                     f"{link['valid_from']} to {link['valid_to']}")
+    for chain in data.get("brands") or ():
+        parts.append(f"{chain['brand']} by {' → '.join(chain['links']) or 'its owner'}")
     if "opens" in data and "closes" in data:
         parts.append(f"from {str(data['opens'])[:10]} to {str(data['closes'])[:10]}")
     return parts

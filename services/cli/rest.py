@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from services.runtime.decision import BRANDED
 from services.runtime.settings import SERVICES, Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,17 @@ async def stocked(settings: Settings, count: int) -> None:
         await conn.close()
 
 
+async def registered(settings: Settings, count: int) -> None:
+    """Until orders has taken in that many registrations and authorisations of brands."""
+    conn = await asyncpg.connect(settings.dsn("orders"))
+    try:
+        while await conn.fetchval("SELECT coalesce(sum((facts->>'changes')::int), 0) FROM merchants WHERE merchant_id LIKE $1",
+                                  f"{BRANDED}%") < count:
+            await asyncio.sleep(0.05)
+    finally:
+        await conn.close()
+
+
 def watching(settings: Settings) -> Watch:
     """The auditor beside a run, as an async context manager; it notes what the audit after the run could not see any more."""
     from services.auditor.watch import Watch
@@ -34,8 +46,8 @@ def watching(settings: Settings) -> Watch:
     return Watch(settings, {spec.name: spec.handled for spec in (make(settings) for make in (orders, payments, shipping))})
 
 
-# In the orders' database: those that a client placed. How merchants stand lies in rows of the same kind.
-PLACED = "SELECT count(*) FROM orders WHERE order_id NOT LIKE 'merchant:%'"
+# In the orders' database: those that a client placed. How merchants and brands stand lies in rows of the same kind.
+PLACED = "SELECT count(*) FROM orders WHERE order_id !~ '^(merchant|brand):'"
 # What waits behind a dead letter waits for a person, and a row "new" only keeps what came for an order nobody has heard of.
 OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed AND status <> 'new'",
         "parked records": "SELECT count(*) FROM parked p WHERE NOT EXISTS"

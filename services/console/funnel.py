@@ -19,6 +19,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from schemas.dead_letters import DISCARD
+from schemas.brands import BRAND
 from schemas.merchants import MERCHANT
 from schemas.topics import ORDER, PAYMENT, SHIPMENT
 
@@ -79,14 +80,14 @@ class Fact:
     value: bytes
 
 
-_MERCHANT = MERCHANT.encode()
+_SUBJECTS = MERCHANT.encode(), BRAND.encode()
 _ASIDE = {b"StockReceived", DISCARD.encode()}
 
 
 def fact_of(topic: str, headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Fact | None:
     """The headers of one record; None when it is not about an order. Raises ValueError when it cannot be read."""
     found = dict(headers)
-    if found.get("ce_type") in _ASIDE or found.get("ce_subject", b"").startswith(_MERCHANT):
+    if found.get("ce_type") in _ASIDE or found.get("ce_subject", b"").startswith(_SUBJECTS):
         return None
     try:
         time = datetime.fromisoformat(found["ce_time"].decode())

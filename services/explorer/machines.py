@@ -26,14 +26,14 @@ from services.explorer import rules
 from services.explorer import shared as rows
 from services.explorer.simulation import MERCHANT_ID, START, TOPIC_OF, settle, specs
 from services.runtime.batch import RETRY, Batch, Out, envelope_for, shared_keys_of
-from services.runtime.decision import STANDING, TIMER, Incoming, SharedMissing, Standing
+from services.runtime.decision import BRANDED, PROTECTED, STANDING, TIMER, Incoming, SharedMissing, Standing
 from services.runtime.spec import OURS, read
 from services.runtime.track import Entry, Record
 
 STALE_FOR_GOOD = " for a parcel that is "  # shipping's words where the parcel's table says that no coming state allows it
 FAR = START + timedelta(days=400)
 LATE = START + timedelta(days=60)  # later than any window for returns
-TOLD = "how the merchant stands"  # the cue of an owner's walk over a merchant's open orders
+TOLD = "how the merchant stands"  # the cue of an owner's walk over a merchant's open orders, or over a brand's
 Free = rows.Levels
 
 
@@ -234,7 +234,7 @@ class Machines:
         after = self._intern(local.service, order_id, timeless(entry) if entry else None, left, sums, standing)
         idle = not (numbers or intents or moves or dead) and all(
             word == "duplicate" or word.startswith("stale: ") and STALE_FOR_GOOD in word for word in said) and said != []
-        idle = idle and (local.entry is None or local.entry.state.standing == entry.state.standing)
+        idle = idle and (local.entry is None or _obeyed(local.entry.state) == _obeyed(entry.state))
         return Effect(after, numbers, tuple(intents), tuple(moves), ", ".join(said), idle=idle)
 
     def _batch(self, spec, entries, record, free: Free, moves: list, now, looked: set[str], row: Standing | None) -> Batch:
@@ -244,7 +244,7 @@ class Machines:
             shared = rows.VIEWS[spec.name](shared_keys_of(spec, entries, [record]), free)
             for move in moves:
                 shared.again(move)
-        batch = Batch(spec, 0, 1, entries, shared, now, known={MERCHANT_ID: row} if row else None)
+        batch = Batch(spec, 0, 1, entries, shared, now, known={row_of(row): row} if row else None)
         try:
             batch.handle(record)
         except SharedMissing as key:
@@ -265,6 +265,16 @@ class Machines:
         newer = to_json(from_json(message.record[1]) | {"field_of_tomorrow": {"a": [1]}})
         if MODELS[message.type].model_validate_json(newer) != message.model:
             raise Broken(f"{message.type} with an unknown field reads differently")
+
+
+def row_of(row: Standing) -> str:
+    """The name of the one row of a story: the brand's, or else the merchant's."""
+    return f"{BRANDED}{row.facts['key']}" if row.status == PROTECTED else MERCHANT_ID
+
+
+def _obeyed(state: Any) -> tuple:
+    brands = getattr(state, "brands", None)
+    return state.standing, brands and tuple(brands.labels.items())
 
 
 def _seen(keys: tuple[str, ...], free: Free) -> tuple:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from schemas import merchants
+from schemas import brands, merchants
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
@@ -63,11 +63,21 @@ WORDS = {
     "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
     "officer": "an officer decides about a buyer who is nearly a denied party",
+    "brand": "an authorisation of the brand is revoked, and another granted",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)  # as in simulation.py
 TOKENS = {"holds up": 1, "release fails": 2, "refund fails": 4, "contradicts": 1, "wrong amount": 1, "answers twice": 2}
+
+
+BRAND = brands.brand_key("ACME")
+
+
+def authorisation(id: str) -> brands.GrantAuthorisation:
+    """The brand's owner lets the merchant sell it everywhere."""
+    return brands.GrantAuthorisation(order_id=BRAND, authorisation_id=id, grantor="acme", grantee="m1", territory=["*"], decided_by="officer",
+                                     valid_from=START.date(), valid_to=START.date(), doc_hash="ab" * 32)
 
 
 class Outside:
@@ -102,6 +112,10 @@ class Outside:
             offers.append(Offer(f"screen {order_id}", tuple(Way(f"the officer decides: {outcome}", (Send(ask.DecideScreening(
                 order_id=order_id, outcome=outcome, decided_by="officer"), "/platform", f"screen:{order_id}:{outcome}"),))
                 for outcome in ("clear", "block"))))
+        if "brand" in self.words:
+            offers.append(Offer(f"revoke {order_id}", (Way("revokes the authorisation", (Send(brands.RevokeAuthorisation(
+                order_id=BRAND, authorisation_id="A1", decided_by="officer"), "/platform", f"revoke-{order_id}"),), (
+                    _offer(f"grant {order_id}", "grants another one", Send(authorisation("A2"), "/platform", f"grant-{order_id}")),)),)))
         if "freeze" in self.words:
             offers.append(_freeze(order_id))
         offers += [Offer(f"token {word} {order_id}", ()) for word, many in TOKENS.items() if word in self.words

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from schemas.brands import RegisterBrand
 from schemas.orders_intake import OrderLine, PlaceOrder, Season
 from schemas.quotes import StatedLine, StatedQuote
 from schemas.parties import Person, seal
 from services.explorer.machines import Machines
+from services.explorer.outside import BRAND, authorisation
 from services.explorer.ownership import ALL_TOLD, Ownership
 from services.explorer.simulation import KEY, START, order
 from services.explorer.system import Setting, System
@@ -48,12 +50,13 @@ class Path:
     inbound: tuple[tuple[str, str, int], ...] = ()
     order: PlaceOrder | None = None
     promised: bool = False
+    before: tuple = ()
 
     def setting(self) -> Setting:
         placed = self.order or order(destination=DESTINATIONS[self.regime], lines=TWO if self.parcels == 2 else ONE)
         stock = {("SEA1", "CHERRY"): self.stock} | ({("PVD1", "TOY"): 9} if self.parcels == 2 else {})
         return Setting((placed,), (self.words,), {row: units for row, units in stock.items() if units}, self.inbound,
-                       self.timers)
+                       self.timers, before=self.before)
 
 
     def system(self) -> System:
@@ -101,6 +104,14 @@ def _with_duties() -> PlaceOrder:
 def _of_a_season() -> PlaceOrder:
     opens, closes = START + timedelta(days=3), START + timedelta(days=6)
     return order(destination="US").model_copy(update={"season": Season(ships_not_before=opens, ships_not_after=closes)})
+
+
+BRANDED = (RegisterBrand(order_id=BRAND, name="ACME", owner="acme", decided_by="officer"), authorisation("A1"))
+
+
+def _of_a_brand() -> PlaceOrder:
+    lines = [OrderLine(line_no=1, sku="CHERRY", quantity=2, amount=5000, brand="ACME")]
+    return order(destination="US").model_copy(update={"lines": lines})
 
 
 PATHS: tuple[Path, ...] = (
@@ -225,6 +236,9 @@ PATHS: tuple[Path, ...] = (
     _path("screening", "the buyer is nearly a denied party", "officer, confirm", {
         "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"}),
         order=order(destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
+    _path("brand", "its brand's authorisation is revoked at any moment, and another granted or not", "brand, confirm, stops", {
+        "completed", "cancelled: brand_not_authorised"}, regime="domestic", timers=frozenset({"brand", "confirm"}),
+        order=_of_a_brand(), before=BRANDED),
     # Two parcels; of the timers only the one that two parcels may have at once, or none: what fires when is closed above.
     _two("two", "the normal way", "confirm, express", set(), timers=frozenset({"confirm"})),
     _two("two-china", "the normal way into China, a payment each", "confirm, express", set(), regime="china"),

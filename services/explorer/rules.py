@@ -6,7 +6,8 @@ Each returns sentences that say what is wrong; an empty list is what everybody h
 from __future__ import annotations
 
 from schemas.ledger import ASIDE
-from schemas.lifecycle import MERCHANT, ORDER, PARCEL, PAYMENT
+from schemas.brands import BRAND as BRAND_KEY
+from schemas.lifecycle import BRAND, MERCHANT, ORDER, PARCEL, PAYMENT
 from schemas.merchants import MERCHANT as MERCHANT_KEY
 from services.explorer.shared import Counters, level
 from services.orders.storage import QUOTA
@@ -31,6 +32,8 @@ def of_local(local) -> list[str]:
     state = local.entry.state
     if local.order_id.startswith(MERCHANT_KEY):
         return [] if state.status in MERCHANT.states else [f"the merchant is {state.status!r}, which is in no row of the table"]
+    if local.order_id.startswith(BRAND_KEY):
+        return [] if state.status in BRAND.states else [f"the brand is {state.status!r}, which is in no row of the table"]
     armed = state.closed and sorted(state.timers)
     faults = [f"{local.service} is closed with a timer armed: {armed}"] if armed else []
     return faults + {"orders": _order, "payments": _money, "shipping": _goods}[local.service](local, state)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from services.explorer.machines import Machines, digest, timeless
+from services.explorer.machines import Machines, digest, row_of, timeless
 from services.explorer.outside import WORDS
 from services.explorer.rules import YEARLY_FEN
 from services.explorer.shared import VIEWS
@@ -245,7 +245,7 @@ def _together(system: System, state: State, queue: int, most: int = 4) -> str:
     records = [read(spec, message.topic, message.number, *message.record) for message in messages]
     view = VIEWS[service](shared_keys_of(spec, entries, records), system.free(state)) if spec.shared else None
     row = system.standing(state, service)
-    batch, done = Batch(spec, 0, 1, entries, view, START, known={MERCHANT_ID: row} if row else None), 0
+    batch, done = Batch(spec, 0, 1, entries, view, START, known={row_of(row): row} if row else None), 0
     for record in records:
         try:
             batch.handle(record)
@@ -264,7 +264,7 @@ def _together(system: System, state: State, queue: int, most: int = 4) -> str:
         single += [(machines.messages[n].type, machines.messages[n].record[1]) for n in step.effect.out]
     if single != events:
         return f"{done} records in one batch publish {[e[0] for e in events]}, one by one {[e[0] for e in single]}"
-    if (row := system.standing(state, service)) != batch.known.get(MERCHANT_ID):
+    if (row := system.standing(state, service)) != batch.known.get(MERCHANT_ID if row is None else row_of(row)):
         return f"{done} records in one batch leave the merchant otherwise than one by one: {row}"
     for slot, n in zip(system.slots, state.locals):
         if slot[0] == service and slot[1] in after:

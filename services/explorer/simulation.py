@@ -24,7 +24,7 @@ from services.orders import storage as orders_storage
 from services.orders.terms import FxRow, Merchant, Plan
 from services.payments import machine as payments
 from services.runtime.batch import Batch, Out, envelope_for
-from services.runtime.decision import INTERNAL, LANES, STANDING, TIMER, WALKED, Incoming, Standing
+from services.runtime.decision import BRANDED, INTERNAL, LANES, PROTECTED, STANDING, TIMER, WALKED, Incoming, Standing
 from services.runtime.spec import Spec, read
 from services.runtime.track import Entry, Record, Track
 from services.shipping import machine as shipping
@@ -49,7 +49,7 @@ def specs(plans=None) -> list[Spec]:
 
     return [
         Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - INTERNAL, orders.Order, decide_order,
-             orders.STATE, orders.DOCUMENT, quota.shared_keys, orders_storage, WALKED),
+             orders.STATE, orders.DOCUMENT, quota.shared_keys, orders_storage, WALKED | {PROTECTED}),
         Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - INTERNAL,
              payments.Account, payments.decide, payments.STATE, walked_for=WALKED - {"frozen"}),
         Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - INTERNAL, shipping.Shipment,
@@ -211,7 +211,8 @@ class World:
             self.outside((order_id, intent), self)
         for merchant in [m for m, row in batch.standings.items() if row.status in party.spec.walked_for]:
             self._apply(party, [Record("standing", 0, o.encode(), None, (), o, Incoming(STANDING, "", "", 0, self.now, None))
-                                for o, e in party.entries.items() if merchant in (e.state.merchant_id, LANES) and not e.state.closed])
+                                for o, e in party.entries.items() if not e.state.closed and (
+                                    merchant in (e.state.merchant_id, LANES) or merchant.startswith(BRANDED))])
 
 
 def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 5000),), freight: int = 700,

@@ -24,14 +24,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from schemas.brands import BRAND
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
 from schemas.topics import REPORT
 from services.explorer import rules, shared
-from services.explorer.machines import TOLD, Effect, Machines
+from services.explorer.machines import TOLD, Effect, Machines, row_of
 from services.explorer.outside import Offer, Outside, Send, Way
 from services.explorer.simulation import MERCHANT_ID
-from services.runtime.decision import Standing
+from services.runtime.decision import PROTECTED, Standing
 
 SERVICES = ("orders", "payments", "shipping")
 MUST, MAY = True, False
@@ -47,6 +48,7 @@ class Setting:
     inbound: tuple[tuple[str, str, int], ...] = ()
     timers: frozenset[str] | None = None  # kinds that may fire; None: all
     used: tuple[tuple[str, int], ...] = ()  # (key of a person's quota, fen used by other orders)
+    before: tuple[Any, ...] = ()  # commands that stand on the intake topic before the orders
     placed: bool = True  # the orders stand on the intake topic; else each is placed at some moment
 
 
@@ -90,10 +92,13 @@ class System:
         stocked = [f"stock:{warehouse}:{sku}" for warehouse, sku, _ in self.setting.inbound]
         self.slots = [(service, order_id) for order_id in self.order_ids for service in SERVICES] + [
             ("shipping", key) for key in stocked]
-        self._merchant: dict[str, int] = {}  # service -> the slot of the merchant's subject, where he may be frozen
+        self._merchant: dict[str, int] = {}  # service -> the slot of the merchant's subject, where he may be frozen; or the brand's
         if any("freeze" in words for words in self.setting.words):
             self._merchant = {service: len(self.slots) + n for n, service in enumerate(SERVICES)}
             self.slots += [(service, f"{MERCHANT}{MERCHANT_ID}") for service in SERVICES]
+        elif self.setting.before:
+            self._merchant = {"orders": len(self.slots)}
+            self.slots.append(("orders", self.setting.before[0].order_id))
         self._slot_numbers = {slot: n for n, slot in enumerate(self.slots)}
         self._outsides = {order.order_id: Outside(words) for order, words in zip(self.setting.orders, self.setting.words)}
         self._resends = any("resend" in words for words in self.setting.words)
@@ -118,6 +123,8 @@ class System:
         locals_ = tuple(self.machines.unborn(service, order_id) for service, order_id in self.slots)
         queues: list[tuple[int, ...]] = [()] * len(self.queues)
         offers: list[int] = []
+        for n, command in enumerate(self.setting.before):
+            self._put(queues, self._send(Send(command, "/platform", f"before-{n}")))
         for n, order in enumerate(self.setting.orders):
             send = Send(order, "/storefront", f"place-{order.order_id}")
             if self.setting.placed:
@@ -192,12 +199,16 @@ class System:
 
     def standing(self, state: State, service: str) -> Standing | None:
         """How the merchant stands with this service."""
-        return None if not self._merchant else self.machines.locals[state.locals[self._merchant[service]]].standing
+        slot = self._merchant.get(service)
+        return None if slot is None else self.machines.locals[state.locals[slot]].standing
 
     def _untold(self, state: State, slot: int, local: int) -> bool:
         """An owner's walk is still to come to this order."""
         service, order_id = self.slots[slot]
         row, entry = self.standing(state, service), self.machines.locals[local].entry
+        if row is not None and row.status == PROTECTED:
+            brands = entry.state.brands if entry is not None and not order_id.startswith(BRAND) else None
+            return brands is not None and not entry.state.closed and brands.labels[row_of(row)] != row.label
         return (row is not None and entry is not None and not entry.state.closed and not order_id.startswith(MERCHANT)
                 and entry.state.merchant_id == MERCHANT_ID and entry.state.standing != row.label
                 and row.status in self.machines.specs[service].walked_for)

@@ -6,7 +6,7 @@ from schemas.topics import INTAKE, ORDER, PAYMENT, SHIPMENT
 from services.orders import denied, machine, quota, storage
 from services.orders.rulebook import load
 from services.orders.terms import load as load_terms
-from services.runtime.decision import INTERNAL, WALKED
+from services.runtime.decision import INTERNAL, PROTECTED, WALKED
 from services.runtime.main import run
 from services.runtime.settings import Settings
 from services.runtime.spec import Spec
@@ -23,7 +23,7 @@ def spec(settings: Settings) -> Spec:
                               settings.registered_only, terms, lists)
 
     return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - INTERNAL, machine.Order,
-                decide, machine.STATE, machine.DOCUMENT, quota.shared_keys, storage, WALKED)
+                decide, machine.STATE, machine.DOCUMENT, quota.shared_keys, storage, WALKED | {PROTECTED})
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer, deadlines
 from services.runtime.decision import CLOSED, FROZEN, SCREENING, Standing
 
-DENIED = "denied_party"
-REVIEW_TIMER = "screening:"  # runs on while the order is held: it is the officer's own
+DENIED, UNAUTHORISED = "denied_party", "brand_not_authorised"
+REVIEW_TIMER, BRAND_TIMER = "screening:", "brand:"
+RUNS_ON = frozenset({REVIEW_TIMER, BRAND_TIMER})  # while the order is held: they are of what it is held for
 
 
 def review(order: Any, version: str, now: datetime) -> list:
@@ -84,7 +85,7 @@ def resume(order: Any, reason: str, ref: str, now: datetime) -> list:
     order.stops = [stop for stop in order.stops if stop != reason]
     held = now - order.held_since
     if not order.stops:
-        order.timers = {name: due + held if name != REVIEW_TIMER else due for name, due in order.timers.items()}
+        order.timers = {name: due + held if name not in RUNS_ON else due for name, due in order.timers.items()}
         order.held_since = None
     return [out.OrderResumed(order_id=order.order_id, reason=reason, ref=ref, held_s=int(held.total_seconds()))]
 
@@ -92,7 +93,7 @@ def resume(order: Any, reason: str, ref: str, now: datetime) -> list:
 def stand_still(order: Any, before: dict[str, datetime], now: datetime) -> None:
     """Timers that were armed while the order is held begin when its clock goes on."""
     for name, due in order.timers.items():
-        if before.get(name) != due and name != REVIEW_TIMER:
+        if before.get(name) != due and name not in RUNS_ON:
             order.timers[name] = due - (now - order.held_since)
 
 

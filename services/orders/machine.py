@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas import orders_order as out
+from schemas.brands import BRAND
 from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
-from services.orders import denied, holds, merchants
+from services.orders import brands, denied, holds, merchants
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
@@ -22,7 +23,7 @@ from services.orders.quota import NOTED, follow, reserve
 from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
 from services.orders.terms import NOBODY, Book
-from services.runtime.decision import STANDING, TIMER, Decision, Incoming, NotYet, Stale
+from services.runtime.decision import BRAND_CHANGED, STANDING, TIMER, Decision, Incoming, NotYet, Stale
 
 __all__ = ["DOCUMENT", "HANDLERS", "STATE", "Document", "Order", "Parcel", "decide"]
 
@@ -35,10 +36,14 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
     merchant may sell who is not registered; `terms`: what was agreed with them; `lists`: of denied parties."""
     if order.order_id.startswith(MERCHANT):
         return merchants.decide(order, incoming)
+    if order.order_id.startswith(BRAND):
+        return brands.decide(order, incoming)
+    if incoming.type == BRAND_CHANGED:
+        return brands.changed(order, incoming, rules or load(), now)
     if incoming.type == STANDING:
         return Decision(fresh := order.draft(), holds.stands(fresh, incoming.standing, now))
     handler = HANDLERS[incoming.type]
-    if order.status == "new" and incoming.type != "PlaceOrder" and incoming.type not in merchants.HANDLERS:
+    if order.status == "new" and incoming.type != "PlaceOrder" and incoming.type not in _SUBJECTS:
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
         return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms,
@@ -60,8 +65,10 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
     if order.status != "new":
         return refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
     fresh = Order(order.order_id, merchant_id=command.merchant_id, standing=order.standing)
-    found = merchants.may_sell(incoming.standing, command, registered_only) or accept(
-        command, vault_key, shared, rules, terms, lists)
+    chains = brands.check(incoming, command, rules) if incoming.known else None
+    found = merchants.may_sell(incoming.standing, command, registered_only) or chains
+    if not isinstance(found, tuple):
+        found = accept(command, vault_key, shared, rules, terms, lists)
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])
@@ -78,7 +85,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
         china=found.china, terms=found.terms, cold=_cold(command), screening=found.screening,
-        screening_list=found.screening_list, season=command.season and out.PreSale(**command.season.__dict__))
+        screening_list=found.screening_list, season=command.season and out.PreSale(**command.season.__dict__), brands=chains)
+    fresh.brands = brands.of_order(chains, command, incoming) if chains else None
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
@@ -242,6 +250,8 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
         del order.timers[name]
         if name == holds.REVIEW_TIMER:
             events += holds.decide_review(order, "block", "timer", "nobody decided in time", f"timer:{order.order_id}", now)
+        if name == holds.BRAND_TIMER:
+            events += brands.overdue(order, now)
         if kind == "confirm":
             events += confirmed(order, parcel_id, "timer")
         elif kind == "return":
@@ -256,8 +266,9 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
     return Decision(order, events)
 
 
+_SUBJECTS = dict.fromkeys(merchants.HANDLERS, merchants.misplaced) | dict.fromkeys(brands.HANDLERS, brands.misplaced)
 HANDLERS = {
-    **dict.fromkeys(merchants.HANDLERS, merchants.misplaced),
+    **_SUBJECTS,
     "PlaceOrder": _place, "CancelOrder": _cancel, "SupplyDocuments": _supply, "DecideScreening": _decide_screening,
     "ConfirmReceipt": confirm, "RequestReturn": request_return, "GrantRefund": grant_refund,
     "OpenDispute": open_dispute, "ResolveDispute": resolve_dispute,

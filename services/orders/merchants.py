@@ -10,6 +10,7 @@ from typing import Any
 
 
 from schemas import merchants as out
+from schemas.brands import brand_key
 from schemas.dead_letters import Reason
 from schemas.lifecycle import MERCHANT, Answer
 from schemas.merchants import MERCHANT as KEY
@@ -20,6 +21,8 @@ from services.orders.onboarding import checked
 from services.runtime.decision import Decision, Impossible, Incoming, Standing
 
 Refusal = tuple[str, str]  # reason, and a sentence with the remedy
+# Within which a line's band must lie, in tenths of a degree: what the trade calls chilled and frozen.
+BANDS = {"ambient": (0, 0), "chilled": (-20, 100), "frozen": (-800, -120)}
 
 
 def decide(subject: Any, incoming: Incoming) -> Decision:
@@ -70,10 +73,25 @@ def contradicted(catalogue: dict[str, list], command: PlaceOrder) -> Refusal | N
         item = catalogue.get(line.sku)
         if item is None:
             return "not_in_catalogue", f"line {line.line_no}: {line.sku} is not in the merchant's catalogue"
-        ours = item[0]
-        if line.hs_code is not None and line.hs_code[:6] != ours[:6]:
-            return "catalogue_mismatch", f"line {line.line_no}: hs_code is {line.hs_code}, the catalogue has {ours} for {line.sku}"
+        for name, said, ours, same in _compared(line, command, *item):
+            if not same:
+                return "catalogue_mismatch", f"line {line.line_no}: {name} is {said}, the catalogue has {ours} for {line.sku}"
     return None
+
+
+def _compared(line: Any, command: PlaceOrder, hs_code: str, origin: str, brand: str, band: str
+              ) -> list[tuple[str, Any, str, bool]]:
+    """(what, as the line has it, as the catalogue has it, whether they agree). What a line leaves out contradicts nothing, but
+    goods that must be kept cold have to travel so."""
+    quoted = next((each.origin for each in command.quote.lines if each.line_no == line.line_no), None) if command.quote else None
+    cold = line.cold and f"{line.cold.low_tenths / 10:g} to {line.cold.high_tenths / 10:g} °C"
+    low, high = BANDS[band]
+    return [("hs_code", line.hs_code, hs_code, line.hs_code is None or line.hs_code[:6] == hs_code[:6]),
+            ("origin", line.origin, origin, line.origin in (None, origin)),
+            ("the quote's origin", quoted, origin, quoted in (None, origin)),
+            ("brand", line.brand, brand or "none", line.brand is None or bool(brand) and brand_key(line.brand) == brand_key(brand)),
+            ("temperature", cold or "not kept", f"{band} goods", line.cold is None if band == "ambient" else
+             line.cold is not None and low <= line.cold.low_tenths and line.cold.high_tenths <= high)]
 
 
 # -- commands -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer
 from schemas.quotes import Quote
 from services.orders import holds
+from services.orders.brands import Brands
 from services.orders.quota import Quota
 from services.runtime.decision import Decision, Incoming, NotYet, earliest
 
@@ -71,15 +72,17 @@ class Order:
     standing: str = ""
     stops: list[str] = field(default_factory=list)
     held_since: datetime | None = None
+    brands: Brands | None = None
 
     def draft(self) -> Order:
         parcels = {k: p.draft() for k, p in self.parcels.items()}
         return Order(self.order_id, self.status, self.closed, self.merchant_id, self.regime, self.reason, parcels,
-                     dict(self.timers), self.quota, self.standing, self.stops, self.held_since)
+                     dict(self.timers), self.quota, self.standing, self.stops, self.held_since,
+                     self.brands and self.brands.draft())
 
     def running(self) -> dict[str, datetime]:
-        """The timers that run now: while the order is held, that of an officer who must decide about it alone."""
-        return {k: due for k, due in self.timers.items() if k == holds.REVIEW_TIMER} if self.stops else self.timers
+        """The timers that run now: while the order is held, those of what it is held for alone."""
+        return {k: due for k, due in self.timers.items() if k in holds.RUNS_ON} if self.stops else self.timers
 
     def due(self) -> datetime | None:
         return earliest(self.running())
@@ -144,6 +147,8 @@ def end_if_done(order: Order) -> list:
 def _why_undone(order: Order) -> str:
     if order.standing.startswith("closed"):
         return holds.CLOSED
+    if order.brands is not None and order.brands.lapsed:
+        return holds.UNAUTHORISED
     return holds.DENIED if holds.denied(order) else next((p.reason for p in order.parcels.values() if p.reason), "refunded")
 
 

@@ -44,6 +44,15 @@ the rows, not this file. `tradewind quote` answers by them:
 | From outside | `TRADEWIND_RATES_FILE`, or `--rates`: a file of the same form with rows of your own, such as duty rates into the US, this month's customs rates, your carrier's fee |
 """
 
+# What is no row of a rule file: (what, where it is checked, source, certainty).
+CHECKS = (
+    ("Brand authorisation: goods of a registered brand are accepted only by an unbroken chain from its owner to the merchant, of "
+     "which every link covers the destination on the order's day", "at intake (`brand_not_authorised`), and again when a link is "
+     "revoked", "The trade's own form of a brand's authorisation: brand, grantor, grantee, territory, first and last day, document", "B"),
+    ("Catalogue: HS code, origin, brand and temperature band of a line are those of the merchant's catalogue; chilled is −2 to "
+     "10 °C, frozen −12 °C and colder", "at intake (`catalogue_mismatch`)", "The bands are the usual ones of food logistics, not verified", "C"),
+)
+
 MISSING = """\
 ## Not here
 
@@ -72,7 +81,9 @@ def page(rules: Rules | None = None) -> str:
         "## Tax rates\n", _table("| Row | Into | Tax | HS code | Per cent |", rules.taxes, lambda r: [
             _name(r), r.country, r.kind, _codes(r), plain(r.percent) + _from(r.from_value_per_gram)]),
         "## Customs exchange rates\n", _table("| Row | Rate |", rules.rates, lambda r: [
-            _name(r), f"1 {r.base} = {plain(r.rate)} {r.quote}"]), MISSING]
+            _name(r), f"1 {r.base} = {plain(r.rate)} {r.quote}"]),
+        "## What else is checked of goods and sellers\n", "| Rule | Checked | Source | Certainty |\n|---|---|---|---|\n" + "".join(
+            f"| {' | '.join(row)} |\n" for row in CHECKS), MISSING]
     return "\n".join(parts)
 
 

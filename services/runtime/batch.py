@@ -17,12 +17,13 @@ from collections import Counter, defaultdict
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from schemas.brands import BRAND
 from schemas.dead_letters import DISCARD, ERRORS, Reason
 from schemas.envelope import Envelope, event_id
 from schemas.merchants import MERCHANT
 from schemas.shipping_report import LANE
-from services.runtime.decision import (LANES, LANES_CHANGED, STANDING, TIMER, Decision, Impossible, Incoming, Intent, NotYet, SharedMissing, Stale,
-                                       Standing)
+from services.runtime.decision import (BRAND_CHANGED, LANES, LANES_CHANGED, STANDING, TIMER, Decision, Impossible, Incoming, Intent,
+                                       NotYet, SharedMissing, Stale, Standing, row_name)
 from services.runtime.spec import OURS, VALUE_BYTES_MAX, Spec
 from services.runtime.track import DEAD, SEEN_MAX, Entry, Mark, Record, Track, fingerprint
 
@@ -203,15 +204,25 @@ class Batch:
         if (lanes := self.known.get(LANES)) is not None:
             incoming = self._with_lanes(draft, incoming, lanes)
         state = draft.state
-        if state.order_id.startswith(MERCHANT):
-            return incoming._replace(standing=self.known.get(state.order_id.removeprefix(MERCHANT)))
+        if state.order_id.startswith((MERCHANT, BRAND)):
+            return incoming._replace(standing=self.known.get(row_name(state.order_id)))
+        if getattr(state, "brands", None) is not None:
+            self._tell_of_brands(draft)
         row = self.known.get(state.merchant_id or getattr(incoming.data, "merchant_id", ""))
         if row is None:
-            return incoming
+            return incoming._replace(known=self.known) if state.status == "new" else incoming
         if row.label != state.standing:
             news = Incoming(STANDING, row.cause, "standing", 0, self.now, None, row.cause, standing=row)
             self._apply(draft, news, self.spec.decide(state, draft.document, news, self.shared, self.now))
-        return incoming._replace(standing=row) if state.status == "new" else incoming
+        return incoming._replace(standing=row, known=self.known) if state.status == "new" else incoming
+
+    def _tell_of_brands(self, draft: Entry) -> None:
+        """The same of the protected brands whose goods it has."""
+        for name, label in draft.state.brands.labels.items():
+            row = self.known.get(name)
+            if row is not None and row.label != label:
+                news = Incoming(BRAND_CHANGED, row.cause, "standing", 0, self.now, None, row.cause, standing=row, known=self.known)
+                self._apply(draft, news, self.spec.decide(draft.state, draft.document, news, self.shared, self.now))
 
     def _with_lanes(self, draft: Entry, incoming: Incoming, row: Standing) -> Incoming:
         """The same of the lanes that are closed, for a service whose orders know of lanes."""
@@ -241,7 +252,7 @@ class Batch:
             draft.document = decision.document
             self.documents.append((order_id, decision.document))
         if decision.standing is not None:
-            merchant, cause = LANES if order_id.startswith(LANE) else order_id.removeprefix(MERCHANT), incoming.id
+            merchant, cause = row_name(order_id), incoming.id
             if decision.events:  # its effect on orders has the event for its cause, which is the same for all services
                 cause = event_id(self.spec.name, order_id, draft.seq)
             self.standings[merchant] = decision.standing._replace(cause=cause)

@@ -15,18 +15,22 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
+from schemas.brands import BRAND
 from schemas.dead_letters import Reason
+from schemas.merchants import MERCHANT
+from schemas.shipping_report import LANE
 
 TIMER = "TimerFired"
 STANDING = "StandingChanged"  # what an order is told when its merchant stands otherwise; see standing.py
 LANES_CHANGED = "LanesChanged"  # the same of the lanes that are closed
-INTERNAL = frozenset({TIMER, STANDING, LANES_CHANGED})  # no record brings these
+BRAND_CHANGED = "BrandChanged"  # the same of a brand whose goods it has
+INTERNAL = frozenset({TIMER, STANDING, LANES_CHANGED, BRAND_CHANGED})  # no record brings these
 
 
 class Incoming(NamedTuple):
     """One event or command, decoded. `data` is its schema model (None for a fired timer). `standing`: the merchant's row
     (`standing.py`), told with a new order, with what is asked about the merchant, and with STANDING; `lanes`: the row of the closed lanes, once
-    there was one."""
+    there was one; `known`: all rows by name, told with a new order and with BRAND_CHANGED."""
 
     type: str
     id: str
@@ -38,6 +42,7 @@ class Incoming(NamedTuple):
     merchant: str = ""
     standing: Any = None
     lanes: Any = None
+    known: Any = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -112,6 +117,8 @@ SCREENING = "screening"  # an officer has to look at who buys
 STOPS = {"frozen": FROZEN, "closed": CLOSED}  # a merchant's status -> why his orders stand still
 LANES = "lanes"  # key and status of the one row that all orders obey: which lanes are closed (facts: closed, changes)
 WALKED = frozenset({"active", "frozen", "closed"})
+BRANDED = "brand/"  # begins the names of brands' rows (facts: owner, links): no merchant's id has a slash
+PROTECTED = "protected"  # a brand's status
 MERCHANT_STATUS = {"MerchantFrozen": "frozen", "FreezeLifted": "active", "FreezeUpheld": "closed"}  # what other services hear
 
 
@@ -127,3 +134,10 @@ class Standing(NamedTuple):
     @property
     def frozen(self) -> bool:
         return self.status == "frozen"
+
+
+def row_name(subject: str) -> str:
+    """Under which name the row stands that is decided about under this key."""
+    if subject.startswith(LANE):
+        return LANES
+    return f"{BRANDED}{subject.removeprefix(BRAND)}" if subject.startswith(BRAND) else subject.removeprefix(MERCHANT)

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from pydantic_core import from_json, to_json
 
 from schemas.dead_letters import Reason
+from schemas.brands import BRAND
 from schemas.merchants import MERCHANT
 from schemas.shipping_report import LANE
 from services.runtime import standing, storage
@@ -308,7 +309,7 @@ class Owner:
         orders whose parked records need a batch of their own."""
         await self._load(records, [key[0] for key in expire])
         conn, keys = self.conn, shared_keys_of(self.spec, self.cache, records)
-        alone = any(r.order_id.startswith((MERCHANT, LANE)) for r in records)  # with the rows of all partitions locked
+        alone = any(r.order_id.startswith((MERCHANT, LANE, BRAND)) for r in records)  # with the rows of all partitions locked
         point("owner.loaded")
         # Without shared rows the one statement that writes is enough.
         transaction = conn.transaction() if keys or alone else None

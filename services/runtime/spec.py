@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from schemas.brands import BRAND
 from schemas.dead_letters import DISCARD, DiscardDeadLetter, Reason
 from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, moment, type_of
 from schemas.model import ID_PATTERN
@@ -22,7 +23,7 @@ from services.runtime.track import Record
 
 VALUE_BYTES_MAX = 900_000  # below the broker's record limit, with room for the headers
 STOCK = "stock:"  # begins the keys of deliveries, which belong to no merchant
-_NOBODYS = (STOCK, LANE)
+_NOBODYS = (STOCK, LANE, BRAND)
 
 
 @dataclass(frozen=True)

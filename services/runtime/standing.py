@@ -16,8 +16,7 @@ from typing import Any
 
 import asyncpg
 
-from services.runtime.decision import LANES, Standing
-
+from services.runtime.decision import BRANDED, LANES, PROTECTED, Standing
 
 
 class Standings:
@@ -40,6 +39,8 @@ class Standings:
             self._learnt(merchant, row)
         if LANES in self._walked_for:
             await self.look_up({LANES})
+        if PROTECTED in self._walked_for:
+            self.known.update(await _rows(self._conn, "merchant_id LIKE $1", f"{BRANDED}%"))
 
     async def learn(self) -> None:
         """Another version was seen: read what has changed."""
@@ -86,11 +87,15 @@ class Standings:
 
 
 async def open_orders(conn: asyncpg.Connection, partition: int, merchant: str, after: str, limit: int) -> list[str]:
-    """Of a merchant; all there are, when it is the lanes that have changed."""
+    """Of a merchant; with goods of a brand; all there are, when it is the lanes that have changed."""
     if merchant == LANES:
         return [row[0] for row in await conn.fetch(
             "SELECT order_id FROM orders WHERE partition = $1 AND NOT closed AND order_id > $2 ORDER BY order_id LIMIT $3",
             partition, after, limit)]
+    if merchant.startswith(BRANDED):
+        return [row[0] for row in await conn.fetch(
+            "SELECT order_id FROM orders WHERE partition = $1 AND NOT closed AND state->'brands'->'labels'->>$2 IS NOT NULL"
+            " AND order_id > $3 ORDER BY order_id LIMIT $4", partition, merchant, after, limit)]
     return [row[0] for row in await conn.fetch(
         "SELECT order_id FROM orders WHERE partition = $1 AND merchant = $2 AND NOT closed AND order_id > $3"
         " ORDER BY order_id LIMIT $4", partition, merchant, after, limit)]

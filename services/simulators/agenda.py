@@ -157,7 +157,7 @@ class Agenda:
                at_once: list[Said]) -> None:
         fields = record.fields or _fields_of(record)
         event_id, event_time, merchant = fields.id, fields.time, fields.merchant
-        heard = Heard(event_id, interest.validate(record.value), event_time)
+        heard = Heard(event_id, interest.validate(record.value), event_time, merchant)
         correlation = fields.correlation or event_id
         for role in interest.roles:
             for reaction in react(role, heard, scenario, self.memory):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, cold_of, forced_id, hs_code_of, merchant_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, brand_of, cold_of, forced_id, hs_code_of, merchant_of,
                                           name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
@@ -149,5 +149,6 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
             sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
         hs_code = codes.get(hs_code, hs_code)
         lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity,
-                               amount=round(cents * rate) * quantity, hs_code=hs_code, cold=cold_of(scenario) if line_no == 1 else None))
+                               amount=round(cents * rate) * quantity, hs_code=hs_code, cold=cold_of(scenario) if line_no == 1 else None,
+                               brand=brand_of(scenario, order_id) if line_no == 1 else None))
     return lines

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from pydantic_core import to_json
 
+from schemas import brands
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.shipping_report import HarvestAnnounced, InboundReceived
@@ -28,10 +29,10 @@ from services.runtime.settings import Settings
 # whoever places orders finds them here
 from services.simulators.demo_orders import corridor_orders as corridor_orders, demo_orders as demo_orders
 from services.simulators.journal import Journal
-from services.simulators.scenario import (OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, announced_too_little, goods_needed,
+from services.simulators.scenario import (FORCED, OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, announced_too_little, goods_needed,
                                           warehouse_of)
 
-STOREFRONT = "/storefront"
+STOREFRONT, PLATFORM = "/storefront", "/platform"
 CHUNK = 4_000
 QUANTITY_MAX = 10**6
 
@@ -97,6 +98,25 @@ def _announcement(order: PlaceOrder, line: OrderLine, batch: str, time: datetime
                                quantity=line.quantity - announced_too_little(order.order_id), harvest_on=(time + OPENS_AFTER).date())
     return record_of(message, id=f"harvest:{batch}:{warehouse}:{line.sku}", time=time, merchant=order.merchant_id,
                      source=f"/warehouse/{warehouse}")
+
+
+def registrations_for(orders: Iterable[PlaceOrder], time: datetime) -> Iterator[Record]:
+    """What the platform knows of the brands of these orders: owner, distributor, and the merchant where he may sell. Only orders
+    whose scenario is about a brand have one of their own."""
+    for order in orders:
+        brand, refused = order.lines[0].brand, order.order_id.startswith(f"{FORCED}brand_refused.")
+        if brand is None or not order.order_id.startswith(f"{FORCED}brand_"):
+            continue
+        key = brands.brand_key(brand)
+        by = {"order_id": key, "decided_by": "officer-1"}
+        link = by | {"territory": ["*"], "valid_from": time.date() - timedelta(days=400), "valid_to": time.date() + timedelta(days=400),
+                     "doc_hash": hashlib.sha256(brand.encode()).hexdigest()}
+        yield record_of(brands.RegisterBrand(name=brand, owner="brand-owner", **by), id=f"brand:{key}", time=time, merchant="", source=PLATFORM)
+        yield record_of(brands.GrantAuthorisation(authorisation_id="A1", grantor="brand-owner", grantee="distributor", **link),
+                        id=f"grant:{key}:A1", time=time, merchant="", source=PLATFORM)
+        if not refused:
+            yield record_of(brands.GrantAuthorisation(authorisation_id="A2", grantor="distributor", grantee=order.merchant_id, **link),
+                            id=f"grant:{key}:A2", time=time, merchant="", source=PLATFORM)
 
 
 def client_journal(settings: Settings) -> Path:

@@ -16,11 +16,12 @@ Message = Any  # a command or report of `schemas`
 
 @dataclass(slots=True, frozen=True)
 class Heard:
-    """One event of our services: its CloudEvents id, the decoded model, and its time as the envelope has it."""
+    """One event of our services: its CloudEvents id, the decoded model, its time and merchant as the envelope has them."""
 
     id: str
     data: Any
     time: str = ""
+    merchant: str = ""
 
 
 class Reaction(NamedTuple):

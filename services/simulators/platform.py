@@ -1,18 +1,46 @@
-"""What the platform's officer does in the outside world: freezes a merchant, hears his appeal, decides. Pure."""
+"""What the platform's officer does in the outside world: freezes a merchant, hears his appeal, revokes and grants, decides. Pure."""
 
 from __future__ import annotations
 
+import hashlib
+from datetime import timedelta
+
+from schemas import brands
 from schemas import merchants as ask
 from schemas.orders_intake import DecideScreening
 from schemas.topics import INTAKE
-from services.simulators.outsiders import Heard, Memory, Reaction, after
-from services.simulators.scenario import merchant_of
+from services.simulators.outsiders import Heard, Memory, Reaction, after, moment_of
+from services.simulators.scenario import brand_of, merchant_of
 
 OFFICER = "/platform"
 LIFTED, UPHELD = "merchant_frozen_lifted", "merchant_frozen_upheld"
 FREEZING = frozenset({LIFTED, UPHELD})
 REVIEWED = {"screening_cleared": "clear", "screening_blocked": "block"}
-HELD = FREEZING | REVIEWED.keys()
+COVERED, REVOKED = "brand_covered", "brand_revoked"
+REVOKING = frozenset({COVERED, REVOKED})
+HELD = FREEZING | REVIEWED.keys() | {COVERED}
+
+
+def act(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """While the goods are packed: the merchant is frozen, or the authorisation of the brand is revoked."""
+    return revoke(heard, scenario, memory) if scenario in REVOKING else freeze(heard, scenario, memory)
+
+
+def revoke(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    key = brands.brand_key(brand_of(scenario, heard.data.order_id))
+    message = brands.RevokeAuthorisation(order_id=key, authorisation_id="A2", decided_by="officer-1",
+                                         reason="the distributor has ended the contract")
+    return [after(0, 0.5, memory, INTAKE.name, OFFICER, f"revoke:{key}", message)]
+
+
+def _grant_anew(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """The owner lets the merchant sell it himself."""
+    key, today = brands.brand_key(brand := brand_of(scenario, heard.data.order_id)), moment_of(heard).date()
+    message = brands.GrantAuthorisation(
+        order_id=key, authorisation_id="A3", grantor="brand-owner", grantee=heard.merchant, territory=["*"],
+        valid_from=today - timedelta(days=30), valid_to=today + timedelta(days=365), decided_by="officer-1",
+        doc_hash=hashlib.sha256(brand.encode()).hexdigest())
+    return [after(12, 24, memory, INTAKE.name, OFFICER, f"grant:{key}:A3", message)]
 
 
 def freeze(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
@@ -28,6 +56,8 @@ def decide(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         order_id = heard.data.order_id
         decision = DecideScreening(order_id=order_id, outcome=REVIEWED[scenario], decided_by="officer-4")
         return [after(4, 24, memory, INTAKE.name, OFFICER, f"screening:{order_id}", decision)]
+    if scenario == COVERED:
+        return _grant_anew(heard, scenario, memory)
     merchant = merchant_of(scenario, heard.data.order_id, "")
     key = f"{ask.MERCHANT}{merchant}"
     appeal = ask.FileAppeal(order_id=key, statement="the invoices of the brand are attached")

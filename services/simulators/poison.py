@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from pydantic_core import to_json
 
-from schemas import books, merchants
+from schemas import books, brands, merchants
 from schemas.dead_letters import Reason
 from schemas.generate import example_of
 from schemas.model import Command
@@ -258,7 +258,7 @@ def generate(seed: int, count: int, partitions: int, *, future: bool = True) -> 
 
 # They need no order to be there, so that they would not wait.
 _FIRST = {"PlaceOrder", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane",
-          *(command.__name__ for command in (*merchants.COMMANDS, *books.COMMANDS))}
+          *(command.__name__ for command in (*merchants.COMMANDS, *brands.COMMANDS, *books.COMMANDS))}
 
 
 def _pair(order_id: str, partitions: int, draw: random.Random) -> list[Poison]:

@@ -34,7 +34,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "DisputeOpened": (buyers.arbitrate, None),
         "DisputeResolved": (buyers.dispute_over, None),
         "OrderCompleted": (buyers.after_completion, _COMPENSATED),
-        "FulfilmentRequested": (platform.freeze, frozenset({platform.LIFTED})),
+        "FulfilmentRequested": (platform.act, frozenset({platform.LIFTED}) | platform.REVOKING),
         "OrderHeld": (platform.decide, platform.HELD),
         "ManualPayoutRequested": (buyers.pay_by_hand, None),
     },

@@ -84,6 +84,9 @@ SCENARIOS = {s.name: s for s in (
     Scenario("grant_refund", 40, "the merchant grants part of the money back after settlement"),
     Scenario("merchant_frozen_lifted", 0, "the merchant is frozen while it is packed; the appeal succeeds", fast=False),
     Scenario("merchant_frozen_upheld", 0, "the merchant is frozen when it has arrived; the freeze is upheld", fast=False),
+    Scenario("brand_refused", 0, "goods of a protected brand that nobody authorised the merchant to sell: refused at intake"),
+    Scenario("brand_revoked", 0, "its brand's authorisation is revoked while it is packed, and nobody closes the gap", fast=False),
+    Scenario("brand_covered", 0, "its brand's authorisation is revoked; another one lets it go on", fast=False),
     Scenario("denied_party", 0, "the buyer stands on the list of denied parties: refused at intake"),
     Scenario("screening_cleared", 0, "the buyer's name is nearly on the list; an officer clears it", fast=False),
     Scenario("screening_blocked", 0, "the buyer's name is nearly on the list; an officer blocks the order", fast=False),
@@ -112,7 +115,7 @@ COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
 # Their ends wait for a deadline of the trade, which a short run at a slow clock has no time for.
 WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait"})
 WAIT_LONGER = SEASONS | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
-                         "leg_late"}
+                         "leg_late", "brand_revoked"}
 assert SCENARIOS.keys() >= WAIT_A_DAY | WAIT_LONGER and not any(SCENARIOS[n].fast for n in WAIT_A_DAY | WAIT_LONGER)
 
 assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"
@@ -179,6 +182,14 @@ def merchant_of(scenario: str, order_id: str, usual: str) -> str:
     if not scenario.startswith("merchant_frozen"):
         return usual
     return "frozen-" + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+
+
+def brand_of(scenario: str, order_id: str) -> str | None:
+    """The brand of the order's first line: the order's own, so that others keep theirs. Protected where it is registered
+    beforehand (edge.registrations_for)."""
+    if not scenario.startswith("brand_"):
+        return None
+    return f"Brand {hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()}"
 
 
 def season_of(scenario: str, placed_at: datetime) -> Season | None:
