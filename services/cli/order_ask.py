@@ -242,7 +242,7 @@ async def place(settings: Settings, order: PlaceOrder, *, stock: bool, given_id:
         if first is None:
             if stock:
                 await _stock(settings, order, timeout_s)
-                await _brands(settings, order, timeout_s)
+            await _brands(settings, order, timeout_s)
             await _publish(settings, [place_record(order)])
         for event in heard:
             tell(event)
