@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
 
+from schemas import brands
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
@@ -31,6 +32,7 @@ from tests.test_lifecycle import Outside, ids, nothing
 DEAD_LETTERS = {"unknown_type": 2, "null_value": 1, "invalid": 1, "key": 1, "source": 1, "id_reused": 1, "amount_mismatch": 1}
 DESTINATIONS = (("DE", "EUR"), ("US", "USD"), ("CN", "CNY"), ("JP", "JPY"), ("GB", "GBP"))
 LAST_TIMER_DAYS = 70
+BY = {"order_id": "brand:acme", "decided_by": "officer"}
 VERDICT_AFTER_DAYS = 12  # by then the other parcel is confirmed and settled, ten days after its delivery
 
 
@@ -161,6 +163,11 @@ def _release(event, world):
                                             decided_by="warehouse"), "/merchant")
 
 
+def _revoke(event, world):
+    """Packed, the brand's owner takes his authorisation back, and nobody grants another."""
+    world.send(brands.RevokeAuthorisation(authorisation_id="A1", **BY), "/platform", "revoke:A1")
+
+
 # kind -> event type -> what the outside does then, instead of its usual.
 KINDS: dict[str, dict[str, Callable]] = {
     "normal": {}, "another": {}, "third": {}, "bad_total": {}, "no_stock": {}, "waits": {}, "declined": {}, "abandoned": {},
@@ -183,7 +190,7 @@ KINDS: dict[str, dict[str, Callable]] = {
     "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
     "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
         "ParcelHandedOver": _spoil, "ParcelQuarantined": _release},
-    "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
+    "branded": {"ParcelPacked": _revoke}, "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
 }  # fmt: skip
 
 
@@ -275,7 +282,12 @@ def crowd(seed: int) -> CrowdWorld:
     world.outside = outside
     placed = [_order(kind, n, seed) for n, kind in enumerate(KINDS)]
     _stock(world, placed, seed)
+    world.send(brands.RegisterBrand(name="ACME", owner="acme", **BY), "/platform", "brand")
+    for n in range(3):
+        world.send(brands.GrantAuthorisation(authorisation_id=f"A{n}", grantor="acme", grantee="m9" if n != 1 else placed[-2].merchant_id, territory=["*"],
+                                             valid_from=world.now.date(), valid_to=world.now.date(), doc_hash="ab" * 32, **BY), "/platform", f"grant:{n}")
     world.run(doubles=True)
+    world.wait(hours=1)
     for n, each in enumerate(placed):
         if n == len(placed) // 2:
             _bad_records(world, placed[0], seed)
@@ -338,6 +350,8 @@ def _order(kind: str, n: int, seed: int):
                  consignee=seal(Person(name=f"Friend {n}", address="2 Short Road"), KEY))
     tax = 97 * (n % 4)
     changes = {"tax": tax, "total": made.total + tax + (kind == "bad_total")}
+    if kind == "branded":
+        changes["lines"] = [line.model_copy(update={"brand": "Acme"}) for line in made.lines]
     if kind == "no_papers":
         changes["lines"] = [line.model_copy(update={"hs_code": NO_PAPERS_HS_CODE}) for line in made.lines]
     made = made.model_copy(update=changes)

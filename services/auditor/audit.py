@@ -158,8 +158,8 @@ class _Audit:
             report.checked[f"{number} {RECORD_RULES[number]}"] += count
         if fold.newest is not None and (self.newest is None or fold.newest > self.newest):
             self.newest = fold.newest
-        # A row "new" is no order: it only keeps what came for one that nobody has heard of.
-        rows = {service: {order_id: row for order_id, row in found.items() if row[0] != "new"}
+        # A row "new" is no order: it only keeps what came for one that nobody has heard of. A brand or merchant may be refused so.
+        rows = {service: {order_id: row for order_id, row in found.items() if row[0] != "new" or row[2]}
                 for service, found in (await source.rows(partition)).items()}
         ledger = await source.ledger(partition)
         provider, requests = self.provider.get(partition, {}), self.requests.get(partition, {})
