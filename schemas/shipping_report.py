@@ -155,11 +155,12 @@ class DestroyedReported(ParcelReport):
 
 class CarrierScanReported(ParcelReport):
     """An event in the carrier's own words: `code` of `dialect`, scanned `at` a place. carrier_codes.toml says which report it
-    is, or that it is information only; a code without a row is refused.
+    is, or that it is information only; a code without a row is refused. `ceb622`: a receipt of Chinese customs, for a parcel
+    into China alone.
 
     `leg`: which border, for codes that are used at both. `reason`: why a parcel is held, or could not be delivered."""
 
-    dialect: Literal["upu", "cainiao", "gs1"]
+    dialect: Literal["upu", "cainiao", "gs1", "ceb622"]
     code: Annotated[str, Field(min_length=1, max_length=60)]
     at: Time
     place: Annotated[str, Field(max_length=100)] = ""

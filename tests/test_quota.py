@@ -115,6 +115,8 @@ WAYS = {
                  (1_000, 0, 1_000, 1_000)),
     "refused": (ship.CustomsPresented, lambda e, w: w.send(report.CustomsRefusalReported(**ids(e), reason="no"), "/customs"),
                 (1_000, 0, 1_000, 1_000)),
+    "above the limit, by customs' receipt": (ship.CustomsPresented, lambda e, w: w.send(report.CarrierScanReported(
+        **ids(e), dialect="ceb622", code="-621018", at=w.now, reason="annual"), "/customs"), (1_000, 0, 1_000, 1_000)),
     "returned": (ship.ParcelDelivered, _return, (1_000, 0, 1_000, 1_000)),
     "returned in part": (ship.ParcelDelivered, _return_one, (1_000, 0, 1_000, 333)),
 }

@@ -22,7 +22,7 @@ MOVES = {  # what a code's report makes of a parcel that is where the report is 
     "ArrivedReported": "ParcelArrived", "PresentedReported": "CustomsPresented", "CustomsHoldReported": "CustomsHeld",
     "CustomsReleaseReported": "CustomsReleased", "OutForDeliveryReported": "ParcelOutForDelivery",
     "DeliveryFailureReported": "DeliveryFailed", "AtPickupReported": "ParcelAtPickup", "DeliveredReported": "ParcelDelivered",
-    "ReturnedToSenderReported": "ParcelReturned", "DestroyedReported": "ParcelDestroyed",
+    "CustomsRefusalReported": "CustomsRefused", "ReturnedToSenderReported": "ParcelReturned", "DestroyedReported": "ParcelDestroyed",
 }
 WAY = ("EMA", "EXA", "EXC", "EMC", "EMJ", "EMK", "EMD", "EDB", "EME", "EDC", "EDG", "EMH", "EDG", "EMI")
 
@@ -62,6 +62,8 @@ def test_every_code_moves_a_parcel_that_waits_for_it_or_nothing(code):
     world = packed()
     parcel = world.state("shipping").parcels["A1-P1"]
     parcel.status = row.state if row else "exported"
+    if code.dialect == "ceb622":
+        world.state("shipping").regime = "china"
     world.state("shipping").timers["lost:A1-P1"] = START + timedelta(days=1)
     seen = len(world.events)
     world.send(scan(None, code.code, 99, code.dialect, leg=code.leg or None), "/carrier")
@@ -100,6 +102,8 @@ def test_a_station_that_signs_is_no_delivery():
     ({"code": "EME", "reason": ""}, "EME (held by import customs) needs reason"),
     ({"code": "EMA", "tracking_no": None}, "EMA (handed over) needs tracking_no"),
     ({"code": "inspecting", "dialect": "gs1"}, "leg must be one of export, import"),
+    ({"code": "800", "dialect": "ceb622"}, "does not go to China"),
+    ({"code": "-621099", "dialect": "ceb622"}, "CEB622 returnStatus has no code '-621099'"),
     ({"code": "EDG", "hour": 24 * 300}, "lies in the future"),
     ({"code": "EDG", "hour": -24 * 400}, "has no code 'EDG' on 2025"),
 ])

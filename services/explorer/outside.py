@@ -274,15 +274,25 @@ def _arrived(e, words):
 
 
 def _customs(e, words):
-    ways = [Way("releases", (_report(e, report.CustomsReleaseReported, "/customs"),))]
+    tell = _receipts if getattr(e, "destination", "") == "CN" and not getattr(e, "declared", None) else _report
+    ways = [Way("releases", (tell(e, report.CustomsReleaseReported, "/customs"),))]
     if "assesses" in words and getattr(e, "declared", None):
         bill = ReportedAssessment(amount=e.declared.amount + 37, currency=e.declared.currency, document="T1")
         ways.append(Way("releases, and bills more", (_report(e, report.CustomsReleaseReported, "/customs", assessed=bill),)))
     if "holds" in words and type(e).__name__ == "CustomsPresented":
-        ways.append(Way("holds", (_report(e, report.CustomsHoldReported, "/customs", reason="inspection"),)))
+        ways.append(Way("holds", (tell(e, report.CustomsHoldReported, "/customs", reason="inspection"),)))
     if "refuses" in words:
-        ways.append(Way("refuses", (_report(e, report.CustomsRefusalReported, "/customs", reason="forbidden"),)))
+        ways.append(Way("refuses", (tell(e, report.CustomsRefusalReported, "/customs", reason="forbidden"),)))
     return [Offer(f"decide {e.parcel_id}", tuple(ways))]
+
+
+STATUSES = {"CustomsReleaseReported": "800", "CustomsHoldReported": "500", "CustomsRefusalReported": "-621018"}
+
+
+def _receipts(e: Any, model: type, who: str, reason: str = "") -> Send:
+    """The same as Chinese customs tells it: the status of an import list."""
+    status = STATUSES[model.__name__]
+    return _report(e, report.CarrierScanReported, who, f":{status}", dialect="ceb622", code=status, at=START, reason=reason)
 
 
 def _scan(e: Any, code: str, minute: int, copy: str = "") -> Send:

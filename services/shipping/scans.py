@@ -17,6 +17,7 @@ from services.shipping.reports import no_parcel
 from services.shipping.shipment import Work
 
 CLOCKS_DIFFER = timedelta(days=1)
+CHINESE = "ceb622"
 ATTEMPTS = {"OutForDeliveryReported", "DeliveryFailureReported"}
 
 
@@ -36,6 +37,8 @@ def scanned(reports: dict[str, Any]):
             code = meaning_of(scan)
         except UnknownCode as why:
             raise Impossible(Reason.UNKNOWN_CODE, str(why)) from None
+        if scan.dialect == CHINESE and work.shipment.parcels and work.shipment.regime != "china":
+            raise Impossible(Reason.UNKNOWN_CODE, f"dialect: {CHINESE} is of Chinese customs; this order does not go to China")
         if scan.at > work.now + CLOCKS_DIFFER:
             raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")
         work.at = min(scan.at, work.now)

@@ -10,7 +10,7 @@ from schemas import shipping_report as report
 from schemas.model import LineQuantity
 from schemas.terms import ReportedAssessment
 from schemas.topics import REPORT
-from services.simulators import cold
+from services.simulators import chinese_customs, cold
 from services.simulators.dialects import Leg, carrier_of, tell
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, moment_of, said_id
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
@@ -201,6 +201,8 @@ def pay_claim(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 def present(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
+    if chinese_customs.speaks(heard, scenario):
+        return chinese_customs.receipts(heard, chinese_customs.ARRIVED, memory)
     message = report.PresentedReported(order_id=event.order_id, parcel_id=event.parcel_id)
     return [after(0.1, 0.6, memory, REPORT.name, f"/customs/{event.destination}", f"presented:{event.parcel_id}", message)]
 
@@ -216,6 +218,8 @@ def _bill(event: Any, scenario: str) -> ReportedAssessment:
 def clear(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     common, source = {"order_id": event.order_id, "parcel_id": event.parcel_id}, f"/customs/{event.destination}"
+    if chinese_customs.speaks(heard, scenario) and not event.declared:  # a receipt has no room for the tax bill
+        return chinese_customs.receipts(heard, chinese_customs.PRESENTED[scenario], memory)
     if scenario == "customs_refused":
         message = report.CustomsRefusalReported(**common, reason="the goods may not enter")
         return [after(1, 6, memory, REPORT.name, source, f"refused:{event.parcel_id}", message)]

@@ -51,6 +51,10 @@ SCENARIOS = {s.name: s for s in (
     Scenario("warehouse_hold", 0, "the warehouse holds the parcel up, then packs it"),
     Scenario("warehouse_hold_expires", 0, "the warehouse holds the parcel up and never goes on", fast=False),
     Scenario("customs_held", 60, "customs holds the parcel, then releases it"),
+    Scenario("china_receipts", 0, "Chinese customs tells in its receipts that it reviews, inspects, detains and releases the parcel: "
+             "late, twice, and with a rejection that comes too late (elsewhere: as normal)", fast=False),
+    Scenario("china_over_limit", 0, "Chinese customs finds the buyer above the year's limit (-621018): paid back (elsewhere: as normal)",
+             fast=False),
     Scenario("assessed_more", 0, "customs assesses more tax than was quoted; the platform bears it"),
     Scenario("assessed_less", 0, "customs assesses less tax than was quoted; the platform keeps it"),
     Scenario("customs_refused", 30, "customs refuses the parcel; it goes back"),

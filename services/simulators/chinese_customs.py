@@ -1,0 +1,33 @@
+"""Chinese customs as it tells what it does with an import list: in receipts (CEB622), some late, doubled or contradictory. Pure."""
+
+from __future__ import annotations
+
+from schemas import shipping_report as report
+from schemas.topics import REPORT
+from services.simulators.outsiders import Heard, Memory, Reaction, hours, moment_of
+
+SOURCE = "/customs/CN"
+SCENARIOS = frozenset({"china_receipts", "china_over_limit"})
+# (status, trade hours after what they answer, why); 100 after 800 contradicts it, the second 500 is a copy that was held up.
+ARRIVED = (("1", 0.02, ""), ("2", 0.04, ""), ("4", 0.06, ""), ("3", 0.2, ""), ("120", 0.4, ""))
+PRESENTED = {
+    "china_receipts": (("300", 0.5, ""), ("500", 1.0, "inspection"), ("501", 2.0, "detained"), ("399", 20.0, ""), ("800", 21.0, ""),
+                       ("500", 22.0, "inspection"), ("100", 23.0, "rejected"), ("899", 24.0, "")),
+    "china_over_limit": (("-621018", 0.5, "above the person's limit per year"), ("800", 5.0, "")),
+}
+
+
+def speaks(heard: Heard, scenario: str) -> bool:
+    """Whether it is Chinese customs that has the parcel, and tells of it in receipts."""
+    return scenario in SCENARIOS and heard.data.destination == "CN"
+
+
+def receipts(heard: Heard, told: tuple[tuple[str, float, str], ...], memory: Memory) -> list[Reaction]:
+    order_id, parcel_id, said = heard.data.order_id, heard.data.parcel_id, []
+    for n, (status, wait, why) in enumerate(told):
+        name = f"ceb622:{status}:{n}:{parcel_id}"
+        after_s = hours(memory, name, wait, wait * 1.01)
+        receipt = report.CarrierScanReported(order_id=order_id, parcel_id=parcel_id, dialect="ceb622", code=status,
+                                             at=moment_of(heard, after_s), reason=why)
+        said.append(Reaction(after_s, REPORT.name, receipt, name, SOURCE))
+    return said
