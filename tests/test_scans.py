@@ -15,6 +15,9 @@ from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.lifecycle import PARCEL
 from services.explorer.simulation import START
+from services.simulators import chinese_customs
+from services.simulators.outsiders import Heard, Memory
+from services.simulators.reactions import react
 from tests.test_lifecycle import Outside, ends, given, nothing
 
 MOVES = {  # what a code's report makes of a parcel that is where the report is due
@@ -165,3 +168,29 @@ def test_an_attempt_that_is_told_twice_is_not_the_second_attempt():
 
 def test_the_partners_page_is_current():
     assert not partners_doc.stale(), "run: python -m schemas.partners_doc"
+
+
+@pytest.mark.parametrize(("scenario", "told", "state"), [
+    ("china_receipts", ["CustomsPresented", "CustomsHeld", "CustomsReleased"], "released"),
+    ("china_over_limit", ["CustomsPresented", "CustomsRefused"], "returning"),
+])
+def test_receipts_that_come_late_doubled_or_against_a_decision_move_nothing(scenario, told, state):
+    """As the simulated office tells them, each of them twice."""
+    world = packed()
+    world.state("shipping").regime = "china"
+    world.state("shipping").parcels["A1-P1"].status = "arrived"
+    seen = len(world.events)
+    for n, (status, hour, why) in enumerate((*chinese_customs.ARRIVED, *chinese_customs.PRESENTED[scenario])):
+        for copy in "ab":
+            world.send(scan(None, status, hour, "ceb622", reason=why), "/customs/CN", f"{n}:{status}:{copy}")
+    world.run()
+    assert [e.type for e in world.events[seen:] if e.topic == "shipping.shipment.v1" and e.type in {*MOVES.values()}] == told
+    assert where(world) == state and not world.dead
+
+
+def test_chinese_customs_speaks_of_parcels_into_china_alone():
+    for country, told in (("CN", ["1", "2", "4", "3", "120"]), ("DE", [])):
+        arrived = Heard("shipping:A1:9", ship.ParcelArrived(order_id="A1", parcel_id="A1-P1", destination=country), START.isoformat())
+        said = react("customs", arrived, "china_receipts", Memory(seed=1))
+        assert [getattr(r.message, "code", None) for r in said if r.message.__class__ is report.CarrierScanReported] == told
+        assert len(said) == len(told) or [type(r.message) for r in said] == [report.PresentedReported]
