@@ -234,6 +234,20 @@ def _split() -> World:
     return given(**args | {"placed": paid, "outside": outside})[0]
 
 
+def _receipts() -> World:
+    """Chinese customs tells what it does in receipts, also late and in the wrong order."""
+    outside = Outside()
+
+    def told(*statuses):
+        def act(event, world):
+            for status in statuses:
+                world.send(report.CarrierScanReported(**ids(event), dialect="ceb622", code=status, at=world.now, reason="as told"),
+                           "/customs/CN", f"{event.order_id}:{status}")
+        return act
+    outside.on[ship.ParcelArrived], outside.on[ship.CustomsPresented] = told("1", "120", "2"), told("300", "501", "800", "100")
+    return given(**_args("receipts", destination="CN", outside=outside))[0]
+
+
 def _books(world: World) -> World:
     """And what finance books afterwards: the tax remitted, a statement closed and paid out."""
     line = StatementLine(currency="GBP", payout="USD", fx="fx1.20261123", rate="1.2345", market="1.2500", gross=5000, refunds=0,
@@ -282,7 +296,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _held_up(),
-        _late(), _rerouted(), _reviewed(), _branded(),
+        _late(), _rerouted(), _reviewed(), _branded(), _receipts(),
     ]
 
 

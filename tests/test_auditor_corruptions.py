@@ -608,7 +608,17 @@ def rerouted_round_what_was_behind_it(h):
     h.change(SHIPMENT.name, "ParcelRerouted", "rerouted", lane="USMEM-DEBER-air")
 
 
+def a_review_taken_for_a_release(h):
+    records, at = h.find(REPORT.name, "CarrierScanReported", "receipts", 5)
+    records[at] = records[at]._replace(value=json.dumps(json.loads(records[at].value) | {"code": "399"}).encode())
+
+
+def a_release_that_nobody_heard(h):
+    h.drop(SHIPMENT.name, "CustomsReleased", "receipts")
+
+
 PLANTED = [
+    (a_review_taken_for_a_release, {47}), (a_release_that_nobody_heard, {16, 17, 24, 47}),
     (rerouted_round_what_was_behind_it, {40}),
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
     (a_broken_promise_told_as_kept, {40}), (a_clock_that_stood_longer, {40}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.auditor import (rules_brands, rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_merchants,  # noqa: F401
-                              rules_books, rules_money, rules_parcels, rules_promise, rules_quota, rules_screening,
+                              rules_books, rules_money, rules_papers, rules_parcels, rules_promise, rules_quota, rules_screening,
                               rules_shares)  # (they register)
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
 
@@ -47,6 +47,7 @@ INVARIANTS = {
     39: "Goods sold before their harvest are paid and shipped within their season.",
     40: "A promise = acceptance + plan; its clock adds up, and what is told of it is so.",
     45: "Goods of a protected brand are sold by an unbroken chain of authorisations; when it breaks, what is open is held.",
+    47: "What Chinese customs says of a parcel in its receipts is what becomes of it.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

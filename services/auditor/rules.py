@@ -3,7 +3,7 @@
 A rule about one order takes a `Case`, one about everything a `Whole`. It is a generator that yields one verdict for each
 thing it looked at: None when that is right, else the evidence. So "0 violations" always comes with how much was checked.
 Numbers are those of the invariants: intake 1-5, money 6-13, goods 14-15, events 16-23, the end 24-27, each service's topic
-against its database 28, views 29, reads 30, what a person brings into China 32.
+against its database 28, views 29, reads 30, what a person brings into China 32, its papers 47.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class Event:
 
 class Said(NamedTuple):
     """One message of an outsider. `about`: its parcel, or a Placed. `number`: under which the carrier took the parcel over, or
-    which excursion it tells of."""
+    which excursion it tells of. `status`: what Chinese customs' receipt says of its list."""
 
     topic: str
     partition: int
@@ -200,6 +200,7 @@ class Said(NamedTuple):
     content: str
     about: Any
     number: str = ""
+    status: str = ""
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}@{self.offset} {self.type} {self.id!r} of {self.source}"
@@ -428,10 +429,11 @@ class Fold:
                 story.mended.add(envelope.id)
             about = data if kind[0] == "PlaceOrder" else parcels[0][0] if parcels else ""
             number = message.excursion_id if kind[0] == "ExcursionReported" else handed_over_as(kind[0], message)
+            status = message.code if kind[0] == "CarrierScanReported" and message.dialect == "ceb622" else ""
             if kind[0] == "SensorReported":
                 story.readings += _readings(message)
             self._said(story, Said(*raw[:3], kind[0], envelope.source, envelope.id, envelope.causation,
-                                   digest_of(raw.value), about, number))
+                                   digest_of(raw.value), about, number, status))
 
     def _read(self, raw: Raw) -> tuple | str | None:
         """(envelope, kind, model), or what is wrong with the record; None: it tells of no order."""
