@@ -27,8 +27,8 @@ MACHINES = (
     ("Payment", PAYMENT, "One a parcel: the money of that parcel, whichever payment at the provider carries it."),
     ("Parcel, to another country", PARCEL["abroad"], "One a parcel: where the goods are."),
     ("Parcel, into China", PARCEL["china"],
-     "The same with one difference: the money is captured first, and order, payment and waybill must agree "
-     "(DocumentsMatched) before anything is packed."),
+     "The money is captured first; order, payment and waybill must agree (DocumentsMatched) and customs must have the import "
+     "list (ListAccepted) before anything is packed; see [decision 30](decisions/0030-papers-into-china-agree-before-packing.md)."),
     ("Parcel, within a country", PARCEL["domestic"], "The customs rows are absent."),
     ("Declaration", DECLARATION, "One a parcel that crosses a border: its customs papers."),
     ("Return", RETURN, "One for each return a buyer asked for."),

@@ -119,15 +119,35 @@ PAYMENT = Machine("payment", [
     *_rows("payments", "PaymentChargedBack", (_PAID, "charged_back")),
     *_rows("payments", "FundsRecovered", (("settled", "refunded", "charged_back"), "recovered")),
     *_loops("payments", "TaxAssessed", *_PAID, "settled", "refunded", "charged_back"),
+    *_loops("payments", "PaymentDocumentAmended", "held"),
 ], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
 
 _BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
+# Into China: papers that are not right yet before, or again after, the warehouse was asked to pack.
+_CORRECTING, _AMENDING = ("correcting", "declared"), ("amending", "redeclared")
+BEFORE_HANDOVER = (*_BEFORE_HANDOVER, *_CORRECTING, *_AMENDING)
 _LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup",
          "delivery_failed")
 
 
-def _parcel(name: str, customs: bool, documents: str) -> Machine:
-    """The parcel's table; within a country the customs rows are absent."""
+def _three_documents() -> list[Row]:
+    """Order, payment and waybill agree, then customs has the list; what is changed later is agreed and declared once more."""
+    before, after = ("allocated", "correcting"), ("requested", "on_hold", *_AMENDING)
+    return [
+        *_rows("shipping", "DocumentsMismatched", (before, "correcting"), ("amending", "amending")),
+        *_rows("shipping", "DocumentsMatched", (before, "declared"), ("amending", "redeclared")),
+        *_rows("shipping", "ListAccepted", ("declared", "documented"), ("redeclared", "requested")),
+        *_rows("shipping", "ListRejected", ("declared", "correcting"), ("redeclared", "amending")),
+        *_rows("shipping", "ParcelShortPicked", (after, "amending")),
+        *_rows("shipping", "ParcelLinesCancelled", ("allocated", "allocated"), (_CORRECTING, "correcting"), (after, "amending")),
+        *_rows("shipping", "ParcelCancelled", ((*_CORRECTING, *_AMENDING), "cancelled")),
+        *_loops("shipping", "ParcelStopped", *_AMENDING),
+        *_loops("shipping", "ParcelCleared", *_AMENDING),
+    ]
+
+
+def _parcel(name: str, customs: bool, papers: list[Row]) -> Machine:
+    """The parcel's table; within a country the customs rows are absent. `papers`: how they become right."""
     legs = _LEGS if customs else ("handed_over", "out_for_delivery", "at_pickup", "delivery_failed")
     border = [
         *_rows("shipping", "ParcelExported", ("handed_over", "exported")),
@@ -141,13 +161,11 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
     last_mile = "released" if customs else "handed_over"
     return Machine(name, [
         *_rows("shipping", "ParcelsAllocated", (NEW, "allocated")),
-        *_rows("shipping", documents, ("allocated", "documented")),
+        *papers,
         *_rows("shipping", "FulfilmentRequested", ("documented", "requested")),
         *_rows("shipping", "PackingHeld", ("requested", "on_hold")),
         *_rows("shipping", "PackingResumed", ("on_hold", "requested")),
-        *_loops("shipping", "ParcelShortPicked", "requested", "on_hold"),
         *_rows("shipping", "ParcelPacked", (("requested", "on_hold"), "packed")),  # whoever packs holds nothing up any more
-        *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:4]),
         *_rows("shipping", "ParcelCancelled", (_BEFORE_HANDOVER, "cancelled")),
         *_loops("shipping", "ParcelStopped", *_BEFORE_HANDOVER[2:]),
         *_loops("shipping", "ParcelCleared", *_BEFORE_HANDOVER[2:]),
@@ -174,17 +192,23 @@ def _parcel(name: str, customs: bool, documents: str) -> Machine:
     ], {"cancelled", "delivered", "returned", "destroyed", "lost"})
 
 
+_READY = [*_rows("shipping", "DocumentsReady", ("allocated", "documented")),
+          *_loops("shipping", "ParcelShortPicked", "requested", "on_hold"),
+          *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:4])]
 PARCEL = {
-    "abroad": _parcel("parcel", True, "DocumentsReady"),
-    "china": _parcel("parcel (China)", True, "DocumentsMatched"),
-    "domestic": _parcel("parcel (domestic)", False, "DocumentsReady"),
+    "abroad": _parcel("parcel", True, _READY),
+    "china": _parcel("parcel (China)", True, _three_documents()),
+    "domestic": _parcel("parcel (domestic)", False, _READY),
 }
 
 DECLARATION = Machine("declaration", [
     *_rows("shipping", "DocumentsReady", (NEW, "ready")),
-    *_rows("shipping", "DocumentsMatched", (NEW, "ready")),
-    *_rows("shipping", "ParcelCancelled", (("ready", NEW), "withdrawn")),
-    *_rows("shipping", "CustomsPresented", ("ready", "presented")),
+    *_rows("shipping", "DocumentsMismatched", ((NEW, "wrong", "ready", "listed"), "wrong")),
+    *_rows("shipping", "DocumentsMatched", ((NEW, "wrong", "ready", "listed"), "ready")),
+    *_rows("shipping", "ListAccepted", ("ready", "listed")),
+    *_rows("shipping", "ListRejected", ("ready", "wrong")),
+    *_rows("shipping", "ParcelCancelled", (("ready", "wrong", "listed", NEW), "withdrawn")),
+    *_rows("shipping", "CustomsPresented", (("ready", "listed"), "presented")),
     *_rows("shipping", "CustomsHeld", ("presented", "held")),
     *_rows("shipping", "CustomsReleased", (("presented", "held"), "released")),
     *_rows("shipping", "CustomsRefused", (("presented", "held"), "refused")),
@@ -243,4 +267,5 @@ def deadlines() -> dict[str, int]:
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
         "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
+        "papers": 5 * day,
     }

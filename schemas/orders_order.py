@@ -6,6 +6,7 @@ from typing import Literal
 
 from schemas import brands, merchants
 from schemas.brands import BrandChain
+from schemas.china_papers import Consignee, OrderDocument
 from schemas.cold_chain import ColdLine
 from schemas.model import Country, Currency, Event, Id, LineUnits, Minor, Part, Quantity, Regime, Sku, Text, Time
 from schemas.quotes import Quote
@@ -24,7 +25,8 @@ class ChinaImport(Part):
     """Cross-border retail import into China: what the buyer may bring in by the rules of the day, in fen.
 
     `person`: keyed hash of the identity number (of the person, where none is known); `value`: dutiable, counted to the `year`
-    (Asia/Shanghai). A parcel is worth `per_parcel` at most, one with a single item in it `single_item`.
+    (Asia/Shanghai). A parcel is worth `per_parcel` at most, one with a single item in it `single_item`. `platform`: our code
+    at customs (ebpCode).
     """
 
     rules: list[str]
@@ -34,6 +36,8 @@ class ChinaImport(Part):
     yearly: Minor
     per_parcel: Minor
     single_item: Minor
+    platform: str = ""
+    consignee: Consignee | None = None
 
 
 class PreSale(Part):
@@ -177,6 +181,15 @@ class QuotaMoved(Event):
     amount: Minor
 
 
+class OrderDocumented(Event):
+    """China: the order document (CEB311) of one parcel, whose money is held. Told again, with a higher `revision`, when what is
+    in the parcel or what the merchant says of it has changed."""
+
+    parcel_id: str
+    revision: int
+    document: OrderDocument
+
+
 class LineCode(Part):
     line_no: int
     hs_code: str
@@ -203,6 +216,6 @@ class OrderCancelled(Event):
 
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
-    DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved,
+    DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved, OrderDocumented,
     OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, *merchants.EVENTS, *brands.EVENTS,
 )

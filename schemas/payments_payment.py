@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas import books
+from schemas.china_papers import PaymentDocument
 from schemas.model import Currency, Event, Minor, Part, Text
 from schemas.terms import Assessment, Share
 
@@ -48,10 +49,19 @@ class PaymentVoided(PaymentEvent):
 
 
 class PaymentHeld(PaymentEvent):
-    """Captured, and held for the parcels until the buyer has them."""
+    """Captured, and held for the parcels until the buyer has them. `document`: into China, where each parcel has a payment of
+    its own, the payment document (CEB411)."""
 
     amount: Minor
     parcels: list[ParcelAmount]
+    document: PaymentDocument | None = None
+
+
+class PaymentDocumentAmended(PaymentEvent):
+    """China: part of the money went back, and the payment document says what is left."""
+
+    parcel_id: str
+    document: PaymentDocument
 
 
 class ParcelPaymentEvent(PaymentEvent):
@@ -115,5 +125,5 @@ class FundsRecovered(ParcelPaymentEvent):
 MESSAGES = (
     PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
     PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
-    TaxAssessed, *books.EVENTS,
+    TaxAssessed, PaymentDocumentAmended, *books.EVENTS,
 )

@@ -156,7 +156,7 @@ class DestroyedReported(ParcelReport):
 class CarrierScanReported(ParcelReport):
     """An event in the carrier's own words: `code` of `dialect`, scanned `at` a place. carrier_codes.toml says which report it
     is, or that it is information only; a code without a row is refused. `ceb622`: a receipt of Chinese customs, for a parcel
-    into China alone.
+    into China alone; before the parcel arrives it names the import list it is about in `tracking_no`.
 
     `leg`: which border, for codes that are used at both. `reason`: why a parcel is held, or could not be delivered."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.china_papers import Difference, ImportList
 from schemas.cold_chain import Band
 from schemas.model import Country, Currency, Event, LineUnits, Minor, Part, Regime, Text, Time
 from schemas.terms import Assessment
@@ -190,8 +191,34 @@ class ParcelCleared(ParcelEvent):
     reason: str
 
 
+class DocumentsMismatched(ParcelEvent):
+    """China: order, payment and waybill disagree, on these fields. Corrected by `until`, or the buyer is paid back; `attempt`:
+    how many times this parcel's papers were found wrong, by us or by customs."""
+
+    attempt: int
+    differences: list[Difference]
+    until: Time
+
+
 class DocumentsMatched(ParcelEvent):
-    """China: order, captured payment and waybill agree."""
+    """China: order, captured payment and waybill agree. To customs: this is the parcel's import list."""
+
+    import_list: ImportList | None = None
+
+
+class ListAccepted(ParcelEvent):
+    """China: customs has the import list; the parcel may be packed."""
+
+    list_no: str
+
+
+class ListRejected(ParcelEvent):
+    """China: customs did not take the import list. `status` as its receipt (CEB622) says."""
+
+    list_no: str
+    status: str
+    attempt: int
+    reason: Text = ""
 
 
 class FulfilmentRequested(ParcelEvent):
@@ -458,6 +485,7 @@ class ParcelRerouted(ParcelEvent):
 
 MESSAGES = (
     ParcelsAllocated, AllocationFailed, Backordered, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
+    DocumentsMismatched, ListAccepted, ListRejected,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,

@@ -150,6 +150,10 @@ def _hold_up(event, world):
     world.send(report.PackingHeldReported(**ids(event), reason="no carton"), "/warehouse")
 
 
+def _correct(event, world):
+    world.send(ask.SupplyDocuments(order_id=event.order_id, lines=[ask.SuppliedCode(line_no=1, hs_code="9503008900")]))
+
+
 def _spoil(event, world):
     """Too warm for an hour; its carrier goes on all the same."""
     began = world.now - timedelta(hours=1)
@@ -188,7 +192,7 @@ KINDS: dict[str, dict[str, Callable]] = {
     "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _first(_dispute), "DisputeOpened": nothing},
     "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
     "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
-    "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
+    "wrong_papers": {"DocumentsMismatched": _correct}, "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
         "ParcelHandedOver": _spoil, "ParcelQuarantined": _release},
     "branded": {"ParcelPacked": _revoke}, "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
 }  # fmt: skip
@@ -235,7 +239,7 @@ class Crowd(Outside):
         answer = ProviderAnswered(
             order_id=order_id, intent_id=intent.intent_id, payment_id=body["payment_id"], kind=intent.kind,
             outcome=first["outcome"], amount=0 if failed else body["amount"], currency=body["currency"],
-            provider_reference="R1", reason="refused" if failed else "")
+            provider_reference=f"R:{intent.intent_id}", reason="refused" if failed else "")
         if kind == "contradicted" and intent.kind == "capture":
             world.send(answer.model_copy(update={"amount": answer.amount + 1}), "/provider", f"wrong:{intent.intent_id}")
         for source in ("/caller", "/webhook") if world.random.random() < 0.5 else ("/caller",):
@@ -342,6 +346,8 @@ def _order(kind: str, n: int, seed: int):
     destination, currency = DESTINATIONS[(n + seed) % len(DESTINATIONS)]
     if kind in ("refused", "held", "undecided", "not_collected", "no_papers") and destination in ("US", "CN"):
         destination, currency = DESTINATIONS[0]
+    if kind == "wrong_papers":
+        destination, currency = "CN", "CNY"
     skus = {"no_stock": ["NOWHERE"], "waits": ["LATER"], "half_returned": ["SHARED-0", "SHARED-1"],
             "half_disputed": ["SHARED-2", "SHARED-3"]}.get(kind, [f"SHARED-{(n + i) % 5}" for i in range(1 + n % 3)])
     lines = [(f"{sku}.{seed}", 2 + n % 3, 3333 + 1000 * i) for i, sku in enumerate(skus)]
@@ -354,6 +360,8 @@ def _order(kind: str, n: int, seed: int):
         changes["lines"] = [line.model_copy(update={"brand": "Acme"}) for line in made.lines]
     if kind == "no_papers":
         changes["lines"] = [line.model_copy(update={"hs_code": NO_PAPERS_HS_CODE}) for line in made.lines]
+    if kind == "wrong_papers":
+        changes["lines"] = [line.model_copy(update={"hs_code": "950300"}) if line.line_no == 1 else line for line in made.lines]
     made = made.model_copy(update=changes)
     return _with_duties(made) if kind.startswith("taxed") else made
 

@@ -248,6 +248,21 @@ def _receipts() -> World:
     return given(**_args("receipts", destination="CN", outside=outside))[0]
 
 
+def _mismatched() -> World:
+    """Papers that disagree on a customs code; the merchant supplies it, and a unit that is not on the shelf has them told anew."""
+    outside = Outside()
+
+    def short(event, world):
+        world.send(report.ShortPickReported(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
+        world.send(report.PackedReported(**ids(event)), "/warehouse")
+    outside.on[ship.FulfilmentRequested] = short
+    outside.on[ship.DocumentsMismatched] = lambda e, w: w.send(ask.SupplyDocuments(
+        order_id=e.order_id, lines=[ask.SuppliedCode(line_no=1, hs_code="9503008900")]))
+    args = _args("mismatched", destination="CN", outside=outside)
+    lines = [line.model_copy(update={"hs_code": "950300"}) for line in args["placed"].lines]
+    return given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})[0]
+
+
 def _books(world: World) -> World:
     """And what finance books afterwards: the tax remitted, a statement closed and paid out."""
     line = StatementLine(currency="GBP", payout="USD", fx="fx1.20261123", rate="1.2345", market="1.2500", gross=5000, refunds=0,
@@ -296,7 +311,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _held_up(),
-        _late(), _rerouted(), _reviewed(), _branded(), _receipts(),
+        _late(), _rerouted(), _reviewed(), _branded(), _receipts(), _mismatched(),
     ]
 
 

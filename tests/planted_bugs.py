@@ -101,10 +101,13 @@ BUGS = (
          "buyer_token=buyer.token,", "buyer_token=__import__('schemas.parties').parties.unseal(buyer, vault_key).name,",
          {12}),
     _bug("document_is_missing", "what was ordered is not kept: lines can be sent back that were never bought", ORDERS,
-         "document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts))", "document=None)",
+         "document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts,\n                                      papers_of(command, found.china)))", "document=None)",
          by="explorer"),
     _bug("consignee_is_the_buyer", "a gift goes to who paid for it", ORDERS,
          "consignee_token=consignee.token", "consignee_token=buyer.token", {12}),
+
+    _bug("quota_is_not_committed", "a person's year stays reserved for ever", ORDERS,
+         '"ListAccepted": _listed,', '"ListAccepted": lambda *_: None,', {32}),
 
     # -- payments
     _bug("authorised_twice", "a second call goes out before the first is answered", PAYMENTS,
@@ -192,6 +195,12 @@ BUGS = (
          'payment.expiring, payment.refused = True, event.reason or "capture refused"',
          '_give_up(work, event.payment_id, payment, "PaymentExpired", payment.authorised)', {11}),
     # -- shipping
+    _bug("match_is_skipped", "papers that disagree are declared to Chinese customs", SHIPPING,
+         "    if not found:\n        _declare(", "    if True:\n        _declare(", {47}),
+    _bug("packed_before_customs_answered", "a parcel is packed whose import list customs may refuse", SHIPPING,
+         "number(parcel_id, papers), replaces, _voyage(work, parcel_id)))\n",
+         "number(parcel_id, papers), replaces, _voyage(work, parcel_id)))\n"
+         "    _accept(work, parcel_id, parcel, number(parcel_id, papers))\n", {47}),
     _bug("stock_is_not_reserved", "the same unit is sold to everybody", SHIPPING,
          '        work.move(parcel_id, "reserve")\n', "", {15}),
     _bug("stock_is_not_released", "what was cancelled can never be sold again", SHIPPING,
@@ -231,8 +240,8 @@ BUGS = (
     _bug("claim_of_nothing", "the carrier is asked for nothing", SHIPPING,
          "claim = sum(line.amount * units // line.quantity for line, units in work.left(parcel_id))", "claim = 0", {12}),
     _bug("cancelled_after_hand_over", "a parcel on the truck is called cancelled", SHIPPING,
-         'BEFORE_HANDOVER = {"allocated", "documented", "requested", "on_hold", "packed"}',
-         'BEFORE_HANDOVER = {"allocated", "documented", "requested", "on_hold", "packed", "handed_over"}', {16}),
+         "from schemas.lifecycle import BEFORE_HANDOVER\n",
+         'from schemas.lifecycle import BEFORE_HANDOVER as _FROM\nBEFORE_HANDOVER = (*_FROM, "handed_over")\n', {16}),
     _bug("fulfilment_without_money", "the warehouse packs what nobody has paid for", SHIPPING,
          "        papers.ready(work)\n    return None", "        papers.ready(work)\n        _held(work, incoming)\n    return None", {11}),
     _bug("units_rounded_up", "a parcel is asked for more units than were ordered", SHIPPING,

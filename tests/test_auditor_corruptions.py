@@ -17,6 +17,7 @@ from services.auditor.evidence import partition_of
 from services.auditor.report import Report
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES, DeadLetter, Request
 from services.auditor.story import Raw
+from services.explorer.simulation import START
 from tests.history import PARTITIONS, headers_with, without_line
 
 
@@ -609,7 +610,7 @@ def rerouted_round_what_was_behind_it(h):
 
 
 def a_review_taken_for_a_release(h):
-    records, at = h.find(REPORT.name, "CarrierScanReported", "receipts", 5)
+    records, at = h.find(REPORT.name, "CarrierScanReported", "receipts", 6)
     records[at] = records[at]._replace(value=json.dumps(json.loads(records[at].value) | {"code": "399"}).encode())
 
 
@@ -617,7 +618,44 @@ def a_release_that_nobody_heard(h):
     h.drop(SHIPMENT.name, "CustomsReleased", "receipts")
 
 
+def _paper(h, topic, type_, order_id, **changed):
+    records, at = h.find(topic, type_, order_id)
+    h.change(topic, type_, order_id, document=json.loads(records[at].value)["document"] | changed)
+
+
+def another_payer(h):
+    _paper(h, PAYMENTS.name, "PaymentHeld", "receipts", payer="0" * 32)
+
+
+def a_fen_more_on_the_order_document(h):
+    _paper(h, ORDER.name, "OrderDocumented", "receipts", paid=10_701)
+
+
+def a_list_without_a_line(h):
+    records, at = h.find(SHIPMENT.name, "DocumentsMatched", "receipts")
+    listed = json.loads(records[at].value)["import_list"]
+    h.change(SHIPMENT.name, "DocumentsMatched", "receipts", import_list=listed | {"lines": []})
+
+
+def packed_before_the_amended_list_was_there(h):
+    records, at = h.find(SHIPMENT.name, "ListAccepted", "mismatched", 1)
+    records[at] = records[at]._replace(headers=headers_with(records[at].headers, {"ce_type": "PromiseResumed"}), value=json.dumps(
+        {"order_id": "mismatched", "parcel_id": "mismatched-P1", "reason": "x", "at": "2026-11-23T12:00:00Z", "paused_s": 0,
+         "promised_at": "2026-11-24T12:00:00Z"}).encode())
+
+
+def wrong_papers_counted_twice(h):
+    h.change(SHIPMENT.name, "DocumentsMismatched", "mismatched", attempt=2)
+
+
+def listed_long_after_the_deadline(h):
+    late = (START + timedelta(days=6)).isoformat().replace("+00:00", "Z")
+    h.change(SHIPMENT.name, "ListAccepted", "receipts", {"ce_time": late})
+
+
 PLANTED = [
+    (another_payer, {47}), (a_fen_more_on_the_order_document, {47}), (a_list_without_a_line, {47}),
+    (packed_before_the_amended_list_was_there, {16, 47}), (wrong_papers_counted_twice, {47}), (listed_long_after_the_deadline, {47}),
     (a_review_taken_for_a_release, {47}), (a_release_that_nobody_heard, {16, 17, 24, 47}),
     (rerouted_round_what_was_behind_it, {40}),
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),

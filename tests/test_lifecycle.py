@@ -30,6 +30,7 @@ class Outside:
     def __init__(self):
         self.on = {
             ship.FulfilmentRequested: lambda e, w: w.send(report.PackedReported(**ids(e)), "/warehouse"),
+            ship.DocumentsMatched: accepted,
             ship.ParcelPacked: lambda e, w: w.send(
                 report.HandedOverReported(**ids(e), carrier="c", tracking_no="T1"), "/carrier"),
             ship.ParcelHandedOver: self.legs,
@@ -62,7 +63,7 @@ class Outside:
         world.send(ProviderAnswered(
             order_id=order_id, intent_id=intent.intent_id, payment_id=body["payment_id"], kind=intent.kind,
             outcome="failed" if failed else "succeeded", amount=0 if failed else body["amount"], currency=body["currency"],
-            provider_reference="R1", reason="refused" if failed else ""), "/provider", f"answer:{intent.intent_id}")
+            provider_reference=f"R:{intent.intent_id}", reason="refused" if failed else ""), "/provider", f"answer:{intent.intent_id}")
 
     def legs(self, e, w):
         if e.regime == "domestic":
@@ -78,6 +79,12 @@ class Outside:
 
 def ids(event) -> dict:
     return {"order_id": event.order_id, "parcel_id": event.parcel_id}
+
+
+def accepted(event, world, status="120"):
+    """Chinese customs has the import list, or says another `status` of it."""
+    world.send(report.CarrierScanReported(**ids(event), dialect="ceb622", code=status, at=world.now, reason="as told",
+                                          tracking_no=event.import_list.list_no), "/customs/CN", f"{event.import_list.list_no}:{status}")
 
 
 def nothing(event, world):

@@ -14,7 +14,7 @@ from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan,
 QUOTA_KINDS = {"commit": "committed", "release": "released", "restore": "restored"}
 STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shrunk", "announced", "arrived", "presold", "unsold")
 # Facts that no machine's state depends on.
-ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived", "HarvestExpected", "QuotaMoved", "DocumentsMissing"}
+ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived", "HarvestExpected", "QuotaMoved", "DocumentsMissing", "OrderDocumented"}
 REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
 _OUTSIDE_ORDERS = {"ParcelsAllocated", "PreSold", "SeasonOpened", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
 

@@ -47,7 +47,7 @@ INVARIANTS = {
     39: "Goods sold before their harvest are paid and shipped within their season.",
     40: "A promise = acceptance + plan; its clock adds up, and what is told of it is so.",
     45: "Goods of a protected brand are sold by an unbroken chain of authorisations; when it breaks, what is open is held.",
-    47: "What Chinese customs says of a parcel in its receipts is what becomes of it.",
+    47: "Papers into China agree with one another, and what customs says of them is what becomes of the parcel.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

@@ -126,8 +126,11 @@ def captured_before_shipped(case: Case) -> Iterator[Verdict]:
     held = {f"payments:{case.order_id}:{e.sequence}": {p for p, _ in e.parcels}
             for e in case.story.of("payments", "PaymentHeld")}
     again = {e.cause: {p for p, _ in e.parcels} for e in case.story.of("shipping", "ParcelReplaced")}  # paid for once before
+    paid = set().union(*held.values())
+    # Into China customs' receipt comes in between.
+    listed = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "ListAccepted")}
     for event in case.story.of("shipping", "FulfilmentRequested"):
-        right = event.parcels[0][0] in held.get(event.cause, ()) or event.parcels[0][0] in again.get(event.cause, ())
+        right = any(event.parcels[0][0] in causes.get(event.cause, ()) for causes in (held, again, listed))
         yield None if right else [str(event), f"its cause {event.cause!r} is no capture for {event.parcels[0][0]}"]
     for parcel_id, parcel in case.facts.parcels.items():
         shipped, paid = parcel.first.get("ParcelHandedOver"), parcel.first.get("PaymentHeld")

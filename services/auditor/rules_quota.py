@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from services.auditor.facts import QUOTA_KINDS, Parcel
+from services.auditor.rules_papers import lists_of
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
 from services.auditor.story import Placed
 
@@ -36,6 +37,22 @@ def quota_follows_the_goods(case: Case) -> Iterator[Verdict]:
     kept, came = quota["committed"] - quota["restored"], sum(_came_in(facts.placed, p) for p in facts.parcels.values())
     yield None if open_ == 0 and kept == came else [
         f"open {open_}, kept {kept}, came in and stayed {came}", str(dict(quota)), *(str(e) for e in facts.of("QuotaMoved"))]
+
+
+@order_rule(32, "what is committed is what the accepted lists declare", live=False)
+def committed_by_the_lists(case: Case) -> Iterator[Verdict]:
+    """By the first list of each parcel that customs took; what left it afterwards is restored."""
+    facts = case.facts
+    if not facts.placed or not facts.placed.china or facts.placed.regime != "china":
+        return
+    listed = 0
+    for parcel_id, parcel in facts.parcels.items():
+        first = next((each for each in lists_of(case, parcel_id, parcel) if each.accepted), None)
+        if first is not None:
+            listed += parcel.plan.freight + sum(
+                facts.placed.lines[n][2] * units // facts.placed.lines[n][1] for n, units in first.left.items())
+    committed = facts.quota["committed"]
+    yield None if committed == listed else [f"committed {committed}, the lists that customs took declare {listed}"]
 
 
 def _came_in(placed: Placed, parcel: Parcel) -> int:

@@ -17,6 +17,7 @@ from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
 from schemas.brands import BRAND, brand_key
+from schemas.china_papers import Consignee, PaymentDocument
 from schemas.cold_chain import Band, Reading
 from schemas.carrier_codes import UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
@@ -64,6 +65,8 @@ class China(NamedTuple):
     yearly: int
     per_parcel: int
     single_item: int
+    platform: str = ""
+    consignee: Consignee | None = None
 
 
 class TaxBill(NamedTuple):
@@ -139,7 +142,7 @@ class Allocated(NamedTuple):
 
 class Money(NamedTuple):
     """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units. `via`: how it
-    went back, or from whom it came; `why`: its reason. `parts`: (account, amount) of a release."""
+    went back, or from whom it came; `why`: its reason. `parts`: (account, amount) of a release. `paper`: the payment document of an import into China."""
 
     payment_id: str
     currency: str
@@ -149,6 +152,7 @@ class Money(NamedTuple):
     why: str = ""
     parts: tuple[tuple[str, int], ...] = ()
     bill: TaxBill | None = None
+    paper: PaymentDocument | None = None
 
 
 class Goods(NamedTuple):
@@ -265,7 +269,7 @@ def _readings(m: Any) -> list[tuple[str, Band, list[Reading]]]:
 
 
 def _china(m: Any) -> China | None:
-    return m and China(m.person, m.year, m.value, m.yearly, m.per_parcel, m.single_item)
+    return m and China(m.person, m.year, m.value, m.yearly, m.per_parcel, m.single_item, m.platform, m.consignee)
 
 
 def _landed(m: Any) -> Landed:
@@ -320,6 +324,8 @@ def _money(model: type) -> Callable[[Any], tuple[tuple, Money]]:
     if model.__name__ == "TaxAssessed":
         return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount, bill=TaxBill(
             m.authority, m.assessed.currency, m.assessed.amount)))
+    if model.__name__ in ("PaymentHeld", "PaymentDocumentAmended"):
+        return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, paper=m.document))
     return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, ref(m), via(m), why(m)))
 
 
@@ -371,6 +377,9 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PromiseAtRisk": _tick("predicted_at", "promised_at", ""), "PromiseBroken": _tick("delivered_at", "promised_at", ""),
     "ParcelDelivered": _tick("delivered_at", "promised_at", "kept"),
     "ParcelRerouted": lambda m: (((m.parcel_id, 0),), Tick(ref=m.lane, way=_way(m.route))),
+    "OrderDocumented": lambda m: (((m.parcel_id, 0),), m.document), "DocumentsMatched": lambda m: (((m.parcel_id, 0),), m.import_list),
+    "DocumentsMismatched": lambda m: (((m.parcel_id, 0),), (m.attempt,)),
+    "ListRejected": lambda m: (((m.parcel_id, 0),), (m.attempt, m.status)),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }
 OTHERS = {PAYMENT.name: _money, SHIPMENT.name: _goods}

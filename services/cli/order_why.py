@@ -11,6 +11,11 @@ from services.cli.timeline import money, short_parcel, trade_time
 # Where the goods are -> (what must happen next, the timer that ends the wait, what happens then).
 _GOODS = {
     "allocated": ("the payment must be authorised", "reservation", "the reservation ends and the parcel is cancelled"),
+    "correcting": ("its papers into China are wrong and must be corrected (`tradewind order supply`)", "papers",
+                   "it is cancelled and refunded"),
+    "declared": ("Chinese customs must take its import list", "papers", "it is cancelled and refunded"),
+    "amending": ("units left it: order, payment document and import list must be told anew", "papers", "it is cancelled and refunded"),
+    "redeclared": ("Chinese customs must take its amended import list", "papers", "it is cancelled and refunded"),
     "documented": ("the money must be captured", "authorisation", "the authorisation expires and the parcel is cancelled"),
     "requested": ("the warehouse must pack it", "", ""),
     "on_hold": ("the warehouse holds it up and must go on packing it", "hold", "it is cancelled and refunded"),

@@ -10,6 +10,7 @@ def told(data: dict[str, Any]) -> list[str]:
     parts = []
     if "dialect" in data and "code" in data:
         parts.append(f"{data['dialect']} {data['code']}{_of(data, 'leg')}, scanned {str(data.get('at', ''))[:16]}{_of(data, 'place')}")
+    parts += _papers(data)
     if isinstance(data.get("sensor_element_list"), list):
         parts.append(_measured(data["sensor_element_list"]))
     if "worst_tenths" in data:
@@ -33,6 +34,20 @@ def told(data: dict[str, Any]) -> list[str]:
         parts.append(f"{chain['brand']} by {' → '.join(chain['links']) or 'its owner'}")
     if "opens" in data and "closes" in data:
         parts.append(f"from {str(data['opens'])[:10]} to {str(data['closes'])[:10]}")
+    return parts
+
+
+def _papers(data: dict[str, Any]) -> list[str]:
+    """Of an import into China."""
+    parts = [f"{d['field']} ({d['between']})" for d in data.get("differences") or ()]
+    if isinstance(listed := data.get("import_list"), dict):
+        parts.append(f"import list {listed['list_no']}, waybill {listed['logistics_no']}" + (
+            f", instead of {listed['replaces']}" if listed.get("replaces") else ""))
+    if "list_no" in data:
+        parts.append(f"list {data['list_no']}" + (f", status {data['status']}" if "status" in data else ""))
+    if isinstance(paper := data.get("document"), dict):
+        parts.append(f"document of {paper['order_no']}: {paper.get('paid', paper.get('amount')) / 100:.2f} CNY, {paper['transaction']}"
+                     + (f", revision {data['revision']}" if data.get("revision", 1) > 1 else ""))
     return parts
 
 

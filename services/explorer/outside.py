@@ -53,12 +53,14 @@ WORDS = {
     "spoils": "an excursion is found, a person decides in every way",
     "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
     "assesses": "customs bills the tax, as declared or not",
+    "rejects list": "Chinese customs does not take an import list, twice at most",
     "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
     "loses": "the carrier reports a parcel lost", "stops": "the carrier stops a parcel when asked",
     "swaps": "scans come in the wrong order", "express": "the scans of a leg come all at once",
     "confirm": "the buyer confirms", "cancel": "the buyer cancels at any moment", "cancel line": "the buyer cancels one unit",
     "return": "the buyer sends all back", "return line": "the buyer sends one unit back",
     "supply": "the merchant supplies the missing customs code",
+    "supply digits": "the merchant supplies a customs code of ten digits, as China asks for it",
     "return late": "the buyer asks weeks later to send it back", "grant": "the merchant grants a refund of everything",
     "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
@@ -68,7 +70,7 @@ WORDS = {
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)  # as in simulation.py
-TOKENS = {"holds up": 1, "release fails": 2, "refund fails": 4, "contradicts": 1, "wrong amount": 1, "answers twice": 2}
+TOKENS = {"holds up": 1, "rejects list": 2, "release fails": 2, "refund fails": 4, "contradicts": 1, "wrong amount": 1, "answers twice": 2}
 
 
 BRAND = brands.brand_key("ACME")
@@ -94,6 +96,7 @@ class Outside:
             ("cancel", ask.CancelOrder(order_id=order_id)),
             ("cancel line", ask.CancelOrder(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
             ("supply", ask.SupplyDocuments(order_id=order_id, lines=[ask.SuppliedCode(line_no=1, hs_code="080929")])),
+            ("supply digits", ask.SupplyDocuments(order_id=order_id, lines=[ask.SuppliedCode(line_no=1, hs_code="0809290000")])),
             ("return", ask.RequestReturn(order_id=order_id)),
             ("return line", ask.RequestReturn(order_id=order_id, lines=[LineQuantity(line_no=1, quantity=1)])),
             ("return late", ask.RequestReturn(order_id=order_id, reason="late")),
@@ -134,7 +137,7 @@ class Outside:
         def answer(outcome: str, amount: int, source: str = "payments-caller", id: str = "", planted: bool = False) -> Send:
             return Send(ProviderAnswered(
                 order_id=order_id, intent_id=intent.intent_id, payment_id=body["payment_id"], kind=intent.kind,
-                outcome=outcome, amount=amount, currency=body["currency"], provider_reference="R1",
+                outcome=outcome, amount=amount, currency=body["currency"], provider_reference=f"R:{intent.intent_id}",
                 reason="" if outcome == "succeeded" else "refused"), source, id or f"answer:{intent.intent_id}", planted)
 
         yes, no = answer("succeeded", body["amount"]), answer("failed", 0)
@@ -273,6 +276,22 @@ def _arrived(e, words):
     return [_offer(f"present {e.parcel_id}", "is shown the parcel", _report(e, report.PresentedReported, "/customs"))]
 
 
+def _list(e, words):
+    """Chinese customs' answer to an import list."""
+    if e.import_list is None:
+        return []
+
+    def say(status):
+        return _report(e, report.CarrierScanReported, "/customs", f":{e.import_list.list_no}:{status}", dialect="ceb622",
+                       code=status, at=START, reason="as told", tracking_no=e.import_list.list_no)
+    ways = [Way("takes the list", (say("120"),))]
+    if "rejects list" in words:
+        ways += [Way("rejects the list", (say("100"),), needs=(f"token rejects list {e.order_id}",)),
+                 Way("never got the list", (say("4"),), needs=(f"token rejects list {e.order_id}",)),
+                 Way("finds the buyer above the limit", (say("-621018"),))]
+    return [Offer(f"list {e.import_list.list_no}", tuple(ways), must=True)]
+
+
 def _customs(e, words):
     tell = _receipts if getattr(e, "destination", "") == "CN" and not getattr(e, "declared", None) else _report
     ways = [Way("releases", (tell(e, report.CustomsReleaseReported, "/customs"),))]
@@ -382,7 +401,7 @@ def _payout(e, words):
 
 
 _UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
-    "FulfilmentRequested": _fulfil, "ParcelPacked": _packed, "ParcelHandedOver": _handed_over, "ParcelExported": _exported,
+    "DocumentsMatched": _list, "FulfilmentRequested": _fulfil, "ParcelPacked": _packed, "ParcelHandedOver": _handed_over, "ParcelExported": _exported,
     "ParcelArrived": _arrived, "CustomsPresented": _customs, "CustomsHeld": _customs, "CustomsReleased": _last_mile,
     "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,
     "DisputeOpened": _arbiter, "InterceptRequested": _stop, "ParcelReturning": _coming_back, "CustomsRefused": _coming_back,

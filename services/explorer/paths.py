@@ -32,7 +32,7 @@ DOMESTIC = UNPAID | LOST | {"completed"}
 ABROAD = DOMESTIC | {"cancelled: customs_refused"}
 TWO_ROUTES = ("SEA1", "USSEA", "DEBER")
 NO_TIMERS: frozenset[str] = frozenset()
-CHINA = LATE | LOST | {"completed", "cancelled: customs_refused"}
+CHINA = LATE | LOST | {"completed", "cancelled: customs_refused", "cancelled: papers_expired"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Path:
     order: PlaceOrder | None = None
     promised: bool = False
     before: tuple = ()
+    resends: int = 3
 
     def setting(self) -> Setting:
         placed = self.order or order(destination=DESTINATIONS[self.regime], lines=TWO if self.parcels == 2 else ONE)
@@ -60,7 +61,8 @@ class Path:
 
 
     def system(self) -> System:
-        return System(self.setting(), Machines(plans=Plans.of_places(*TWO_ROUTES) if self.promised else None))
+        return System(self.setting(), Machines(plans=Plans.of_places(*TWO_ROUTES) if self.promised else None,
+                                                resends=self.resends))
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ def _two(name: str, about: str, words: str, ends: set[str], regime: str = "domes
 def _without_papers() -> PlaceOrder:
     lines = [OrderLine(line_no=1, sku="CHERRY", quantity=2, amount=5000, hs_code="000000")]
     return order().model_copy(update={"lines": lines})
+
+
+def _wrong_code() -> PlaceOrder:
+    placed = order(destination="CN")
+    return placed.model_copy(update={"lines": [line.model_copy(update={"hs_code": "080929"}) for line in placed.lines]})
 
 
 def _with_duties() -> PlaceOrder:
@@ -149,6 +156,14 @@ PATHS: tuple[Path, ...] = (
     _path("wrong-amount", "the provider names another amount", "wrong amount, confirm", DOMESTIC, regime="domestic"),
     _path("wrong-amount-china", "the same into China", "wrong amount, cancel, express", CHINA | {"cancelled: cancelled"},
           regime="china"),
+    # Papers into China.
+    _path("papers", "customs does not take the list, for good or not", "rejects list, cancel, express", CHINA | {
+        "cancelled: over_limit", "cancelled: list_rejected", "cancelled: cancelled"}, regime="china", resends=1),
+    _path("papers-wrong", "a customs code is wrong; the merchant may supply it at any moment, or another wrong one",
+          "supply digits, supply, express", CHINA | {"cancelled: documents_mismatch"}, order=_wrong_code(), regime="china", resends=1),
+    _path("papers-amended", "units leave the parcel while it is declared or packed", "short, rejects, cancel line, express",
+          {"completed", "cancelled: packing_rejected", "cancelled: papers_expired", "cancelled: short_pick", "cancelled: cancelled"},
+          regime="china", timers=frozenset({"papers", "confirm"})),
     # Cancelled.
     _path("cancel", "cancelled at any moment", "cancel, stops", ABROAD | {"cancelled: cancelled"}),
     _path("cancel-china", "the same into China", "cancel, stops", CHINA | {"cancelled: cancelled"}, regime="china"),

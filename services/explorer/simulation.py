@@ -31,6 +31,7 @@ from services.shipping import machine as shipping
 from services.shipping import storage
 
 KEY = bytes(range(32))
+PLATFORM = "TRADEWIND0"
 MERCHANT_ID = "m1"  # of all orders here
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TOPIC_OF = {model.__name__: topic.name for topic in TOPICS for model in topic.messages}
@@ -42,10 +43,11 @@ TERMS = orders.Book(
     (FxRow(id="fx1", base="GBP", quote="USD", rate="1.2345", **_DAYS),))
 
 
-def specs(plans=None) -> list[Spec]:
-    """`plans`: the network that parcels travel on; without one nothing is promised."""
+def specs(plans=None, resends: int = 3) -> list[Spec]:
+    """`plans`: the network that parcels travel on; without one nothing is promised. `resends`: how often wrong papers into China
+    may be corrected."""
     def decide_order(state, document, incoming, shared, now):
-        return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS)
+        return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS, platform=PLATFORM)
 
     return [
         Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - INTERNAL, orders.Order, decide_order,
@@ -53,7 +55,7 @@ def specs(plans=None) -> list[Spec]:
         Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - INTERNAL,
              payments.Account, payments.decide, payments.STATE, walked_for=WALKED - {"frozen"}),
         Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - INTERNAL, shipping.Shipment,
-             partial(shipping.decide, plans=plans), shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage,
+             partial(shipping.decide, plans=plans, resends=resends), shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage,
              WALKED | {LANES}),
     ]
 
@@ -221,7 +223,8 @@ def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 50
     person = seal(Person(name="Mei Lin", address="1 Long Road"), KEY)
     fields = dict(
         order_id=order_id, merchant_id=MERCHANT_ID, currency="CNY" if destination == "CN" else "USD", origin="US", destination=destination, freight=freight,
-        lines=[OrderLine(line_no=n, sku=s, quantity=q, amount=a) for n, (s, q, a) in enumerate(lines, 1)],
+        lines=[OrderLine(line_no=n, sku=s, quantity=q, amount=a, hs_code="9503008900" if destination == "CN" else None)
+               for n, (s, q, a) in enumerate(lines, 1)],
         total=sum(a for _, _, a in lines) + freight, on_shortage=on_shortage, payment_token=token, buyer=person,
         consignee=person, placed_at=START)
     return PlaceOrder(**(fields | more))

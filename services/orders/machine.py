@@ -19,6 +19,7 @@ from services.orders.after_delivery import (confirm, confirmed, grant_priced, gr
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
                                    pause, refuse, resume, step, wrong_lines)
+from services.orders.papers import issue, papers_of
 from services.orders.quota import NOTED, follow, reserve
 from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
@@ -30,10 +31,11 @@ __all__ = ["DOCUMENT", "HANDLERS", "STATE", "Document", "Order", "Parcel", "deci
 
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
            rules: Rules | None = None, shared: Any = None, registered_only: bool = False,
-           terms: Book = NOBODY, lists: tuple[denied.DeniedList, ...] | None = None) -> Decision | NotYet | Stale:
+           terms: Book = NOBODY, lists: tuple[denied.DeniedList, ...] | None = None, platform: str = "") -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
     `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
-    merchant may sell who is not registered; `terms`: what was agreed with them; `lists`: of denied parties."""
+    merchant may sell who is not registered; `terms`: what was agreed with them; `lists`: of denied parties; `platform`: our
+    code at Chinese customs."""
     if order.order_id.startswith(MERCHANT):
         return merchants.decide(order, incoming)
     if order.order_id.startswith(BRAND):
@@ -47,10 +49,11 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
         return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms,
-                      denied.load() if lists is None else lists, now)
+                      denied.load() if lists is None else lists, now, platform)
     answer = handler(draft := order.draft(), document, incoming, now)
     if order.quota is not None and isinstance(answer, Decision):
         follow(answer, document, incoming)
+        issue(answer, document, incoming)
     if draft.stops:
         holds.stand_still(draft, order.timers, now)
     return answer
@@ -60,7 +63,7 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
 
 
 def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool,
-           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime) -> Decision:
+           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime, platform: str) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
@@ -68,7 +71,7 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
     chains = brands.check(incoming, command, rules) if incoming.known else None
     found = merchants.may_sell(incoming.standing, command, registered_only) or chains
     if not isinstance(found, tuple):
-        found = accept(command, vault_key, shared, rules, terms, lists)
+        found = accept(command, vault_key, shared, rules, terms, lists, platform)
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])
@@ -92,7 +95,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
     events = [placed, *holds.review(fresh, found.screening_list, now)] if found.screening == "REVIEW" else [placed]
     return Decision(fresh, events, rows=rows, moves=reserve(fresh, found.china) if found.china else [],
-                    document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts))
+                    document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts,
+                                      papers_of(command, found.china)))
 
 
 def _cold(command: PlaceOrder) -> list[ColdLine] | None:

@@ -17,6 +17,7 @@ from schemas.lifecycle import ORDER, Answer
 from schemas.quotes import Quote
 from services.orders import holds
 from services.orders.brands import Brands
+from services.orders.papers import Papers
 from services.orders.quota import Quota
 from services.runtime.decision import Decision, Incoming, NotYet, earliest
 
@@ -91,11 +92,12 @@ class Order:
 @dataclass(slots=True, frozen=True)
 class Document:
     """What was ordered: line number -> quantity. `quote`: the landed cost, when duty and taxes were paid with the order;
-    `amounts`: line number -> price, into China alone."""
+    into China alone `amounts`: line number -> price, and what its `papers` say."""
 
     quantities: dict[int, int]
     quote: Quote | None = None
     amounts: dict[int, int] | None = None
+    papers: Papers | None = None
 
 
 STATE = TypeAdapter(Order)

@@ -11,6 +11,7 @@ from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from schemas.china_papers import ORDER_NO_MAX, Consignee
 from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import ChinaImport, QuotaMoved
 from services.orders.rulebook import Rules, spans
@@ -20,15 +21,20 @@ from services.runtime.decision import Decision, Incoming
 CHINA = ZoneInfo("Asia/Shanghai")
 CURRENCY = "CNY"  # customs takes no other: 142 on every document
 FEN = 100
+ORDER_ID_MAX = ORDER_NO_MAX - len("-P99.L99")  # of it are made customs' orderNo (the parcel's id) and the list's number
 
 
 @dataclass(slots=True)
 class Share:
-    """One parcel's part: the units of each line that count, its freight, and whether customs has its list."""
+    """One parcel's part: the units of each line that count, its freight, and whether customs has its list. `priced`: line ->
+    (what the buyer owes for them with tax, of how many); `transaction`: of its payment; `revision`: of its order document."""
 
     units: dict[int, int]
     freight: int
     committed: bool = False
+    priced: dict[int, tuple[int, int]] = field(default_factory=dict)
+    transaction: str = ""
+    revision: int = 0
 
     def worth(self, document: Any) -> int:
         """In fen. Freight counts as long as anything is in the parcel."""
@@ -38,14 +44,21 @@ class Share:
 
 @dataclass(slots=True)
 class Quota:
-    """An order's part of a person's year. `value`: all of it; `shares`: by parcel, once there are parcels."""
+    """An order's part of a person's year. `value`: all of it; `shares`: by parcel, once there are parcels; `codes`: customs codes
+    that the merchant supplied, by line."""
 
     key: str
     value: int
     shares: dict[str, Share] = field(default_factory=dict)
+    codes: dict[int, str] = field(default_factory=dict)
 
     def draft(self) -> Quota:
-        return Quota(self.key, self.value, {k: Share(dict(s.units), s.freight, s.committed) for k, s in self.shares.items()})
+        return Quota(self.key, self.value, {k: Share(dict(s.units), s.freight, s.committed, s.priced, s.transaction, s.revision)
+                                            for k, s in self.shares.items()}, self.codes)
+
+    @property
+    def person(self) -> str:
+        return self.key.split(":")[1]
 
 
 def is_import(command: PlaceOrder) -> bool:
@@ -66,8 +79,10 @@ def shared_keys(order: Any, document: Any, incoming: Incoming) -> list[str]:
     return [order.quota.key]
 
 
-def limits(command: PlaceOrder, rows: Any, rules: Rules) -> ChinaImport | tuple[str, str]:
+def limits(command: PlaceOrder, rows: Any, rules: Rules, platform: str, consignee: Consignee) -> ChinaImport | tuple[str, str]:
     """What holds for this order, or (reason, detail) why it cannot come in."""
+    if len(command.order_id) > ORDER_ID_MAX:
+        return "order_no_too_long", f"Chinese customs takes numbers of {ORDER_NO_MAX} characters; choose an order_id of at most {ORDER_ID_MAX}"
     if command.currency != CURRENCY:
         return "customs_currency", f"Chinese customs takes documents in {CURRENCY} alone, not {command.currency}; quote in {CURRENCY}"
     day = command.placed_at.astimezone(CHINA).date()
@@ -82,7 +97,7 @@ def limits(command: PlaceOrder, rows: Any, rules: Rules) -> ChinaImport | tuple[
     if rows.used(key) + value > yearly:  # how much is used is the buyer's own business: what we say here stands on a topic
         return "quota_exceeded", f"the buyer would pass the {yearly} fen of {day.year}; wait for the next year"
     return ChinaImport(rules=names, person=key.split(":")[1], year=day.year, value=value, yearly=yearly, per_parcel=per_parcel,
-                       single_item=single)
+                       single_item=single, platform=platform, consignee=consignee)
 
 
 def _limits_of(rules: Rules, day: date) -> tuple[list[str], int, int, int] | str:
@@ -124,7 +139,8 @@ def _move(decision: Decision, quota: Quota, parcel_id: str, kind: str, amount: i
 def _shared_out(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
     """Each parcel its value; what is in none is not brought in."""
     for plan in event.parcels:
-        quota.shares[plan.parcel_id] = Share({line.line_no: line.quantity for line in plan.lines}, plan.freight)
+        quota.shares[plan.parcel_id] = Share({line.line_no: line.quantity for line in plan.lines}, plan.freight,
+                                             priced={line.line_no: (line.amount, line.quantity) for line in plan.lines})
     _move(decision, quota, "", "release", quota.value - sum(share.worth(document) for share in quota.shares.values()))
 
 
@@ -158,8 +174,8 @@ def _cut_to(decision: Decision, quota: Quota, document: Any, parcel_id: str, lef
 
 
 MOVING = {
-    "ParcelsAllocated": _shared_out, "AllocationFailed": _not_allocated, "DocumentsMatched": _listed,
+    "ParcelsAllocated": _shared_out, "AllocationFailed": _not_allocated, "ListAccepted": _listed,
     "ParcelShortPicked": _cut, "ParcelLinesCancelled": _cut, "ReturnReceived": _cut,
     **dict.fromkeys(("ParcelCancelled", "ParcelReturned", "ParcelDestroyed", "ParcelLost", "CustomsRefused"), _given_back),
 }
-NOTED = ("DocumentsMatched", "ParcelShortPicked", "ParcelLinesCancelled")  # what orders hears of for the quota's sake alone
+NOTED = ("ListAccepted", "ParcelShortPicked", "ParcelLinesCancelled")  # what orders hears of for the quota's sake alone

@@ -13,7 +13,7 @@ from schemas.cold_chain import common_band
 from schemas.numbers import is_gtin, is_resident_number
 from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import ChinaImport
-from schemas.parties import SealBroken, SealedParty, check, identity_hash
+from schemas.parties import SealBroken, SealedParty, check, consignee_of, identity_hash
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
 from schemas.terms import Terms
 from services.orders import denied, quota
@@ -41,7 +41,7 @@ class Accepted:
 
 
 def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book,
-           lists: tuple[denied.DeniedList, ...]) -> Accepted | tuple[str, str]:
+           lists: tuple[denied.DeniedList, ...], platform: str = "") -> Accepted | tuple[str, str]:
     """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`."""
     persons: list[bytes] = []
     if (refusal := screen(command, vault_key, persons)) is not None:
@@ -52,7 +52,7 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, boo
     frozen = freeze(command, rules) if command.quote is not None else None
     if isinstance(frozen, tuple):
         return frozen
-    china = quota.limits(command, shared, rules) if quota.is_import(command) else None
+    china = quota.limits(command, shared, rules, platform, consignee_of(persons[-1], vault_key)) if quota.is_import(command) else None
     if isinstance(china, tuple):
         return china
     terms = book.of(command.merchant_id, command.currency, command.placed_at.date()) if book.merchants else None

@@ -90,7 +90,7 @@ class Hold:
 @dataclass(slots=True)
 class Payment:
     """One payment at the provider. `status`: new, authorised, held, ended. `intent`: the call in flight. `refused`: why its
-    capture was; its authorisation is given up then."""
+    capture was; its authorisation is given up then. `transaction`: the provider's reference of the capture, for customs."""
 
     parcels: list[str]
     status: str = "new"
@@ -104,10 +104,12 @@ class Payment:
     calls: int = 0
     expiring: bool = False
     refused: str = ""
+    transaction: str = ""
 
     def draft(self) -> Payment:
         return Payment(self.parcels, self.status, self.authorised, self.reference, self.intent, self.intent_kind,
-                       self.intent_amount, self.intent_parcel, dict(self.capturing), self.calls, self.expiring, self.refused)
+                       self.intent_amount, self.intent_parcel, dict(self.capturing), self.calls, self.expiring, self.refused,
+                       self.transaction)
 
 
 # Of a statement, in each currency.
@@ -149,12 +151,13 @@ class Account:
     terms: Terms | None = None
     duty: Duty | None = None
     book: Book | None = None  # of what is no order: see books.py
+    papers: tuple[str, str] | None = None  # into China: the platform's code at customs, and who pays
 
     def draft(self) -> Account:
         return Account(self.order_id, self.status, self.closed, self.merchant_id, self.currency, self.regime, self.token,
                        self.entries, {k: p.draft() for k, p in self.payments.items()},
                        {k: h.draft() for k, h in self.holds.items()}, dict(self.timers), self.standing,
-                       self.stops, self.terms, self.duty, self.book)
+                       self.stops, self.terms, self.duty, self.book, self.papers)
 
     def running(self) -> dict[str, datetime]:
         """The timers that run now: a freeze does not stop the provider's."""

@@ -20,7 +20,7 @@ from schemas import payments_payment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PAYMENT, deadlines
 from schemas.terms import Share
-from services.payments import books, shares, stops
+from services.payments import books, papers, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
 from services.runtime.decision import MERCHANT_STATUS, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
@@ -141,6 +141,8 @@ def _placed(work: Work, incoming: Incoming) -> Stale | None:
     if event.screening == "REVIEW":
         account.stops = [*account.stops, SCREENING]
     account.terms = event.terms
+    if event.china is not None and event.china.platform:
+        account.papers = event.china.platform, event.china.person
     account.duty = shares.duty_of(event.quote) if event.quote else None
     return None
 
@@ -314,7 +316,8 @@ def _capture_answered(work: Work, event: Any, payment: Payment, _: str) -> None:
         if amount:
             hold.captured = hold.held = amount
             work.book("capture", event.payment_id, parcel_id, "buyer", "held", amount)
-    work.emit(out.PaymentHeld, event.payment_id, amount=event.amount, parcels=held)
+    work.emit(out.PaymentHeld, event.payment_id, amount=event.amount, parcels=held,
+              document=papers.document(work.account, event.payment_id, held[0].parcel_id))
     if left:
         work.emit(out.PaymentVoided, event.payment_id, amount=0, parcels=left)
 
@@ -360,6 +363,8 @@ def _refunded(work: Work, payment_id: str, parcel_id: str, via: str) -> None:
     work.step(parcel_id, model.__name__)
     work.book("refund" if via == "provider" else "manual_payout", payment_id, parcel_id, "held", "refunded", owed.amount)
     work.emit(model, payment_id, parcel_id=parcel_id, amount=owed.amount, reason=owed.reason, ref=owed.ref, via=via)
+    if model is out.PaymentPartiallyRefunded:
+        papers.amend(work, payment_id, parcel_id)
     if hold.shares is not None and model is out.PaymentRefunded:
         shares.even(work, payment_id, parcel_id, hold.shares)
 

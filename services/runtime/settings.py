@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     tax_rounding: str = Field("", description="of taxes whose rounding nobody verified: CN=half_up/line,EU=down/total")
     terms_file: Path | None = Field(None, description="TOML: merchants' fee plans and payout currencies, exchange rates")
 
+    china_platform: str = Field("TRADEWIND0", pattern=r"^[A-Z0-9]{10}$", description="our code at Chinese customs (ebpCode)")
+    china_resends: int = Field(3, ge=1, le=9, description="how often a parcel's wrong papers are corrected before it is paid back")
+
     provider: Literal["http", "inprocess"] = Field("http", description="inprocess: for the benchmark only")
     provider_url: str | None = Field(None, description="None: the local provider at provider_port")
     webhook_secret: SecretStr | None = Field(None, description="whsec_…; None: made once in the data folder")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from schemas.cold_chain import Band, common_band
+from schemas.orders_order import ChinaImport
 from schemas.shipping_shipment import Route
 
 
@@ -53,6 +54,7 @@ class Wanted:
     cold: dict[int, Band] | None = None
     accepted_at: datetime | None = None
     season: bool = False
+    china: ChinaImport | None = None
     held: list[tuple[str, str, int]] = field(default_factory=list)
 
     @classmethod
@@ -66,7 +68,7 @@ class Wanted:
                    limits, placed.origin, placed.quote.for_authorities if placed.quote else 0,
                    placed.cold and {l.line_no: Band.model_construct(
                        low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
-                       for l in placed.cold}, accepted_at, placed.season is not None)
+                       for l in placed.cold}, accepted_at, placed.season is not None, placed.china)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -95,7 +97,8 @@ class Content:
 
 @dataclass(slots=True, frozen=True)
 class Document:
-    """What of a shipment never changes: who gets what from where. `cold`: the bands of the lines that have one."""
+    """What of a shipment never changes: who gets what from where. `cold`: the bands of the lines that have one; `china`: what its
+    customs papers say of the persons."""
 
     currency: str
     destination: str
@@ -103,6 +106,7 @@ class Document:
     papers_missing: bool = False
     origin: str = "US"
     cold: dict[int, Band] | None = None
+    china: ChinaImport | None = None
 
     def band(self, parcel_id: str) -> Band | None:
         """What the logger of a parcel is set to; None: it needs none."""

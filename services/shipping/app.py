@@ -15,7 +15,8 @@ from services.shipping.plans import Plans
 
 def spec(settings: Settings) -> Spec:
     return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - INTERNAL, machine.Shipment,
-                partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans(speed=settings.speed)), machine.STATE,
+                partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans(speed=settings.speed),
+                        resends=settings.china_resends), machine.STATE,
                 machine.DOCUMENT, machine.stock_keys, storage, WALKED | {LANES})
 
 

@@ -15,7 +15,7 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import (after_delivery, packing, papers, promise, quality, reports, rerouting, reservation, scans, season,
+from services.shipping import (after_delivery, china, packing, papers, promise, quality, reports, rerouting, reservation, scans, season,
                                stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
@@ -26,17 +26,17 @@ DOCUMENT = TypeAdapter(Document)
 
 
 def decide(shipment: Shipment, document: Document | None, incoming: Incoming, stock: Any, now: datetime,
-           prefix: str = COMPANY_PREFIX, plans: Plans | None = None) -> Decision | NotYet | Stale:
+           prefix: str = COMPANY_PREFIX, plans: Plans | None = None, resends: int = 3) -> Decision | NotYet | Stale:
     """One event, report or timer against one order's goods. `stock` is the view of the locked stock rows, `prefix` what the
-    parcels' SSCCs begin with, `plans` the network they travel on; without one nothing is promised."""
+    parcels' SSCCs begin with, `plans` the network they travel on; without one nothing is promised. `resends`: how often papers into China may be corrected."""
     if incoming.type in MERCHANT_STATUS:
         return stops.merchant(shipment.draft(), incoming)
     if shipment.status == "new" and incoming.type not in FIRST:
         return NotYet("OrderPlaced")
     work = Work(shipment.draft(), document, stock, now, prefix, min(incoming.time, now), plans,
-                rerouting.closed_lanes(incoming))
+                rerouting.closed_lanes(incoming), resends)
     s = work.shipment
-    if s.stops and s.parcels and incoming.type in stops.KEPT:
+    if s.stops and s.parcels and stops.keeps(incoming):
         answer = stops.keep(work, incoming)
     else:
         answer = HANDLERS[incoming.type](work, incoming)
@@ -60,7 +60,8 @@ def stock_keys(shipment: Shipment | None, document: Document | None, incoming: I
     if incoming.type in ("InboundReceived", "HarvestAnnounced"):
         return [incoming.data.sku]
     touches = incoming.type in TOUCHES_STOCK or (
-        incoming.type == "CarrierScanReported" and scans.report_of(incoming.data) in TOUCHES_STOCK)
+        incoming.type == "CarrierScanReported" and (scans.report_of(incoming.data) in TOUCHES_STOCK or china.ends(incoming.data))) or (
+        shipment is not None and china.may_end(shipment, incoming.type))
     if not touches or shipment is None:
         return []
     if shipment.pending is not None:
@@ -99,9 +100,9 @@ def _held(work: Work, incoming: Incoming) -> NotYet | None:
     work.disarm("reservation")
     for part in incoming.data.parcels:
         parcel = s.parcels[part.parcel_id]
-        if s.regime == "china" and work.step(parcel, "DocumentsMatched"):
-            work.emit(out.DocumentsMatched, parcel_id=part.parcel_id)
-        if work.step(parcel, "FulfilmentRequested"):
+        if s.regime == "china":
+            china.paid(work, part.parcel_id, incoming.data.document)
+        elif work.step(parcel, "FulfilmentRequested"):
             packing.request(work, part.parcel_id)
     return None
 
@@ -140,6 +141,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
             season.opens(work)
         elif kind == "closes":
             season.closes(work)
+        elif kind == "papers":
+            china.overdue(work, parcel_id)
         elif kind == "quality":
             quality.overdue(work, parcel_id)
         elif kind == "customs" and work.step(s.parcels[parcel_id], "CustomsRefused"):
@@ -151,7 +154,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
 
 
 FIRST = {"OrderPlaced", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
-STOCK_TIMERS = {"reservation", "hold", "opens", "closes"}
+STOCK_TIMERS = {"reservation", "hold", "papers", "opens", "closes"}
 TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
@@ -184,6 +187,7 @@ HANDLERS = {
     "HarvestAnnounced": season.announced,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
     "CancellationRequested": undoing.cancellation, "DocumentsSupplied": papers.supplied,
+    **dict.fromkeys(("OrderDocumented", "PaymentDocumentAmended"), china.documented),
     **REPORTS, "CarrierScanReported": scans.scanned(REPORTS),
     "ReturnRequested": after_delivery.return_requested,
     "ReturnExpired": after_delivery.return_expired, "RefundGranted": after_delivery.grant,

@@ -29,6 +29,8 @@ def packed(work, report, parcel_id, parcel, before):
     work.move(parcel_id, "consume")
     if before == "on_hold":
         work.disarm(f"hold:{parcel_id}")
+    if parcel.aside is not None and parcel.aside.papers is not None:  # nothing of them changes any more
+        parcel.aside.papers.order = parcel.aside.papers.payment = None
     sscc, waybill_no = work.label(parcel_id)
     work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
               regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no, planned=promise.planned(work, parcel_id, "hand over"))
@@ -41,7 +43,7 @@ def rejected(work, report, parcel_id, parcel, before):
 
 def cancel(work: Work, parcel_id: str, before: str, reason: str) -> None:
     """The parcel, which is cancelled now and was `before`, will not be packed, or was for nothing."""
-    work.disarm(f"hold:{parcel_id}")
+    work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
     work.move(parcel_id, "restock" if before == "packed" else "release")
     work.shipment.parcels[parcel_id].reason = reason
     work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
@@ -79,14 +81,17 @@ def _short_picked(work, report, parcel_id, parcel, before):
     if not taken and not {line.line_no for line in work.content(parcel_id).lines} & {line.line_no for line in report.lines}:
         raise Impossible(Reason.UNKNOWN_LINE, "none of the lines is in the parcel")
     units_taken = {line.line_no: units for line, units in taken}
-    if taken:
+    if not taken:
+        parcel.status = before  # nothing of the buyer's is missing
+    else:
         # The units were counted on the shelf but are not there: neither reserved nor in stock any more.
         work.move(parcel_id, "shrink", taken)
         if any(units for _, units in work.left(parcel_id)):
+            work.told_anew(parcel_id)
             work.emit(out.ParcelShortPicked, parcel_id=parcel_id, lines=line_units(taken), refund=refund)
         else:
             work.step(parcel, "ParcelCancelled")
-            work.disarm(f"hold:{parcel_id}")
+            work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
             parcel.reason, parcel.undone = "short_pick", True
             work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund)
     if not _write_off(work, report, units_taken) and not taken:

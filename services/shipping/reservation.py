@@ -62,7 +62,8 @@ def _reserve(work: Work, found: Any, routes: dict[str, out.Route], accepted_at: 
     work.disarm("retry", "backorder")
     contents = {parcel_id: _numbered(work, content, routes) for parcel_id, content in found.parcels.items()}
     work.fresh_document = Document(wanted.currency, wanted.destination, contents, not all(
-        not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines), wanted.origin, wanted.cold)
+        not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines), wanted.origin, wanted.cold,
+                                   wanted.china)
     s.pending, s.status = None, "open"
     plans = []
     for parcel_id, content in contents.items():

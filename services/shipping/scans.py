@@ -13,6 +13,7 @@ from schemas.carrier_codes import Code, UnknownCode, meaning_of
 from schemas.dead_letters import Reason
 from schemas.lifecycle import deadlines
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
+from services.shipping import china
 from services.shipping.reports import no_parcel
 from services.shipping.shipment import Work
 
@@ -45,6 +46,8 @@ def scanned(reports: dict[str, Any]):
         parcel = work.shipment.parcels.get(scan.parcel_id)
         if parcel is None:
             return no_parcel(work.shipment, scan.parcel_id)
+        if scan.dialect == CHINESE and scan.tracking_no and china.about_the_list(scan, parcel):
+            return china.receipt(work, scan, parcel)
         if code.report not in ATTEMPTS:
             return reports[code.report](work, incoming) if code.report else _seen(work, scan, code)
         last = parcel.aside.attempt_at if parcel.aside else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from schemas.china_papers import OrderDocument, PaymentDocument
 from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
 from schemas.numbers import COMPANY_PREFIX, s10, sscc
@@ -31,6 +32,20 @@ class Clock:
 
 
 @dataclass(slots=True)
+class Papers:
+    """Into China, until it is packed: the newest order and payment documents, how many lists were declared, and how often papers
+    were found wrong."""
+
+    order: OrderDocument | None = None
+    payment: PaymentDocument | None = None
+    lists: int = 0
+    wrong: int = 0
+
+    def draft(self) -> Papers:
+        return Papers(self.order, self.payment, self.lists, self.wrong)
+
+
+@dataclass(slots=True)
 class Aside:
     """What only few parcels need. `attempt_at`: when the carrier last scanned an attempt to deliver; `short`: units of a line
     that were not on the shelf, whoever they were for. `quarantine`: excursions that nobody decided about yet; `judged`: the
@@ -44,10 +59,11 @@ class Aside:
     waybill_no: str = ""
     spoiled: dict[int, int] = field(default_factory=dict)
     clock: Clock | None = None
+    papers: Papers | None = None
 
     def draft(self) -> Aside:
         return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
-                     dict(self.spoiled), self.clock)
+                     dict(self.spoiled), self.clock, self.papers and self.papers.draft())
 
 
 @dataclass(slots=True)
@@ -87,7 +103,7 @@ class Shipment:
     that it obeys; `stops`: why its goods go no further, since `held_since`; `kept`: (type, body) of what would let them;
     `lanes`: the label of the closed lanes that its routes avoid."""
 
-    STANDS_STILL: ClassVar[frozenset[str]] = frozenset({"reservation", "backorder", "retry", "hold"})  # timers, while it is stopped
+    STANDS_STILL: ClassVar[frozenset[str]] = frozenset({"reservation", "backorder", "retry", "hold", "papers"})  # timers, while it is stopped
 
     order_id: str
     status: str = "new"
@@ -122,12 +138,12 @@ class Shipment:
 
 class Work:
     """What one decision collects. `at`: when that happened which is decided about; `plans`: the network (plans.py), None:
-    nothing is promised; `closed`: its closed lanes."""
+    nothing is promised; `closed`: its closed lanes; `resends`: how often wrong papers may be corrected."""
 
     def __init__(self, shipment: Shipment, document: Document | None, stock: Any, now: datetime, prefix: str = COMPANY_PREFIX,
-                 at: datetime | None = None, plans: Any = None, closed: frozenset[str] = frozenset()):
+                 at: datetime | None = None, plans: Any = None, closed: frozenset[str] = frozenset(), resends: int = 3):
         self.shipment, self.document, self.stock, self.now, self.prefix = shipment, document, stock, now, prefix
-        self.at, self.plans, self.closed = at or now, plans, closed
+        self.at, self.plans, self.closed, self.resends = at or now, plans, closed, resends
         self.standing: Standing | None = None
         self.fresh_document: Document | None = None
         self.events: list[Any] = []
@@ -183,6 +199,13 @@ class Work:
     def disarm(self, *names: str) -> None:
         for name in names:
             self.shipment.timers.pop(name, None)
+
+    def told_anew(self, parcel_id: str) -> None:
+        """Goods left a parcel: if its papers are made out already, all of them are told anew before it is packed."""
+        parcel = self.shipment.parcels[parcel_id]
+        if parcel.aside is not None and parcel.aside.papers is not None:
+            self.disarm(f"hold:{parcel_id}")
+            self.arm(f"papers:{parcel_id}", "papers")
 
     def undo(self, parcel_id: str) -> int:
         """Nothing of the parcel will be the buyer's: returns by how much the buyer owes less."""

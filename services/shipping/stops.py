@@ -16,8 +16,9 @@ from schemas.topics import MODELS
 from services.runtime.decision import CLOSED, MERCHANT_STATUS, STOPS, Decision, Incoming, Stale, Standing
 from services.shipping.shipment import Shipment, Work
 
-KEPT = frozenset({"PaymentAuthorised", "PaymentHeld"})  # their money lets goods go forward
-AT_WAREHOUSE = ("requested", "on_hold", "packed")
+KEPT = frozenset({"PaymentAuthorised", "PaymentHeld",  # their money lets goods go forward
+                  "OrderDocumented", "PaymentDocumentAmended"})
+AT_WAREHOUSE = ("requested", "on_hold", "packed", "amending", "redeclared")
 
 
 def merchant(subject: Shipment, incoming: Incoming) -> Decision:
@@ -25,6 +26,12 @@ def merchant(subject: Shipment, incoming: Incoming) -> Decision:
     status, event = MERCHANT_STATUS[incoming.type], incoming.data
     subject.status, subject.closed, subject.merchant_id = status, True, event.merchant_id
     return Decision(subject, standing=Standing(f"{status} {event.freeze_no}", status))
+
+
+def keeps(incoming: Incoming) -> bool:
+    """Whether it would let goods go forward: money, papers, or what customs says of a list."""
+    return incoming.type in KEPT or incoming.type == "CarrierScanReported" and incoming.data.dialect == "ceb622" and bool(
+        incoming.data.tracking_no)
 
 
 def keep(work: Work, incoming: Incoming) -> None:

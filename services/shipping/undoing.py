@@ -5,12 +5,12 @@ Each event that makes the buyer owe less says by how much (`refund`); payments n
 from __future__ import annotations
 
 from schemas import shipping_shipment as out
+from schemas.lifecycle import BEFORE_HANDOVER
 from services.runtime.decision import Incoming, Stale
 from services.shipping.reservation import fail
 from services.shipping.shipment import Work, line_units
 
-BEFORE_HANDOVER = {"allocated", "documented", "requested", "on_hold", "packed"}
-CUTTABLE = {"allocated", "documented", "requested", "on_hold"}
+CUTTABLE = frozenset(BEFORE_HANDOVER) - {"packed"}
 
 
 def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
@@ -24,7 +24,7 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
     left = work.left(parcel_id)
     if parcel.status in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
         parcel.reason = reason
-        work.disarm(f"hold:{parcel_id}")
+        work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
         work.move(parcel_id, kind, left)
         work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
         if all(p.status == "cancelled" for p in work.shipment.parcels.values()):
@@ -87,6 +87,7 @@ def _cancel_lines(work: Work, parcel_id: str, cancellation_id: str, lines: list[
         return True
     taken, refund = work.cut(parcel_id, lines)
     work.step(parcel, "ParcelLinesCancelled")
+    work.told_anew(parcel_id)
     work.move(parcel_id, "release", taken)
     work.emit(out.ParcelLinesCancelled, parcel_id=parcel_id, cancellation_id=cancellation_id, refund=refund,
               lines=line_units(taken))

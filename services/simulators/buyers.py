@@ -14,7 +14,11 @@ from services.simulators.outsiders import Heard, Memory, Message, Reaction, afte
 
 STOREFRONT, FINANCE = "/storefront", "/finance"
 GRANT_MINOR = 100
-RIGHT_CODE = "950300"
+RIGHT_CODE, CHINESE_CODE = "950300", "9503008900"
+# Whose merchant answers when papers into China are wrong, and with which code.
+ANSWERS = {"china_mismatch": CHINESE_CODE, "china_mismatch_kept": RIGHT_CODE, "china_list_rejected": CHINESE_CODE,
+           "documents_supplied": CHINESE_CODE}
+CORRECTS = frozenset(ANSWERS)
 
 
 
@@ -27,6 +31,13 @@ def supply(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     lines = [buyer.SuppliedCode(line_no=line.line_no, hs_code=RIGHT_CODE) for line in event.missing]
     return _ask(6, 24, memory, f"supply:{event.order_id}", buyer.SupplyDocuments(order_id=event.order_id, lines=lines))
+
+
+def correct(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """The same for papers into China: the code of the order's first line, which is wrong on purpose; some get it wrong again."""
+    event = heard.data
+    lines = [buyer.SuppliedCode(line_no=1, hs_code=ANSWERS[scenario])]
+    return _ask(2, 12, memory, said_id("correct", heard.id), buyer.SupplyDocuments(order_id=event.order_id, lines=lines))
 
 
 def cancel_planned(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

@@ -7,13 +7,21 @@ from schemas.topics import REPORT
 from services.simulators.outsiders import Heard, Memory, Reaction, hours, moment_of
 
 SOURCE = "/customs/CN"
-SCENARIOS = frozenset({"china_receipts", "china_over_limit"})
+SCENARIOS = frozenset({"china_receipts"})
+# What becomes of an import list: by scenario, for the first and for all later ones, (status, trade hours, why). Elsewhere it is
+# taken. The list that was never got comes again at once; the one that is rejected when the merchant has corrected it.
+TAKEN = (("120", 0.1, ""),)
+LISTS: dict[str, tuple[tuple[tuple[str, float, str], ...], ...]] = {
+    "china_receipts": ((("1", 0.02, ""), ("4", 0.06, "no connection"), ("120", 3.0, "")),
+                       (("2", 0.05, ""), ("300", 0.1, ""), ("120", 0.3, ""), ("3", 0.4, ""))),
+    "china_list_rejected": ((("100", 0.2, "lines.1.gcode"),), TAKEN),
+    "china_over_limit": ((("2", 0.05, ""), ("-621018", 0.5, "above the person's limit per year"), ("120", 1.0, "")),),
+}
 # (status, trade hours after what they answer, why); 100 after 800 contradicts it, the second 500 is a copy that was held up.
 ARRIVED = (("1", 0.02, ""), ("2", 0.04, ""), ("4", 0.06, ""), ("3", 0.2, ""), ("120", 0.4, ""))
 PRESENTED = {
     "china_receipts": (("300", 0.5, ""), ("500", 1.0, "inspection"), ("501", 2.0, "detained"), ("399", 20.0, ""), ("800", 21.0, ""),
                        ("500", 22.0, "inspection"), ("100", 23.0, "rejected"), ("899", 24.0, "")),
-    "china_over_limit": (("-621018", 0.5, "above the person's limit per year"), ("800", 5.0, "")),
 }
 
 
@@ -22,12 +30,22 @@ def speaks(heard: Heard, scenario: str) -> bool:
     return scenario in SCENARIOS and heard.data.destination == "CN"
 
 
-def receipts(heard: Heard, told: tuple[tuple[str, float, str], ...], memory: Memory) -> list[Reaction]:
+def answer_list(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """What the office says of a list that was declared."""
+    listed = heard.data.import_list
+    if listed is None:
+        return []
+    known = LISTS.get(scenario, (TAKEN,))
+    return receipts(heard, known[0] if not listed.replaces else known[-1], memory, listed.list_no)
+
+
+def receipts(heard: Heard, told: tuple[tuple[str, float, str], ...], memory: Memory, list_no: str = "") -> list[Reaction]:
+    """One receipt after another, of the list or, without one, of the parcel at the border."""
     order_id, parcel_id, said = heard.data.order_id, heard.data.parcel_id, []
     for n, (status, wait, why) in enumerate(told):
-        name = f"ceb622:{status}:{n}:{parcel_id}"
+        name = f"ceb622:{status}:{n}:{list_no or parcel_id}"
         after_s = hours(memory, name, wait, wait * 1.01)
         receipt = report.CarrierScanReported(order_id=order_id, parcel_id=parcel_id, dialect="ceb622", code=status,
-                                             at=moment_of(heard, after_s), reason=why)
+                                             at=moment_of(heard, after_s), reason=why, tracking_no=list_no or None)
         said.append(Reaction(after_s, REPORT.name, receipt, name, SOURCE))
     return said

@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, brand_of, cold_of, forced_id, hs_code_of, merchant_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, brand_of, cold_of, forced_id, hs_code_of, is_chinese, merchant_of,
                                           name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
@@ -36,8 +36,9 @@ MARKETS = {
     "CN": (30, "CNY", 7.1, 9), "DE": (16, "EUR", 0.92, 19), "GB": (14, "GBP", 0.79, 20), "JP": (12, "JPY", 1.5, 10),
     "KR": (8, "KRW", 13.4, 10), "CA": (8, "CAD", 1.36, 5), "AU": (6, "AUD", 1.5, 10), ORIGIN: (6, "USD", 1.0, 0),
 }
-# Chinese customs asks for its own ten digits.
-CHINESE_CODES = {"950300": "9503008900", "611120": "6111200090", "190110": "1901109000", "330499": "3304990029"}
+# Chinese customs asks for its own ten digits; where a code is not known to us it is filled up with zeros.
+CHINESE_CODES = {hs_code: f"{hs_code}0000" for products in MERCHANTS.values() for _, hs_code, _ in products} | {
+    "950300": "9503008900", "611120": "6111200090", "190110": "1901109000", "330499": "3304990029"}
 _CITIES = {"CN": "Shanghai", "DE": "Hamburg", "GB": "Leeds", "JP": "Osaka", "KR": "Busan", "CA": "Calgary", "AU": "Perth",
            "US": "Boise"}
 
@@ -86,7 +87,8 @@ def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exi
     for number in range(n):
         rng = random.Random(f"{seed}:{prefix}:{number}")
         if number < len(names):
-            order_id, countries = forced_id(names[number], f"{prefix}-{seed}"), abroad  # customs has a part in many
+            order_id = forced_id(names[number], f"{prefix}-{seed}")
+            countries = ["CN"] if is_chinese(names[number]) else abroad  # customs has a part in many
         else:
             order_id, countries = f"{prefix}-{seed}-{number}", list(MARKETS) if domestic else abroad
         yield _order(rng, order_id, scenario_of(order_id, seed, exits_permille, fast), rng.choice(merchants),
@@ -99,7 +101,8 @@ def corridor_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime,
     What waits longest for a deadline of the trade goes first, so that the others do their work meanwhile.
     """
     markets = [country for country in MARKETS if country != ORIGIN]
-    pairs = sorted(((name, country) for name in SCENARIOS for country in markets), key=lambda pair: SCENARIOS[pair[0]].fast)
+    pairs = sorted(((name, country) for name in SCENARIOS for country in markets
+                    if country == "CN" or not is_chinese(name)), key=lambda pair: SCENARIOS[pair[0]].fast)
     forced = []
     for name, country in pairs:
         rng = random.Random(f"{seed}:{prefix}:{name}:{country}")
@@ -147,7 +150,8 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
                 break
         if line_no == 1:
             sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
-        hs_code = codes.get(hs_code, hs_code)
+        if not (line_no == 1 and scenario.startswith("china_mismatch")):  # whose merchant gave no more than six digits
+            hs_code = codes.get(hs_code, hs_code)
         lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity,
                                amount=round(cents * rate) * quantity, hs_code=hs_code, cold=cold_of(scenario) if line_no == 1 else None,
                                brand=brand_of(scenario, order_id) if line_no == 1 else None))

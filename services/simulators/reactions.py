@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.simulators import buyers, cold, logistics, platform
+from services.simulators import buyers, chinese_customs, cold, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
 from services.simulators.scenario import COLD, SEASONS
@@ -27,6 +27,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     "storefront": {
         "ParcelsAllocated": (buyers.cancel_planned, frozenset({"cancel_before_payment"})),
         "DocumentsMissing": (buyers.supply, frozenset({"documents_supplied"})),
+        "DocumentsMismatched": (buyers.correct, buyers.CORRECTS), "ListRejected": (buyers.correct, buyers.CORRECTS),
         "PaymentHeld": (buyers.cancel_held, BEFORE_HANDOVER),
         "ParcelHandedOver": (buyers.cancel_late, _LATE),
         "ParcelDelivered": (buyers.buyer_has_it, None),
@@ -50,7 +51,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "ParcelAtPickup": (logistics.collected, frozenset({"delivery_pickup", "pickup_point"})),
         "InterceptRequested": (logistics.intercept, None),
     },
-    "customs": {"ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},
+    "customs": {"DocumentsMatched": (chinese_customs.answer_list, None), "ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},
 }
 # Type -> the role that remembers something of it, and in which scenarios.
 NOTED: dict[str, tuple[str, frozenset[str] | None]] = {

@@ -55,6 +55,9 @@ SCENARIOS = {s.name: s for s in (
              "late, twice, and with a rejection that comes too late (elsewhere: as normal)", fast=False),
     Scenario("china_over_limit", 0, "Chinese customs finds the buyer above the year's limit (-621018): paid back (elsewhere: as normal)",
              fast=False),
+    Scenario("china_mismatch", 0, "the papers into China disagree on a customs code, which the merchant corrects", fast=False),
+    Scenario("china_mismatch_kept", 0, "the same, and the merchant corrects it wrongly each time: paid back", fast=False),
+    Scenario("china_list_rejected", 0, "Chinese customs rejects the import list; corrected and sent again", fast=False),
     Scenario("assessed_more", 0, "customs assesses more tax than was quoted; the platform bears it"),
     Scenario("assessed_less", 0, "customs assesses less tax than was quoted; the platform keeps it"),
     Scenario("customs_refused", 30, "customs refuses the parcel; it goes back"),
@@ -164,6 +167,11 @@ def payment_token_of(scenario: str) -> str:
 def hs_code_of(scenario: str, usual: str) -> str:
     """The customs code of the order's first line: one without papers where the scenario asks for it."""
     return NO_PAPERS_HS_CODE if scenario in ("documents_missing", "documents_supplied") else usual
+
+
+def is_chinese(scenario: str) -> bool:
+    """Whether it tells of an import into China, and is as normal elsewhere."""
+    return scenario.startswith("china_")
 
 
 def sku_of(scenario: str, order_id: str, usual: str) -> str:
