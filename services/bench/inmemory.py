@@ -226,7 +226,7 @@ def _specs(settings: Settings, rules: Rules, platform: Platform) -> dict[str, Sp
 
     def decide_order(state, document, incoming, shared, now):
         return orders_machine.decide(state, document, incoming, key, now, rules, shared, platform.registered_only,
-                                     platform.terms, platform.lists)
+                                     platform.terms, platform.lists, settings.china_platform)
 
     def decide_shipment(state, document, incoming, shared, now):
         return shipping_machine.decide(state, document, incoming, shared, now, settings.gs1_prefix, platform.plans)
