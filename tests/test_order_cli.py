@@ -60,6 +60,15 @@ FILE = {"merchant_id": "my-shop", "currency": "JPY", "origin": "US", "destinatio
         "lines": [{"line_no": 1, "sku": "TEA-1", "quantity": 3, "amount": 3000}], "buyer": {"name": "Aiko Tanaka"}}
 
 
+@pytest.mark.parametrize("words", [("frob",), ("order", "show"), ("network", "compare", "--orders", "many"), ("quote", "--frob")])
+def test_a_wrong_word_is_told_in_json_as_well(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--json"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert end.value.code == told["exit"] == exits.USAGE
+    assert told["error"]["what"] and "--help" in told["error"]["remedy"]
+
+
 def test_an_order_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "order.json"
     path.write_text(json.dumps(FILE))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import typer
+from typer._click.exceptions import ClickException  # typer gives it no public name; test_order_cli.py notices when it moves
+from typer.core import TyperGroup
 
 from services.cli import exits
 
@@ -48,9 +53,35 @@ EXITS = (
 )
 
 
+class Root(TyperGroup):
+    """Whoever asks for JSON gets it of a wrong word on the command line as well."""
+
+    as_json = False
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> Any:
+        self.as_json = "--json" in args
+        with self._told():
+            return super().make_context(info_name, args, *more, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with self._told():
+            return super().invoke(ctx)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except ClickException as wrong:
+            if self.as_json:
+                path = wrong.ctx.command_path if getattr(wrong, "ctx", None) else "tradewind"
+                error = {"what": wrong.format_message(), "where": "command line", "remedy": f"See `{path} --help`."}
+                print(json.dumps({"error": error, "exit": wrong.exit_code}), flush=True)
+            raise
+
+
 def build(wanted: str | None) -> typer.Typer:
     """The application with the command `wanted` loaded; of the others only name and help, so that help is fast."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=Root, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback(epilog=EXITS)(_root)
     for command in COMMANDS:
         module, _, name = command.target.partition(":")
