@@ -40,6 +40,14 @@ class ChinaImport(Part):
     consignee: Consignee | None = None
 
 
+class Declaration(Part):
+    """What customs wants at the destination's border, by the rule of the import date. `hs_digits`: of each line's code."""
+
+    name: str
+    rule_id: str
+    hs_digits: int
+
+
 class PreSale(Part):
     """When goods that are sold before their harvest may be shipped."""
 
@@ -54,6 +62,7 @@ class OrderPlaced(Event):
     `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
     `terms`: what the platform agreed with the merchant, as of the day it was placed.
     `cold`: the lines whose goods must stay in a band. `brands`: the protected ones, and who lets the merchant sell them.
+    `declaration`: absent within a country, and where a broker knows better.
     """
 
     merchant_id: Id
@@ -77,6 +86,7 @@ class OrderPlaced(Event):
     terms: Terms | None = None
     cold: list[ColdLine] | None = None
     season: PreSale | None = None
+    declaration: Declaration | None = None
     screening: Literal["CLEAR", "REVIEW"] = "CLEAR"
     screening_list: str = ""
     brands: list[BrandChain] | None = None

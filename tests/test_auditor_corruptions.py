@@ -116,6 +116,10 @@ def handed_over_unscreened(h):
     h.change(ORDER.name, "OrderPlaced", "normal", screening_list="")
 
 
+def packed_with_a_short_code(h):
+    h.change(ORDER.name, "OrderPlaced", "normal", declaration={"name": "H1", "rule_id": "eu.full", "hs_digits": 11})
+
+
 def handed_over_though_blocked(h):
     h.change(ORDER.name, "ScreeningDecided", "reviewed", outcome="block")
 
@@ -693,7 +697,8 @@ PLANTED = [
     (a_freeze_that_nobody_decided, {34}), (paid_out_while_frozen, {34}), (handed_over_without_a_word, {34}), (never_held, {34}),
     (a_brand_that_is_protected_twice, {45}), (sold_without_a_word_about_the_brand, {45}), (sold_by_a_chain_with_a_gap, {45}),
     (sold_where_nobody_may, {45}), (sold_on_with_a_broken_chain, {45}),
-    (handed_over_unscreened, {33}), (handed_over_though_blocked, {33}), (a_review_that_held_nobody, {33}),
+    (handed_over_unscreened, {33}), (packed_with_a_short_code, {36}),
+    (handed_over_though_blocked, {33}), (a_review_that_held_nobody, {33}),
     (booking_of_no_order, {25}), (dead_letter, {27}), (queue_behind_nothing, {27}),
     (order_no_client_sent, {5}), (order_other_than_sent, {5}),
     (acknowledged_and_lost, {1}), (booked_where_no_event_books, {28}), (closed_in_the_database_alone, {24, 25, 28}),

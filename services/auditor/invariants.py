@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from services.auditor import (rules_brands, rules_dead, rules_end, rules_events, rules_fold, rules_goods, rules_merchants,  # noqa: F401
-                              rules_books, rules_money, rules_papers, rules_parcels, rules_promise, rules_quota, rules_screening,
-                              rules_shares)  # (they register)
+from importlib import import_module
+from pkgutil import iter_modules
+
+import services.auditor as home
 from services.auditor.rules import ORDER_RULES, RECORD_RULES, WHOLE_RULES
+
+for _file in iter_modules(home.__path__):
+    if _file.name.startswith("rules_"):  # every file of rules registers itself
+        import_module(f"{home.__name__}.{_file.name}")
 
 INVARIANTS = {
     1: "Every accepted order exists exactly once.",
@@ -42,6 +47,7 @@ INVARIANTS = {
     32: "What a person brings into China in a year: never above the limit; reserved, committed and given back with the goods.",
     33: "Nothing is handed over of an order whose persons were not screened by a list, or before a review was cleared.",
     34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
+    36: "Nothing is packed whose customs codes are not what its declaration asks for.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",
     38: "Cold goods: every excursion in the readings is told and decided about; nothing is given out before.",
     39: "Goods sold before their harvest are paid and shipped within their season.",

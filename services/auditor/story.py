@@ -90,7 +90,8 @@ class Sold(NamedTuple):
 class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
     and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
-    where nothing is imported into China. `screening`: result and list, empty in the command. `cold`: lines whose goods must stay in a band."""
+    where nothing is imported into China. `screening`: result and list, empty in the command. `cold`: lines whose goods must stay
+    in a band. `short`: lines whose customs code is none, or has less digits than the declaration asks for (`digits`)."""
 
     merchant: str
     currency: str
@@ -108,6 +109,8 @@ class Placed(NamedTuple):
     season: tuple[datetime, datetime] | None = None
     screening: tuple[str, str] = ("", "")
     sold: Sold | None = None
+    short: tuple[int, ...] = ()
+    digits: int = 0
 
 
 class Plan(NamedTuple):
@@ -241,7 +244,7 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
                       m.quote if isinstance(m.quote, Quote) else None, _cold(m),
                       m.season and (m.season.ships_not_before, m.season.ships_not_after),
-                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m))
+                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m), *_codes(m))
 
 
 def _sold(m: Any) -> Sold | None:
@@ -250,6 +253,12 @@ def _sold(m: Any) -> Sold | None:
     if not chains and not named:
         return None
     return Sold(m.destination, m.placed_at.date(), tuple((c.brand, tuple(c.links)) for c in chains or ()), frozenset(map(brand_key, named)))
+
+
+def _codes(m: Any) -> tuple[tuple[int, ...], int]:
+    digits = m.declaration.hs_digits if getattr(m, "declaration", None) else 0
+    return tuple(line.line_no for line in m.lines if line.hs_code is not None and (
+        line.hs_code.startswith("00") or len(line.hs_code) < digits)), digits
 
 
 def _cold(m: Any) -> tuple[tuple[int, Band], ...]:
@@ -367,6 +376,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("MerchantFrozen", "FreezeLifted", "FreezeUpheld"), lambda m: ((), (m.merchant_id, m.freeze_no))),
     **dict.fromkeys(("ParcelStopped", "ParcelCleared"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.reason))),
     "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),
+    "DocumentsSupplied": lambda m: ((), tuple((line.line_no, line.hs_code) for line in m.lines)),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
     **dict.fromkeys(("FulfilmentRequested", "ParcelPacked", "ParcelReplaced"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
     **dict.fromkeys(("ParcelQuarantined", "QualityReleased"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id))),

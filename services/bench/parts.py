@@ -21,7 +21,7 @@ from services.orders.landed_cost import Refusal
 from services.orders.rulebook import Rules
 from services.orders.terms import Book, FxRow, Merchant, Plan
 from services.runtime.decision import Standing
-from services.runtime.settings import SERVICES, Settings
+from services.runtime.settings import Settings
 from services.shipping.plans import Plans
 from services.simulators.demo_orders import MERCHANTS, SHELVES, demo_orders
 from services.simulators.scenario import EXITS_PERMILLE, NO_PAPERS_HS_CODE, scenario_of

@@ -132,8 +132,12 @@ def _after(moment: Any, start: Any) -> str:
 
 def _amount(event: Any, currency: str) -> str:
     value, quote = event.data.get("amount") or event.data.get("refund"), event.data.get("quote")
-    if event.type == "OrderPlaced" and quote:
-        return f" with duty and taxes {money(event.data['tax'], currency)} by {quote['rule_id']}"
+    if event.type == "OrderPlaced":
+        with_taxes = f" with duty and taxes {money(event.data['tax'], currency)} by {quote['rule_id']}" if quote else ""
+        declaration = event.data.get("declaration")
+        return f"{with_taxes}, declared by {declaration['name']}" if declaration else with_taxes
+    if event.type == "DocumentsMissing":
+        return f" ({'; '.join(sorted({missing['what'] for missing in event.data['missing']}))})"
     return f" {money(value, currency)}" if isinstance(value, int) and value and currency else ""
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from services.runtime.processes import StartError
-from services.simulators.demo_orders import SHELVES
+from services.simulators.demo_orders import CODES, SHELVES
 from services.simulators.scenario import (SCENARIOS, TOKEN, brand_of, cold_of, forced_id, hs_code_of, merchant_of, name_of, on_shortage_of,
                                           payment_token_of, season_of, sku_of)
 
@@ -63,7 +63,8 @@ def known_scenario(name: str) -> str:
 def order_of(wish: Wish, order_id: str, key: bytes, now: datetime) -> PlaceOrder:
     """The order of simple options. Raises WrongInput naming the option. Without a SKU it is three of the merchant's first."""
     scenario = wish.scenario or "normal"
-    lines = [_line(n, text, order_id, scenario if n == 1 else "normal") for n, text in enumerate(wish.skus or [_usual(wish)], 1)]
+    lines = [_line(n, text, order_id, scenario if n == 1 else "normal", wish.destination)
+             for n, text in enumerate(wish.skus or [_usual(wish)], 1)]
     party = seal(Person(name=name_of(scenario, wish.buyer)), key)
     total = sum(line.amount for line in lines) + wish.freight + wish.tax + (scenario == "refused")
     return _checked("options", dict(
@@ -82,13 +83,14 @@ def _usual(wish: Wish) -> str:
     return f"{sku}:3:{cents * 3}"
 
 
-def _line(number: int, text: str, order_id: str, scenario: str) -> OrderLine:
+def _line(number: int, text: str, order_id: str, scenario: str, destination: str) -> OrderLine:
     sku, *numbers = text.rsplit(":", 2)
     if len(numbers) != 2 or not all(n.isascii() and n.isdecimal() for n in numbers):
         raise WrongInput(f"{text!r} is not SKU:QTY:AMOUNT", "--sku", "Example: --sku MAPLE-1S:2:6800, the amount in minor units.")
     quantity, amount = map(int, numbers)
+    usual = HS_CODE if scenario == "documents_code_short" else CODES.get(destination, {}).get(HS_CODE, HS_CODE)
     return _checked_line(text, dict(line_no=number, sku=sku_of(scenario, order_id, sku), quantity=quantity, amount=amount,
-                                    hs_code=hs_code_of(scenario, HS_CODE), cold=cold_of(scenario),
+                                    hs_code=hs_code_of(scenario, usual), cold=cold_of(scenario),
                                     brand=brand_of(scenario, order_id)))
 
 

@@ -17,7 +17,7 @@ from schemas.orders_intake import PlaceOrder
 from services.orders import brands, denied, holds, merchants
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
-from services.orders.order import (DOCUMENT, GOODS_END, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
+from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
                                    pause, refuse, resume, step, wrong_lines)
 from services.orders.papers import issue, papers_of
 from services.orders.quota import NOTED, follow, reserve
@@ -88,7 +88,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
         china=found.china, terms=found.terms, cold=_cold(command), screening=found.screening,
-        screening_list=found.screening_list, season=command.season and out.PreSale(**command.season.__dict__), brands=chains)
+        screening_list=found.screening_list, season=command.season and out.PreSale(**command.season.__dict__), brands=chains,
+        declaration=found.declaration)
     fresh.brands = brands.of_order(chains, command, incoming) if chains else None
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
@@ -96,7 +97,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
     events = [placed, *holds.review(fresh, found.screening_list, now)] if found.screening == "REVIEW" else [placed]
     return Decision(fresh, events, rows=rows, moves=reserve(fresh, found.china) if found.china else [],
                     document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts,
-                                      papers_of(command, found.china)))
+                                      papers_of(command, found.china),
+                                      found.declaration.hs_digits if found.declaration else HS_DIGITS))
 
 
 def _cold(command: PlaceOrder) -> list[ColdLine] | None:
@@ -121,6 +123,9 @@ def _supply(order: Order, document: Document, incoming: Incoming, now: datetime)
         return refuse(order, incoming, "already_closed", f"the order is {order.status}; its papers are of no use any more")
     if unknown := [line.line_no for line in incoming.data.lines if line.line_no not in document.quantities]:
         return refuse(order, incoming, "unknown_line", f"the order has no line {unknown[0]}")
+    if short := [line for line in incoming.data.lines if len(line.hs_code) < document.hs_digits]:
+        return refuse(order, incoming, "code_too_short", f"line {short[0].line_no}: {short[0].hs_code} has not the "
+                      f"{document.hs_digits} digits that its declaration asks for")
     lines = [out.LineCode(line_no=line.line_no, hs_code=line.hs_code) for line in incoming.data.lines]
     return Decision(order, [out.DocumentsSupplied(order_id=order.order_id, lines=lines)])
 

@@ -26,6 +26,7 @@ GOODS_END = {"ParcelDelivered": "delivered", "ParcelCancelled": "cancelled", "Pa
 MONEY_END = {"PaymentVoided": "voided", "PaymentDeclined": "declined", "PaymentExpired": "expired",
              "PaymentRefunded": "refunded", "PaymentSettled": "settled", "PaymentChargedBack": "charged_back"}
 UNDONE = {"voided", "declined", "expired", "refunded"}
+HS_DIGITS = 6  # of the Harmonised System itself, the same everywhere
 GONE = {"cancelled", "returned", "lost", "destroyed"}
 
 
@@ -92,12 +93,13 @@ class Order:
 @dataclass(slots=True, frozen=True)
 class Document:
     """What was ordered: line number -> quantity. `quote`: the landed cost, when duty and taxes were paid with the order;
-    into China alone `amounts`: line number -> price, and what its `papers` say."""
+    into China alone `amounts`: line number -> price, and what its `papers` say. `hs_digits`: of the codes that customs wants."""
 
     quantities: dict[int, int]
     quote: Quote | None = None
     amounts: dict[int, int] | None = None
     papers: Papers | None = None
+    hs_digits: int = HS_DIGITS
 
 
 STATE = TypeAdapter(Order)

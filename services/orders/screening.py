@@ -12,11 +12,12 @@ from pydantic_core import from_json
 from schemas.cold_chain import common_band
 from schemas.numbers import is_gtin, is_resident_number
 from schemas.orders_intake import PlaceOrder
-from schemas.orders_order import ChinaImport
+from schemas.orders_order import ChinaImport, Declaration
 from schemas.parties import SealBroken, SealedParty, check, consignee_of, identity_hash
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
 from schemas.terms import Terms
 from services.orders import denied, quota
+from services.orders.declarations import declared
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules, countries
 from services.orders.terms import Book
@@ -30,14 +31,15 @@ def currencies() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What is frozen of an order besides what it says: how its persons stand to the list of denied parties, its landed cost, the limits of an import into China, and what was
-    agreed with its merchant."""
+    """What is frozen of an order besides what it says: how its persons stand to the list of denied parties, its landed cost, the
+    limits of an import into China, what was agreed with its merchant, and what is declared at the border."""
 
     quote: Quote | None = None
     china: ChinaImport | None = None
     terms: Terms | None = None
     screening: denied.Result = "CLEAR"
     screening_list: str = ""
+    declaration: Declaration | None = None
 
 
 def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book,
@@ -60,7 +62,8 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, boo
         return terms
     if command.fx_quote is not None and (wrong := _stale_fx(command, terms)) is not None:
         return wrong
-    return Accepted(frozen, china, terms, result, version)
+    declaration = None if china else declared(command, frozen, rules)  # the three documents into China are shipping's to match
+    return Accepted(frozen, china, terms, result, version, declaration)
 
 
 def _stale_fx(command: PlaceOrder, terms: Terms | None) -> tuple[str, str] | None:

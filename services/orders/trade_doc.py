@@ -41,6 +41,8 @@ the rows, not this file. `tradewind quote` answers by them:
 | Tax as assessed | customs' bill is booked on arrival; what it differs from the quote is the platform's, and each authority's tax payable is what was assessed less what was remitted ([money.md](money.md)) |
 | Another currency | customs assesses and rounds in its own; each charge is then converted at the customs rate and rounded once |
 | Rounding | {rounding}. Nobody verified these, so they are a setting: `TRADEWIND_TAX_ROUNDING=CN=half_even/line,EU=down/total` |
+| Declaration | frozen with the order: by its quote, else by the value of its goods two days after it is placed; a line whose code is shorter than the declaration asks for is told as DocumentsMissing, and the order waits for `tradewind order supply`. Where no rule says (no customs rate of the day, formal entry), the carrier's broker declares |
+| Product identifier | the line's GTIN, else the merchant's SKU: an order has one for each line |
 | Certainty | A: read in an official document. B: in a good secondary source. C: not verified; a charge of certainty C is **disabled**, and a quote lists it as not charged |
 | From outside | `TRADEWIND_RATES_FILE`, or `--rates`: a file of the same form with rows of your own, such as duty rates into the US, this month's customs rates, your carrier's fee |
 """

@@ -55,6 +55,8 @@ class Wanted:
     accepted_at: datetime | None = None
     season: bool = False
     china: ChinaImport | None = None
+    hs_digits: int = 6
+    declaration: str = ""
     held: list[tuple[str, str, int]] = field(default_factory=list)
 
     @classmethod
@@ -68,7 +70,8 @@ class Wanted:
                    limits, placed.origin, placed.quote.for_authorities if placed.quote else 0,
                    placed.cold and {l.line_no: Band.model_construct(
                        low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
-                       for l in placed.cold}, accepted_at, placed.season is not None, placed.china)
+                       for l in placed.cold}, accepted_at, placed.season is not None, placed.china,
+                   *((placed.declaration.hs_digits, placed.declaration.name) if placed.declaration else ()))
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -98,7 +101,7 @@ class Content:
 @dataclass(slots=True, frozen=True)
 class Document:
     """What of a shipment never changes: who gets what from where. `cold`: the bands of the lines that have one; `china`: what its
-    customs papers say of the persons."""
+    customs papers say of the persons. `declaration` wants codes of `hs_digits`; `papers_missing`: some line's is not such a code."""
 
     currency: str
     destination: str
@@ -107,6 +110,8 @@ class Document:
     origin: str = "US"
     cold: dict[int, Band] | None = None
     china: ChinaImport | None = None
+    hs_digits: int = 6
+    declaration: str = ""
 
     def band(self, parcel_id: str) -> Band | None:
         """What the logger of a parcel is set to; None: it needs none."""

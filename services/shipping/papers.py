@@ -13,14 +13,27 @@ from services.shipping.shipment import Work
 NO_SUCH_CHAPTER = "00"  # of the Harmonised System
 
 
+def wrong(hs_code: str | None, digits: int) -> bool:
+    """Whether customs takes no such code. One that is not given at all is found by whoever declares."""
+    return hs_code is not None and (hs_code.startswith(NO_SUCH_CHAPTER) or len(hs_code) < digits)
+
+
 def lacking(work: Work) -> list[int]:
-    """The lines whose code no customs knows, and that the merchant has not corrected."""
+    """The lines whose code customs does not take, and that the merchant has not corrected."""
     s = work.shipment
     if s.regime == "domestic" or not work.document.papers_missing:
         return []
-    wrong = {line.line_no for content in work.document.parcels.values() for line in content.lines
-             if (line.hs_code or "").startswith(NO_SUCH_CHAPTER)}
-    return sorted(wrong.difference(s.supplied))
+    bad = {line.line_no for content in work.document.parcels.values() for line in content.lines
+           if wrong(line.hs_code, work.document.hs_digits)}
+    return sorted(bad.difference(s.supplied))
+
+
+def _what(work: Work, line_no: int) -> str:
+    document = work.document
+    code = next(line.hs_code for content in document.parcels.values() for line in content.lines if line.line_no == line_no)
+    if code.startswith(NO_SUCH_CHAPTER):
+        return "hs_code: no such chapter"
+    return f"hs_code: {document.declaration} asks for {document.hs_digits} digits, not {len(code)}"
 
 
 def wait(work: Work, lines: list[int]) -> None:
@@ -31,7 +44,7 @@ def wait(work: Work, lines: list[int]) -> None:
     s.waits_for_papers = True
     for parcel_id in s.parcels:
         promise.pause(work, parcel_id, "documents_missing")
-    work.emit(out.DocumentsMissing, missing=[out.MissingDocument(line_no=n, what="hs_code: no such chapter") for n in lines],
+    work.emit(out.DocumentsMissing, missing=[out.MissingDocument(line_no=n, what=_what(work, n)) for n in lines],
               until=work.now + timedelta(seconds=deadlines()["authorisation"]))
 
 

@@ -11,13 +11,11 @@ from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.model import LineUnits
 from services.runtime.decision import SCREENING, Impossible, Incoming, Stale
-from services.shipping import stops
 from services.shipping.allocation import Content, Document, Wanted, allocate, within_limits
-from services.shipping import promise
+from services.shipping import papers, promise, stops
 from services.shipping.shipment import Parcel, Work
 from services.shipping.storage import StockMove
 
-NO_SUCH_HS_CHAPTER = "00"
 
 
 def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None]) -> Stale | None:
@@ -61,9 +59,9 @@ def _reserve(work: Work, found: Any, routes: dict[str, out.Route], accepted_at: 
     s, wanted = work.shipment, work.shipment.pending
     work.disarm("retry", "backorder")
     contents = {parcel_id: _numbered(work, content, routes) for parcel_id, content in found.parcels.items()}
-    work.fresh_document = Document(wanted.currency, wanted.destination, contents, not all(
-        not (line.hs_code or "").startswith(NO_SUCH_HS_CHAPTER) for line in wanted.lines), wanted.origin, wanted.cold,
-                                   wanted.china)
+    work.fresh_document = Document(wanted.currency, wanted.destination, contents,
+                                   any(papers.wrong(line.hs_code, wanted.hs_digits) for line in wanted.lines), wanted.origin,
+                                   wanted.cold, wanted.china, wanted.hs_digits, wanted.declaration)
     s.pending, s.status = None, "open"
     plans = []
     for parcel_id, content in contents.items():

@@ -14,9 +14,9 @@ from services.simulators.outsiders import Heard, Memory, Message, Reaction, afte
 
 STOREFRONT, FINANCE = "/storefront", "/finance"
 GRANT_MINOR = 100
-RIGHT_CODE, CHINESE_CODE = "950300", "9503008900"
+SHORT_CODE, RIGHT_CODE, CHINESE_CODE = "950300", "9503004900", "9503008900"
 # Whose merchant answers when papers into China are wrong, and with which code.
-ANSWERS = {"china_mismatch": CHINESE_CODE, "china_mismatch_kept": RIGHT_CODE, "china_list_rejected": CHINESE_CODE,
+ANSWERS = {"china_mismatch": CHINESE_CODE, "china_mismatch_kept": SHORT_CODE, "china_list_rejected": CHINESE_CODE,
            "documents_supplied": CHINESE_CODE}
 CORRECTS = frozenset(ANSWERS)
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, brand_of, cold_of, forced_id, hs_code_of, is_chinese, merchant_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, brand_of, cold_of, destinations_of, forced_id, hs_code_of, merchant_of,
                                           name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
@@ -36,9 +36,14 @@ MARKETS = {
     "CN": (30, "CNY", 7.1, 9), "DE": (16, "EUR", 0.92, 19), "GB": (14, "GBP", 0.79, 20), "JP": (12, "JPY", 1.5, 10),
     "KR": (8, "KRW", 13.4, 10), "CA": (8, "CAD", 1.36, 5), "AU": (6, "AUD", 1.5, 10), ORIGIN: (6, "USD", 1.0, 0),
 }
+# Ten digits of the European tariff, the first eight of which are the same in Great Britain.
+EUROPEAN_CODES = {"080929": "0809290000", "081340": "0813409500", "030633": "0306339000", "030541": "0305410000",
+                  "030771": "0307710000", "950300": "9503004900", "190110": "1901100000", "392410": "3924100000",
+                  "611120": "6111209000", "330499": "3304990000", "330510": "3305100000"}
 # Chinese customs asks for its own ten digits; where a code is not known to us it is filled up with zeros.
 CHINESE_CODES = {hs_code: f"{hs_code}0000" for products in MERCHANTS.values() for _, hs_code, _ in products} | {
     "950300": "9503008900", "611120": "6111200090", "190110": "1901109000", "330499": "3304990029"}
+CODES = {"CN": CHINESE_CODES, "DE": EUROPEAN_CODES, "GB": EUROPEAN_CODES}
 _CITIES = {"CN": "Shanghai", "DE": "Hamburg", "GB": "Leeds", "JP": "Osaka", "KR": "Busan", "CA": "Calgary", "AU": "Perth",
            "US": "Boise"}
 
@@ -88,7 +93,7 @@ def demo_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime, exi
         rng = random.Random(f"{seed}:{prefix}:{number}")
         if number < len(names):
             order_id = forced_id(names[number], f"{prefix}-{seed}")
-            countries = ["CN"] if is_chinese(names[number]) else abroad  # customs has a part in many
+            countries = destinations_of(names[number], abroad)  # customs has a part in many
         else:
             order_id, countries = f"{prefix}-{seed}-{number}", list(MARKETS) if domestic else abroad
         yield _order(rng, order_id, scenario_of(order_id, seed, exits_permille, fast), rng.choice(merchants),
@@ -102,7 +107,7 @@ def corridor_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime,
     """
     markets = [country for country in MARKETS if country != ORIGIN]
     pairs = sorted(((name, country) for name in SCENARIOS for country in markets
-                    if country == "CN" or not is_chinese(name)), key=lambda pair: SCENARIOS[pair[0]].fast)
+                    if country in destinations_of(name, markets)), key=lambda pair: SCENARIOS[pair[0]].fast)
     forced = []
     for name, country in pairs:
         rng = random.Random(f"{seed}:{prefix}:{name}:{country}")
@@ -132,7 +137,7 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
 
 def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str) -> list[OrderLine]:
     """One to four lines, all from one warehouse or, in a fifth of the orders, from both."""
-    rate, codes = MARKETS[destination][2], CHINESE_CODES if destination == "CN" else {}
+    rate, codes = MARKETS[destination][2], CODES.get(destination, {})
     first_sku = sku_of(scenario, order_id, "")
     home = warehouse_of(first_sku) if first_sku else rng.choice(WAREHOUSES)
     chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" or scenario in SEASONS else rng.randint(1, 3))
@@ -142,7 +147,8 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     lines: list[OrderLine] = []
     room = FEN_MAX if destination == "CN" else None
     for line_no, (sku, text, hs_code, cents) in enumerate(chosen, 1):
-        quantity = rng.randint(2, 4)  # so that one unit can be cancelled, missing or sent back, and something remains
+        short = scenario == "documents_code_short" and line_no == 1  # in a consignment of some value
+        quantity = 20 if short else rng.randint(2, 4)  # so that one unit can be cancelled, missing or sent back, and something remains
         if room is not None:
             quantity = min(quantity, room // round(cents * rate))
             room -= quantity * round(cents * rate)
@@ -150,9 +156,9 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
                 break
         if line_no == 1:
             sku, hs_code = first_sku or sku, hs_code_of(scenario, hs_code)
-        if not (line_no == 1 and scenario.startswith("china_mismatch")):  # whose merchant gave no more than six digits
+        if not short and not (line_no == 1 and scenario.startswith("china_mismatch")):  # whose merchant gave no more than six digits
             hs_code = codes.get(hs_code, hs_code)
-        lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity,
-                               amount=round(cents * rate) * quantity, hs_code=hs_code, cold=cold_of(scenario) if line_no == 1 else None,
+        lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity, hs_code=hs_code,
+                               amount=round(cents * rate) * quantity, cold=cold_of(scenario) if line_no == 1 else None,
                                brand=brand_of(scenario, order_id) if line_no == 1 else None))
     return lines

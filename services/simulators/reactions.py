@@ -26,7 +26,7 @@ _Answer = Callable[[Heard, str, Memory], list[Reaction]]
 TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     "storefront": {
         "ParcelsAllocated": (buyers.cancel_planned, frozenset({"cancel_before_payment"})),
-        "DocumentsMissing": (buyers.supply, frozenset({"documents_supplied"})),
+        "DocumentsMissing": (buyers.supply, frozenset({"documents_supplied", "documents_code_short"})),
         "DocumentsMismatched": (buyers.correct, buyers.CORRECTS), "ListRejected": (buyers.correct, buyers.CORRECTS),
         "PaymentHeld": (buyers.cancel_held, BEFORE_HANDOVER),
         "ParcelHandedOver": (buyers.cancel_late, _LATE),

@@ -20,6 +20,7 @@ TOKEN = "tok_test_ok"
 NO_PAPERS_HS_CODE = "000000"
 # An SKU with the first prefix is in no warehouse; one with the second is stocked with one unit less than was ordered.
 SKU_NOWHERE, SKU_PART, SKU_SEASON = "NONE-", "PART-", "SEASON-"
+FULL_DECLARATION = ["DE", "GB"]  # they ask for more than six digits above a value
 WAREHOUSES = ("SEA1", "PVD1")
 
 
@@ -109,6 +110,7 @@ SCENARIOS = {s.name: s for s in (
              token="tok_test_refund_fails"),
     Scenario("documents_missing", 10, "the customs papers are never complete; the authorisation expires", fast=False),
     Scenario("documents_supplied", 0, "a customs code is missing; the merchant supplies it"),
+    Scenario("documents_code_short", 0, "a code has six digits, where the full declaration of its value asks for more"),
     Scenario("no_stock", 20, "no warehouse has it; no money moves"),
     Scenario("part_stock_ship", 30, "part of it is there: ship that, cancel the rest"),
     Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
@@ -169,9 +171,11 @@ def hs_code_of(scenario: str, usual: str) -> str:
     return NO_PAPERS_HS_CODE if scenario in ("documents_missing", "documents_supplied") else usual
 
 
-def is_chinese(scenario: str) -> bool:
-    """Whether it tells of an import into China, and is as normal elsewhere."""
-    return scenario.startswith("china_")
+def destinations_of(scenario: str, usual: list[str]) -> list[str]:
+    """Where such orders go: the point of some is what is asked at one border. Elsewhere they are as normal."""
+    if scenario.startswith("china_"):
+        return ["CN"]
+    return FULL_DECLARATION if scenario == "documents_code_short" else usual
 
 
 def sku_of(scenario: str, order_id: str, usual: str) -> str:
