@@ -117,7 +117,9 @@ def handed_over_unscreened(h):
 
 
 def packed_with_a_short_code(h):
-    h.change(ORDER.name, "OrderPlaced", "normal", declaration={"name": "H1", "rule_id": "eu.full", "hs_digits": 11})
+    records, at = h.find(ORDER.name, "OrderPlaced", "normal")
+    lines = [line | {"hs_code": "950300"} for line in json.loads(records[at].value)["lines"]]
+    h.change(ORDER.name, "OrderPlaced", "normal", lines=lines, declaration={"name": "H1", "rule_id": "eu.full", "hs_digits": 8})
 
 
 def handed_over_though_blocked(h):
