@@ -56,7 +56,7 @@ def views_of(history: History) -> dict:
 async def test_a_clean_history_has_no_violation(history):
     found = await examine(history)
     assert found.clean, "\n".join(found.lines())
-    assert found.orders == 28 and found.events > 250
+    assert found.orders == 30 and found.events > 250
     assert found.exits["cancelled: no_stock"] == 1 and found.exits["rejected: total_mismatch"] == 1
     assert found.exits["completed: delivered/charged_back"] == 1 and found.examples["completed: short pick"] == "short"
     money = found.money["USD"]
