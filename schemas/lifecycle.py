@@ -246,6 +246,7 @@ _CLOCK = ("running", "at_risk")
 PROMISE = Machine("promise", [
     *_rows("shipping", "ParcelsAllocated", (NEW, "running")),
     *_rows("shipping", "PromisePaused", (_CLOCK, "paused")),
+    *_rows("shipping", "PromiseHeld", (_CLOCK, "paused")),
     *_rows("shipping", "PromiseResumed", ("paused", "running")),
     *_rows("shipping", "PromiseAtRisk", ("running", "at_risk")),
     *_loops("shipping", "ParcelRerouted", *_CLOCK, "paused"),
@@ -254,7 +255,7 @@ PROMISE = Machine("promise", [
     *(row for event in ("ParcelCancelled", "CustomsRefused", "ParcelReturning", "ParcelLost", "ParcelDestroyed")
       for row in _rows("shipping", event, ((*_CLOCK, "paused", "void"), "void"))),
 ], {"kept", "broken", "void"})
-PROMISE_EVENTS = frozenset({"PromisePaused", "PromiseResumed", "PromiseAtRisk", "PromiseBroken", "ParcelRerouted"})
+PROMISE_EVENTS = frozenset({"PromisePaused", "PromiseHeld", "PromiseResumed", "PromiseAtRisk", "PromiseBroken", "ParcelRerouted"})
 
 MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT, BRAND, PROMISE)
 

@@ -452,6 +452,13 @@ class PromisePaused(ParcelEvent):
     at: Time
 
 
+class PromiseHeld(ParcelEvent):
+    """The same, because the order or its merchant is stopped before the carrier has the goods; `reason` as of ParcelStopped."""
+
+    reason: str
+    at: Time
+
+
 class PromiseResumed(ParcelEvent):
     """It goes on. What it stood still is added to the promise: `promised_at` is the new one."""
 
@@ -490,6 +497,6 @@ MESSAGES = (
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
     ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,
-    ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared, PromisePaused, PromiseResumed, PromiseAtRisk,
-    PromiseBroken, ParcelRerouted, LaneClosed, LaneOpened,
+    ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared, PromisePaused, PromiseHeld, PromiseResumed,
+    PromiseAtRisk, PromiseBroken, ParcelRerouted, LaneClosed, LaneOpened,
 )

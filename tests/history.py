@@ -278,11 +278,16 @@ def _books(world: World) -> World:
 
 def _reviewed() -> World:
     """The buyer's name is nearly on the list of denied parties; an officer clears it the next day."""
-    world, _ = given(**_args("reviewed", destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY)))
+    world, _ = given(**_args("reviewed", destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY)), plans=network_plans())
     world.wait(days=1)
     world.send(ask.DecideScreening(order_id="reviewed", outcome="clear", decided_by="officer"), "/platform")
     world.run()
     return world
+
+
+def promised() -> list[World]:
+    """What goes on besides the plan: held by customs, forgotten, re-routed, held for an officer."""
+    return [_held_up(), _late(), _rerouted(), _reviewed()]
 
 
 def worlds() -> list[World]:
@@ -310,8 +315,8 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _held_up(),
-        _late(), _rerouted(), _reviewed(), _branded(), _receipts(), _mismatched(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
+        _receipts(), _mismatched(), *promised(),
     ]
 
 

@@ -134,6 +134,11 @@ def _child(bug: Bug, everybody: bool, pipe) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S_MAX, CPU_S_MAX + 1))
     plant(bug)
     caught = Caught(bug.name)
+    if bug.promised or bug is CONTROL:
+        _audit_promised(caught)
+        pipe.send(asdict(caught))
+    if bug.promised:
+        return
     if everybody or "auditor" not in bug.by:
         _explore(caught)
         pipe.send(asdict(caught))
@@ -177,6 +182,17 @@ def _audit(caught: Caught) -> None:
             caught.by.setdefault("auditor", f"rule {first.rule} ({first.name}): {'; '.join(first.evidence)}"[:200])
             caught.rules = sorted({v.rule for v in report.violations} | set(caught.rules))
             break
+
+
+def _audit_promised(caught: Caught) -> None:
+    from services.auditor.audit import examine
+    from tests.history import History, promised
+
+    report = asyncio.run(examine(History(promised())))
+    if not report.clean:
+        first = report.violations[0]
+        caught.by["auditor"] = f"rule {first.rule} ({first.name}): {'; '.join(first.evidence)}"[:200]
+        caught.rules = sorted({v.rule for v in report.violations})
 
 
 # -- a process with a bug -------------------------------------------------------------------------------------------------

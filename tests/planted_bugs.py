@@ -30,14 +30,15 @@ class Bug:
     by: frozenset[str] = frozenset({"auditor"})
     rules: frozenset[int] = frozenset()
     run: str = "memory"
+    promised: bool = False  # it shows where parcels travel by a plan
 
 
 RUNTIME, ORDERS, PAYMENTS, SHIPPING = "services.runtime", "services.orders", "services.payments", "services.shipping"
 
 
 def _bug(name: str, breaks: str, where: str, old: str, new: str, rules: set[int] = frozenset(), by: str = "auditor",
-         run: str = "memory") -> Bug:
-    return Bug(name, breaks, (Change(where, old, new),), frozenset(by.split()), frozenset(rules), run)
+         run: str = "memory", promised: bool = False) -> Bug:
+    return Bug(name, breaks, (Change(where, old, new),), frozenset(by.split()), frozenset(rules), run, promised)
 
 
 BUGS = (
@@ -251,6 +252,20 @@ BUGS = (
          {12}),
     _bug("tax_is_forgotten", "the buyer's tax is charged to nobody", SHIPPING,
          "taxes = shares(placed.tax, amounts)", "taxes = [0 for _ in amounts]", {12}),
+
+    # -- the promise
+    _bug("promised_later_than_planned", "the buyer is told a later day than the plan's", SHIPPING,
+         "promised_at=run[-1].arrives, in_time=in_time,\n                                     border=border",
+         "promised_at=run[-1].arrives + timedelta(hours=9), in_time=in_time,\n                                     border=border",
+         {40}, promised=True),
+    _bug("clock_stands_after_customs", "a parcel that customs held once can never be late again", SHIPPING,
+         "    promise.resume(work, parcel_id)\n    work.emit(out.CustomsReleased", "    work.emit(out.CustomsReleased", {40}, promised=True),
+    _bug("clock_stands_after_a_hold", "what was held for an officer is promised for no day any more", SHIPPING,
+         "    for parcel_id in s.parcels:\n        promise.resume(work, parcel_id)\n    standing_still", "    standing_still", {40},
+         promised=True),
+    _bug("rerouted_over_the_closed_lane", "a parcel is sent into the fog it was to avoid", SHIPPING,
+         "work.plans.again(place, max(work.now, there), area, due, work.closed)",
+         "work.plans.again(place, max(work.now, there), area, due, frozenset())", {40}, promised=True),
 
     # -- the runtime, on a real broker and real databases: once, whatever dies when
     _bug("offsets_before_the_work", "what was read and not applied when the service died is lost", RUNTIME,

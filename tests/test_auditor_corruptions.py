@@ -576,6 +576,14 @@ def a_pause_made_longer(h):
     h.change(SHIPMENT.name, "PromiseResumed", "held_up", paused_s=90_000)
 
 
+def a_pause_of_customs_without_an_end(h):
+    h.drop(SHIPMENT.name, "PromiseResumed", "held_up")
+
+
+def a_hold_without_an_end(h):
+    h.drop(SHIPMENT.name, "PromiseResumed", "reviewed")
+
+
 def a_broken_promise_told_as_kept(h):
     h.change(SHIPMENT.name, "ParcelDelivered", "late", kept=True)
 
@@ -665,6 +673,7 @@ PLANTED = [
     (a_review_taken_for_a_release, {47}), (a_release_that_nobody_heard, {16, 17, 24, 47}),
     (rerouted_round_what_was_behind_it, {40}),
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
+    (a_pause_of_customs_without_an_end, {17, 40}), (a_hold_without_an_end, {17, 40}),
     (a_broken_promise_told_as_kept, {40}), (a_clock_that_stood_longer, {40}),
     (remitted_and_not_booked, {28}), (converted_twice, {9}), (paid_more_than_due, {9, 28}), (remitted_too_much, {9, 28}),
     (unbalanced_book, {8, 13, 28}),

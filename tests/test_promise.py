@@ -8,7 +8,7 @@ import pytest
 
 from schemas import shipping_report as report
 from schemas.lifecycle import PROMISE
-from schemas.orders_order import OrderPlaced, PlacedLine
+from schemas.orders_order import DocumentsSupplied, LineCode, OrderHeld, OrderPlaced, OrderResumed, PlacedLine
 from schemas.payments_payment import PaymentAuthorised, PaymentHeld
 from schemas.shipping_shipment import ParcelsAllocated
 from services.runtime.decision import TIMER, Decision, Incoming
@@ -25,14 +25,14 @@ P1 = "A1-P1"
 class Story:
     """One order at shipping alone, with the moment of everything that is told."""
 
-    def __init__(self, destination: str = "DE", hs_code: str = "950300", stock=(("SEA1", 9),), plans: Plans | None = PLANS):
+    def __init__(self, destination: str = "DE", hs_code: str = "950300", stock=(("SEA1", 9),), plans: Plans | None = PLANS, screening: str = "CLEAR"):
         self.state, self.document, self.events, self.plans = machine.Shipment("A1"), None, [], plans
         self.stock = Stock({"TOY"}, [(warehouse, "TOY", units) for warehouse, units in stock])
         regime = {"CN": "china", "US": "domestic"}.get(destination, "abroad")
         self.tell(OrderPlaced.model_construct(
             order_id="A1", merchant_id="m1", currency="USD", origin="US", destination=destination, regime=regime, freight=700, tax=0,
             lines=[PlacedLine(line_no=1, sku="TOY", quantity=2, amount=5000, hs_code=hs_code)], total=5700,
-            on_shortage="ship_available"), MONDAY)
+            on_shortage="ship_available", screening=screening), MONDAY)
 
     def tell(self, message, at: datetime) -> list:
         kind = TIMER if message is None else type(message).__name__
@@ -165,6 +165,73 @@ def test_at_the_pickup_point_the_clock_stands_until_it_is_collected():
 def test_missing_papers_stop_the_clock():
     story = Story(hs_code="000000").paid()
     assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "PromisePaused", "DocumentsMissing"]
+
+
+def hold(story: Story, at: datetime, reason: str = "screening") -> list:
+    return story.tell(OrderHeld(order_id="A1", reason=reason, ref="r"), at)
+
+
+def resume(story: Story, at: datetime, reason: str = "screening") -> list:
+    return story.tell(OrderResumed(order_id="A1", reason=reason, ref="r"), at)
+
+
+def test_a_held_order_stops_the_clock_of_what_the_carrier_has_not_got():
+    story = Story().paid()
+    at = MONDAY + timedelta(hours=5)
+    assert hold(story, at) == ["ParcelStopped", "PromiseHeld"] and story.of("PromiseHeld")[0].reason == "screening"
+    assert "risk:A1-P1" not in story.state.timers
+    assert resume(story, at + timedelta(hours=30)) == ["ParcelCleared", "PromiseResumed"]
+    assert story.of("PromiseResumed")[0].promised_at == story.route.promised_at + timedelta(hours=30)
+    assert story.state.timers["risk:A1-P1"] == story.route.legs[0].departs + timedelta(hours=30) + PLANS.tolerance
+
+
+def test_an_order_held_from_the_beginning_has_a_clock_that_stands():
+    story = Story(screening="REVIEW")
+    assert [type(e).__name__ for e in story.events] == ["ParcelsAllocated", "PromiseHeld"]
+    assert resume(story, MONDAY + timedelta(hours=20)) == ["PromiseResumed"]
+
+
+def test_the_clock_goes_on_when_the_last_reason_has_ended():
+    story = Story().paid()
+    at = MONDAY + timedelta(hours=5)
+    hold(story, at)
+    assert hold(story, at + timedelta(hours=1), "inspection") == ["ParcelStopped"]
+    assert resume(story, at + timedelta(hours=2)) == ["ParcelCleared"]
+    assert resume(story, at + timedelta(hours=9), "inspection") == ["ParcelCleared", "PromiseResumed"]
+    assert story.of("PromiseResumed")[0].paused_s == 9 * 3600
+
+
+def test_goods_handed_over_all_the_same_have_a_clock_again():
+    story = Story().paid().carry("packed")
+    leaves = story.route.legs[0].departs
+    hold(story, leaves - timedelta(hours=1))
+    assert story.carry("handed_over").told == ["PromiseResumed", "ParcelHandedOver"]
+    assert resume(story, leaves + timedelta(hours=2)) == []
+
+
+def test_goods_on_their_way_are_not_stopped():
+    story = Story().paid().carry("exported")
+    assert hold(story, story.route.legs[-1].departs) == []
+
+
+def test_papers_that_come_while_the_order_is_held_do_not_start_its_clock():
+    story = Story(hs_code="000000").paid()
+    hold(story, MONDAY + timedelta(hours=5))
+    supplied = DocumentsSupplied(order_id="A1", lines=[LineCode(line_no=1, hs_code="950300")])
+    assert story.tell(supplied, MONDAY + timedelta(hours=6)) == ["DocumentsReady"]
+    assert resume(story, MONDAY + timedelta(hours=8)) == ["PromiseResumed"]
+    assert story.of("PromiseResumed")[0].paused_s == 5 * 3600 and "risk:A1-P1" in story.state.timers
+
+
+def test_on_a_clock_that_runs_ahead_our_own_work_is_no_risk_and_a_lost_day_is():
+    fast = Plans(speed=20_000)  # 4 s are 22 hours
+    story = Story(plans=fast).paid()
+    story.say(report.PackedReported, story.route.legs[0].departs + timedelta(hours=12))
+    assert not story.of("PromiseAtRisk")
+    story = Story(plans=fast).paid().carry("handed_over")
+    story.say(report.ExportedReported, story.route.legs[story.route.border].departs + timedelta(hours=50))
+    [risk] = story.of("PromiseAtRisk")
+    assert risk.predicted_at > risk.promised_at
 
 
 def test_the_clock_of_a_cancelled_parcel_is_not_stopped():

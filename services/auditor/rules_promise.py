@@ -53,15 +53,27 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
         way = parcel.plan.way if parcel.plan else None
         if way is None:
             continue
-        state, due, since, broken = NEW, way.promised, None, None
-        for event in _events(case, parcel_id):
-            to, wrong = PROMISE.next.get((state, event.type)), []
+        state, due, since, broken, stops, why, cleared = NEW, way.promised, None, None, set(), "", None
+        for event in _events(case, parcel_id, _STEPS | _STOPS | _WAITED_FOR):
+            if event.type in _STOPS:
+                (stops.add if event.type == "ParcelStopped" else stops.discard)(event.data.ref)
+                cleared = None if stops else event.time
+                continue
+            if event.type in _PAUSES:
+                why = event.data.ref
+            wrong = _ought_to_stand(event, state, stops, why)
+            if event.type not in _STEPS:
+                yield [str(event), f"parcel {parcel_id}", *wrong] if wrong else None
+                continue
+            to = PROMISE.next.get((state, event.type))
             if to is None:
                 wrong.append(f"the promise is {state!r}: the table has no such row")
             state, tick = to or state, event.data
-            if event.type == "PromisePaused":
+            if event.type in _PAUSES:
                 since = tick.at
             elif event.type == "PromiseResumed" and since is not None:
+                if cleared is not None and since < cleared < event.time and why not in _ENDS:
+                    wrong.append(f"nothing stopped the goods since {cleared}, and the clock stood")
                 stood = int((tick.at - since).total_seconds())
                 due += timedelta(seconds=max(0, stood))
                 wrong += [] if (max(0, stood), due) == (tick.told, tick.promised) else [
@@ -75,9 +87,25 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
             yield [str(event), f"parcel {parcel_id}", *wrong] if wrong else None
 
 
-def _events(case: Case, parcel_id: str) -> list[Event]:
+# What a pause of this reason ends with, at the latest; any other when the goods go on: asked for, or handed over.
+_ENDS = {"customs_hold": {"CustomsReleased"}, "buyer_absent": {"ParcelOutForDelivery"}}
+_GO_ON = frozenset({"FulfilmentRequested", "ParcelHandedOver"})
+_WAITED_FOR = _GO_ON | {"CustomsReleased", "ParcelOutForDelivery"}
+_PAUSES = frozenset({"PromisePaused", "PromiseHeld"})
+_STOPS = frozenset({"ParcelStopped", "ParcelCleared"})
+
+
+def _ought_to_stand(event: Event, state: str, stops: set[str], why: str) -> list[str]:
+    if state == "paused" and event.type in _ENDS.get(why, _GO_ON):
+        return [f"the clock still stands for {why}, which is over"]
+    if stops and event.type == "PromiseAtRisk":
+        return [f"the goods are stopped for {', '.join(stops)}, and the clock runs"]
+    return []
+
+
+def _events(case: Case, parcel_id: str, types: frozenset[str] | set[str] = frozenset(_STEPS)) -> list[Event]:
     """Of a parcel's promise. After the delivery nothing of it happens any more."""
-    return [e for e in case.story.events["shipping"] if e.type in _STEPS and any(p == parcel_id for p, _ in e.parcels)]
+    return [e for e in case.story.events["shipping"] if e.type in types and any(p == parcel_id for p, _ in e.parcels)]
 
 
 def _delivered(tick: Tick, due: datetime, broken: Tick | None) -> list[str]:
@@ -127,7 +155,7 @@ def database_has_the_clock(case: Case) -> Iterator[Verdict]:
         clock = (stored.get("aside") or {}).get("clock") or {}
         events = _events(case, parcel_id)
         stood = sum(e.data.told for e in events if e.type == "PromiseResumed")
-        last = next((e for e in reversed(events) if e.type in ("PromisePaused", "PromiseResumed")), None)
-        paused = last.data.ref if last and last.type == "PromisePaused" else ""
+        last = next((e for e in reversed(events) if e.type in (*_PAUSES, "PromiseResumed")), None)
+        paused = last.data.ref if last and last.type in _PAUSES else ""
         right = (clock.get("slip_s", 0), clock.get("paused", "")) == (stood, paused)
         yield None if right else [f"parcel {parcel_id}: the database has {clock or 'no clock'}, the events {stood} s and {paused!r}"]

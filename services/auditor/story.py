@@ -383,7 +383,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("HarvestExpected", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
     "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity, m.arrived)), "SeasonOpened": lambda m: ((), None),
     "PreSold": lambda m: ((), (m.opens, m.closes, tuple((line.warehouse, line.sku, line.quantity) for line in m.lines))),
-    "PromisePaused": _tick("at", "", ""), "PromiseResumed": _tick("at", "promised_at", "paused_s"),
+    **dict.fromkeys(("PromisePaused", "PromiseHeld"), _tick("at", "", "")), "PromiseResumed": _tick("at", "promised_at", "paused_s"),
     "PromiseAtRisk": _tick("predicted_at", "promised_at", ""), "PromiseBroken": _tick("delivered_at", "promised_at", ""),
     "ParcelDelivered": _tick("delivered_at", "promised_at", "kept"),
     "ParcelRerouted": lambda m: (((m.parcel_id, 0),), Tick(ref=m.lane, way=_way(m.route))),

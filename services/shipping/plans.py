@@ -22,12 +22,14 @@ Shares = dict[str, dict[str, int]]  # warehouse -> SKU -> units
 
 
 class Plans:
-    """One network, planned on with any lanes closed. Pure: what is remembered only saves time. `tolerance`: how much later than
-    it was made a scan may be heard of before it is missed."""
+    """One network, planned on with any lanes closed. Pure: what is remembered only saves time. `slack`: how long our own work may
+    take; on a clock that runs ahead that is hours, and nobody's lateness. `tolerance`: how much later than it was made a scan may
+    be heard of before it is missed."""
 
     def __init__(self, net: Network | None = None, speed: float = 1.0):
         self._net = net
-        self.tolerance = SCANS_ARE_TOLD_WITHIN + timedelta(seconds=HEARD_WITHIN_S * speed)
+        self.slack = timedelta(seconds=HEARD_WITHIN_S * speed)
+        self.tolerance = SCANS_ARE_TOLD_WITHIN + self.slack
         self._planner = lru_cache(maxsize=8)(lambda closed: Planner(self.network, closed))
         self._legs: dict[int, tuple[Any, int, list[Leg], int]] = {}
 

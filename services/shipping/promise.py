@@ -44,7 +44,8 @@ def route_of(work: Work, parcel_id: str) -> Route | None:
 
 
 def scanned(work: Work, parcel_id: str, before: str) -> None:
-    """After a scan: was it late, will the promise hold, and by when must the next one come?"""
+    """After a scan: was it late, will the promise hold, and by when must the next one come? On a clock that runs ahead a scan may
+    be late because we asked late: so much is not counted."""
     parcel, timers = work.shipment.parcels[parcel_id], work.shipment.timers
     timers.pop(f"risk:{parcel_id}", None)
     route = route_of(work, parcel_id)
@@ -56,7 +57,7 @@ def scanned(work: Work, parcel_id: str, before: str) -> None:
     slip = timedelta(seconds=clock.slip_s)
     due = _planned(work, route, _NEXT[parcel.status]) + slip
     was_due = _planned(work, route, _NEXT[before]) + slip if before in _NEXT else due
-    if work.at > was_due and (predicted := _predicted(work, route, parcel.status, work.at)) is not None:
+    if (at := work.at - work.plans.slack) > was_due and (predicted := _predicted(work, route, parcel.status, at)) is not None:
         due = max(due, predicted[0].departs if predicted else due)
         if predicted and predicted[-1].arrives > promised(work, parcel_id):
             risk(work, parcel_id, "late_scan", predicted[-1].arrives)
@@ -70,7 +71,7 @@ def overdue(work: Work, parcel_id: str) -> None:
     if route is None or clock.paused or clock.at_risk or parcel.status not in _NEXT or work.plans is None:
         return
     late = max(work.now, _planned(work, route, _NEXT[parcel.status]) + timedelta(seconds=clock.slip_s) + work.plans.tolerance)
-    predicted = _predicted(work, route, parcel.status, late)
+    predicted = _predicted(work, route, parcel.status, late - work.plans.slack)
     if predicted is None:
         return
     arrives = predicted[-1].arrives if predicted else late
@@ -100,23 +101,33 @@ def risk(work: Work, parcel_id: str, reason: str, predicted_at: datetime) -> Non
                   predicted_at=predicted_at)
 
 
-def pause(work: Work, parcel_id: str, reason: str) -> None:
+def pause(work: Work, parcel_id: str, reason: str, event: type = out.PromisePaused) -> None:
     """From now on it waits for somebody else."""
     clock = _clock(work.shipment.parcels[parcel_id])
     if work.content(parcel_id).route is not None and not clock.paused and work.shipment.parcels[parcel_id].status in OPEN:
         work.disarm(f"risk:{parcel_id}")
         _set(work, parcel_id, clock, paused=reason, since=work.at, at_risk=False)
-        work.emit(out.PromisePaused, parcel_id=parcel_id, reason=reason, at=work.at)
+        work.emit(event, parcel_id=parcel_id, reason=reason, at=work.at)
+
+
+def stop(work: Work, reason: str) -> None:
+    """The order stands still, and with it the clocks of all that the carrier has not got yet."""
+    for parcel_id, parcel in work.shipment.parcels.items():
+        if parcel.status in BEFORE_HANDOVER:
+            pause(work, parcel_id, reason, out.PromiseHeld)
 
 
 def resume(work: Work, parcel_id: str) -> None:
-    """What it waited for has come."""
-    clock = _clock(work.shipment.parcels[parcel_id])
-    if clock.paused:
+    """What it waited for has come. It may be told of one thing and wait for another as well."""
+    s, parcel = work.shipment, work.shipment.parcels[parcel_id]
+    clock = _clock(parcel)
+    if clock.paused and not (parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers)):
         stood = max(0, int((work.at - clock.since).total_seconds()))
         _set(work, parcel_id, clock, paused="", since=None, slip_s=clock.slip_s + stood)
         work.emit(out.PromiseResumed, parcel_id=parcel_id, reason=clock.paused, at=work.at, paused_s=stood,
                   promised_at=promised(work, parcel_id))
+        if parcel.status in _NEXT and work.plans is not None:
+            s.timers[f"risk:{parcel_id}"] = work.plans.tolerance + planned(work, parcel_id, _NEXT[parcel.status])[0]
 
 
 def delivered(work: Work, parcel_id: str) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def plain(event: str, model: type):
 @reported("ParcelHandedOver")
 def handed_over(work, report, parcel_id, parcel, before):
     work.arm(f"lost:{parcel_id}", "lost")
+    promise.resume(work, parcel_id)
     work.emit(out.ParcelHandedOver, parcel_id=parcel_id, carrier=report.carrier, tracking_no=report.tracking_no,
               destination=work.document.destination, regime=work.shipment.regime, despite=list(work.shipment.stops),
               planned=promise.planned(work, parcel_id, *("go out", "deliver") if work.shipment.regime == "domestic" else

@@ -77,6 +77,8 @@ def _reserve(work: Work, found: Any, routes: dict[str, out.Route], accepted_at: 
     work.emit(out.ParcelsAllocated, currency=wanted.currency, total=sum(p.amount for p in plans), parcels=plans,
               accepted_at=accepted_at if routes else None,
               unfilled=[LineUnits(line_no=line.line_no, quantity=units) for line, units in found.missing])
+    if s.stops:
+        promise.stop(work, s.stops[0])
 
 
 def _numbered(work: Work, content: Content, routes: dict[str, out.Route]) -> Content:

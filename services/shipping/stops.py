@@ -14,6 +14,7 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.topics import MODELS
 from services.runtime.decision import CLOSED, MERCHANT_STATUS, STOPS, Decision, Incoming, Stale, Standing
+from services.shipping import promise
 from services.shipping.shipment import Shipment, Work
 
 KEPT = frozenset({"PaymentAuthorised", "PaymentHeld",  # their money lets goods go forward
@@ -78,6 +79,7 @@ def stop(work: Work, reason: str) -> None:
     s.held_since = s.held_since or work.now
     for parcel_id in _at_warehouse(work, "ParcelStopped"):
         work.emit(out.ParcelStopped, parcel_id=parcel_id, reason=reason)
+    promise.stop(work, reason)
 
 
 def clear(work: Work, reason: str, decide: Callable[[Work, Incoming], Any]) -> None:
@@ -88,6 +90,8 @@ def clear(work: Work, reason: str, decide: Callable[[Work, Incoming], Any]) -> N
         work.emit(out.ParcelCleared, parcel_id=parcel_id, reason=reason)
     if s.stops:
         return
+    for parcel_id in s.parcels:
+        promise.resume(work, parcel_id)
     standing_still = work.now - s.held_since
     s.timers = {name: due + standing_still if name.partition(":")[0] in s.STANDS_STILL else due
                 for name, due in s.timers.items()}
