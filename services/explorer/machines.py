@@ -26,7 +26,7 @@ from services.explorer import rules
 from services.explorer import shared as rows
 from services.explorer.simulation import MERCHANT_ID, START, TOPIC_OF, settle, specs
 from services.runtime.batch import RETRY, Batch, Out, envelope_for, shared_keys_of
-from services.runtime.decision import BRANDED, PROTECTED, STANDING, TIMER, Incoming, SharedMissing, Standing
+from services.runtime.decision import BRANDED, Incoming, LANES, PROTECTED, STANDING, SharedMissing, Standing, TIMER
 from services.runtime.spec import OURS, read
 from services.runtime.track import Entry, Record
 
@@ -177,7 +177,8 @@ class Machines:
 
     def _checked(self, number: int, cue: int | str, free: Free, looked: set[str], row: Standing | None) -> Effect:
         effect = self._run(number, cue, free, looked, row)
-        if faults := rules.of_frozen(effect, [self.messages[n] for n in effect.out], row):
+        published = [self.messages[n] for n in effect.out]
+        if faults := rules.of_frozen(effect, published, row) + rules.of_lanes(published, row):
             raise Broken("; ".join(faults))
         if self.computed % self._thorough:
             return effect
@@ -268,13 +269,15 @@ class Machines:
 
 
 def row_of(row: Standing) -> str:
-    """The name of the one row of a story: the brand's, or else the merchant's."""
+    """The name of the one row of a story: the closed lanes', the brand's, or else the merchant's."""
+    if row.status == LANES:
+        return LANES
     return f"{BRANDED}{row.facts['key']}" if row.status == PROTECTED else MERCHANT_ID
 
 
 def _obeyed(state: Any) -> tuple:
     brands = getattr(state, "brands", None)
-    return state.standing, brands and tuple(brands.labels.items())
+    return state.standing, getattr(state, "lanes", ""), brands and tuple(brands.labels.items())
 
 
 def _seen(keys: tuple[str, ...], free: Free) -> tuple:

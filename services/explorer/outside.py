@@ -65,6 +65,7 @@ WORDS = {
     "grant amount": "the merchant grants an amount", "grant line": "the merchant grants one unit's price",
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
     "officer": "an officer decides about a buyer who is nearly a denied party",
+    "fog": "the lane that a parcel is planned to fly on is closed, and opened again",
     "brand": "an authorisation of the brand is revoked, and another granted",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
@@ -115,6 +116,8 @@ class Outside:
             offers.append(Offer(f"screen {order_id}", tuple(Way(f"the officer decides: {outcome}", (Send(ask.DecideScreening(
                 order_id=order_id, outcome=outcome, decided_by="officer"), "/platform", f"screen:{order_id}:{outcome}"),))
                 for outcome in ("clear", "block"))))
+        if "fog" in self.words:
+            offers.append(_fog())
         if "brand" in self.words:
             offers.append(Offer(f"revoke {order_id}", (Way("revokes the authorisation", (Send(brands.RevokeAuthorisation(
                 order_id=BRAND, authorisation_id="A1", decided_by="officer"), "/platform", f"revoke-{order_id}"),), (
@@ -175,6 +178,16 @@ class Outside:
 
 def _offer(key: str, label: str, *sends: Send, must: bool = False) -> Offer:
     return Offer(key, (Way(label, sends),), must)
+
+
+FOGGY = "USSEA-DEBER-air"
+
+
+def _fog() -> Offer:
+    """One lane closed in a story, and opened again or not."""
+    who = {"order_id": f"{report.LANE}{FOGGY}", "lane": FOGGY}
+    again = Offer("open the lane", (Way("the fog lifts", (Send(report.OpenLane(**who), "/operations", "open-lane"),)),))
+    return Offer("close the lane", (Way("fog", (Send(report.CloseLane(**who, reason="fog"), "/operations", "close-lane"),), (again,)),))
 
 
 def _freeze(order_id: str) -> Offer:

@@ -203,6 +203,11 @@ PATHS: tuple[Path, ...] = (
           promised=True, timers=frozenset({"risk", "lost"})),
     _path("promise-absent", "nobody at home", "fails, confirm", {"completed", "cancelled: not_collected"}, regime="domestic",
           promised=True, timers=frozenset({"risk", "pickup"})),
+    _path("promise-fog", "the lane of the plan is closed at any moment, and opened again or not", "fog, confirm, express", {"completed"},
+          promised=True, timers=frozenset({"risk"})),
+    _path("promise-held", "held for an officer, who decides at any moment", "officer, confirm, express, holds", {
+        "completed", "cancelled: denied_party"}, promised=True, timers=frozenset({"risk", "screening"}),
+        order=order(buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
     _path("promise-cancel", "cancelled, and the clock with it", "confirm, cancel, stops", {"completed", "cancelled: cancelled"},
           promised=True, timers=frozenset({"risk"})),
     _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),

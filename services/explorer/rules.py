@@ -11,6 +11,7 @@ from schemas.lifecycle import BRAND, MERCHANT, ORDER, PARCEL, PAYMENT
 from schemas.merchants import MERCHANT as MERCHANT_KEY
 from services.explorer.shared import Counters, level
 from services.orders.storage import QUOTA
+from services.runtime.decision import LANES
 
 # What may become of one parcel: goods at shipping -> money at payments.
 OUTCOMES = {
@@ -45,6 +46,13 @@ def of_frozen(effect, published: list, row) -> list[str]:
         return []
     return [f"asks to {intent.kind} while the merchant is frozen" for intent in effect.intents if intent.kind in FORWARD] + [
         f"publishes {message.type} while the merchant is frozen" for message in published if message.type in FORWARD]
+
+
+def of_lanes(published: list, row) -> list[str]:
+    """Nobody is sent over a closed lane."""
+    closed = set(row.facts["closed"]) if row is not None and row.status == LANES else set()
+    return [f"re-routes over {leg.lane}, which is closed" for message in published if message.type == "ParcelRerouted"
+            for leg in message.model.route.legs if leg.lane in closed]
 
 
 def _order(local, state) -> list[str]:

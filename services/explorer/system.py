@@ -27,12 +27,13 @@ from typing import Any, NamedTuple
 from schemas.brands import BRAND
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
+from schemas.shipping_report import LANE
 from schemas.topics import REPORT
 from services.explorer import rules, shared
 from services.explorer.machines import TOLD, Effect, Machines, row_of
-from services.explorer.outside import Offer, Outside, Send, Way
+from services.explorer.outside import FOGGY, Offer, Outside, Send, Way
 from services.explorer.simulation import MERCHANT_ID
-from services.runtime.decision import PROTECTED, Standing
+from services.runtime.decision import LANES, PROTECTED, Standing
 
 SERVICES = ("orders", "payments", "shipping")
 MUST, MAY = True, False
@@ -96,6 +97,9 @@ class System:
         if any("freeze" in words for words in self.setting.words):
             self._merchant = {service: len(self.slots) + n for n, service in enumerate(SERVICES)}
             self.slots += [(service, f"{MERCHANT}{MERCHANT_ID}") for service in SERVICES]
+        elif any("fog" in words for words in self.setting.words):
+            self._merchant = {"shipping": len(self.slots)}
+            self.slots.append(("shipping", f"{LANE}{FOGGY}"))
         elif self.setting.before:
             self._merchant = {"orders": len(self.slots)}
             self.slots.append(("orders", self.setting.before[0].order_id))
@@ -209,6 +213,9 @@ class System:
         if row is not None and row.status == PROTECTED:
             brands = entry.state.brands if entry is not None and not order_id.startswith(BRAND) else None
             return brands is not None and not entry.state.closed and brands.labels[row_of(row)] != row.label
+        if row is not None and row.status == LANES:
+            return (entry is not None and not entry.state.closed and order_id in self.order_ids
+                    and entry.state.lanes != row.label)
         return (row is not None and entry is not None and not entry.state.closed and not order_id.startswith(MERCHANT)
                 and entry.state.merchant_id == MERCHANT_ID and entry.state.standing != row.label
                 and row.status in self.machines.specs[service].walked_for)
