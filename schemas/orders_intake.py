@@ -123,6 +123,15 @@ class DecideScreening(Command):
     detail: Text = ""
 
 
+class FileComplaint(Command):
+    """Somebody complains about an order, at any time. A brand's complaint holds what has not left until it was looked at."""
+
+    by: Literal["buyer", "brand", "authority"]
+    reason: Literal["counterfeit", "not_as_described", "damaged", "not_received", "other"]
+    parcel_id: Id | None = None
+    detail: Text = ""
+
+
 class SuppliedCode(CommandPart):
     line_no: LineNo
     hs_code: Annotated[str, Field(pattern=r"^(0[1-9]|[1-9]\d)\d{4,8}$")]
@@ -135,5 +144,5 @@ class SupplyDocuments(Command):
 
 
 MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund, DecideScreening,
-            SupplyDocuments,
+            SupplyDocuments, FileComplaint,
             *merchants.COMMANDS, *brands.COMMANDS)

@@ -200,6 +200,17 @@ class OrderDocumented(Event):
     document: OrderDocument
 
 
+class ComplaintFiled(Event):
+    """Somebody complains about the merchant for this order; `inspection`: an inspection found its goods to be counterfeit. Counted
+    per merchant, against all of his orders."""
+
+    complaint_id: str
+    by: Literal["buyer", "brand", "authority", "inspection"]
+    reason: Literal["counterfeit", "not_as_described", "damaged", "not_received", "other"]
+    parcel_id: str | None = None
+    detail: Text = ""
+
+
 class LineCode(Part):
     line_no: int
     hs_code: str
@@ -227,5 +238,5 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved, OrderDocumented,
-    OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, *merchants.EVENTS, *brands.EVENTS,
+    OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, ComplaintFiled, *merchants.EVENTS, *brands.EVENTS,
 )

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.cold_chain import Tenths
-from schemas.model import Command, Id, LineQuantity, Minor, Quantity, Sku, Text, Time
+from schemas.model import Command, CommandPart, Id, LineNo, LineQuantity, Minor, Quantity, Sku, Text, Time
 from schemas.terms import ReportedAssessment
 
 
@@ -59,8 +59,52 @@ class OpenLane(Command):
     lane: Id
 
 
+Element = r'[!"%-/0-9:-?A-Z_a-z]'  # GS1's characters of a serial number or lot
+
+
+class UnitCode(CommandPart):
+    """What is written on one unit: its GTIN (AI 01), serial number (21) and lot (10). `line_no`: of which line of the order it is."""
+
+    line_no: LineNo
+    gtin: Annotated[str, Field(pattern=r"^\d{8,14}$")]
+    serial: Annotated[str, Field(pattern=f"^{Element}{{1,20}}$")]
+    lot: Annotated[str, Field(pattern=f"^{Element}{{0,20}}$")] = ""
+
+
 class PackedReported(ParcelReport):
-    pass
+    """`units`: the serial numbers of what was packed, where its units have some."""
+
+    units: Annotated[list[UnitCode], Field(max_length=5000)] = []
+
+
+class SerialScanReported(ParcelReport):
+    """Somebody scanned a unit of a parcel: `at`, in a `place` of the network, by whom (a warehouse, the brand's app, customs)."""
+
+    gtin: Annotated[str, Field(pattern=r"^\d{8,14}$")]
+    serial: Annotated[str, Field(pattern=f"^{Element}{{1,20}}$")]
+    place: Id
+    at: Time
+    scanned_by: Id
+
+
+InspectionId = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class OpenInspection(ParcelReport):
+    """Somebody has to look at the goods before they leave; of a parcel that is not packed yet, as soon as it is."""
+
+    inspection_id: InspectionId
+    reason: Literal["random", "risk", "brand_complaint"]
+    detail: Text = ""
+
+
+class RecordInspection(ParcelReport):
+    """Somebody has looked at them. Genuine: they go on; counterfeit: the buyer gets the money, the merchant a complaint."""
+
+    inspection_id: InspectionId
+    result: Literal["genuine", "counterfeit"]
+    decided_by: Id
+    detail: Text = ""
 
 
 class ShortPickReported(ParcelReport):
@@ -208,4 +252,5 @@ MESSAGES = (
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,
     ReturnReceivedReported, CarrierScanReported, ExcursionReported, RecordQualityDecision,
+    SerialScanReported, OpenInspection, RecordInspection,
 )

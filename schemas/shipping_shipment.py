@@ -236,6 +236,15 @@ class FulfilmentRequested(ParcelEvent):
     planned: list[Time] = []
 
 
+class PackedUnit(Part):
+    """One unit by GTIN, serial number and lot, as the warehouse scanned it."""
+
+    line_no: int
+    gtin: str
+    serial: str
+    lot: str = ""
+
+
 class ParcelPacked(ParcelEvent):
     warehouse: str
     destination: Country
@@ -243,6 +252,46 @@ class ParcelPacked(ParcelEvent):
     sscc: str = ""
     waybill_no: str = ""
     planned: list[Time] = []
+    units: list[PackedUnit] = []
+
+
+class SeenAt(Part):
+    """Where a unit was: in which parcel, at which place of the network, when."""
+
+    order_id: str
+    parcel_id: str
+    place: str
+    at: Time
+
+
+class SerialAlert(ParcelEvent):
+    """A serial number was seen where it cannot be: in two parcels (`twice`), or in two places that are farther apart (`km`) than
+    anything travels in that time. One of the two is a copy."""
+
+    kind: Literal["twice", "too_far"]
+    gtin: str
+    serial: str
+    lot: str = ""
+    km: int
+    first: SeenAt
+    again: SeenAt
+
+
+class InspectionHeld(ParcelEvent):
+    """Nobody hands the parcel over before somebody has looked at the goods."""
+
+    inspection_id: str
+    reason: Literal["random", "risk", "brand_complaint"]
+    detail: Text = ""
+
+
+class InspectionEnded(ParcelEvent):
+    """Genuine: it goes on. Counterfeit, or undecided by the deadline: the buyer gets the money, and nobody the goods."""
+
+    inspection_id: str
+    result: Literal["genuine", "counterfeit", "undecided"]
+    decided_by: str
+    detail: Text = ""
 
 
 class PackingHeld(ParcelEvent):
@@ -498,5 +547,5 @@ MESSAGES = (
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
     ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,
     ReturnAuthorised, ReturnReceived, GrantPriced, ParcelStopped, ParcelCleared, PromisePaused, PromiseHeld, PromiseResumed,
-    PromiseAtRisk, PromiseBroken, ParcelRerouted, LaneClosed, LaneOpened,
+    PromiseAtRisk, PromiseBroken, ParcelRerouted, LaneClosed, LaneOpened, SerialAlert, InspectionHeld, InspectionEnded,
 )

@@ -172,6 +172,25 @@ def _revoke(event, world):
     world.send(brands.RevokeAuthorisation(authorisation_id="A1", **BY), "/platform", "revoke:A1")
 
 
+def _pack_units(event, world):
+    """With one serial number for each unit, of which the very first is the same in all orders: copies. `copied`: in its own parcel
+    too, so that it is never the one that nobody looks at."""
+    kind, seed = event.order_id.split(".")
+    made = [report.UnitCode(line_no=line.line_no, gtin="04006381333931", serial=f"{event.order_id}-{line.line_no}-{n}")
+            for line in event.lines for n in range(line.quantity)]
+    if kind == "copied":
+        made[0] = made[1]
+    elif event.parcel_id.endswith("-P1"):
+        made[0] = made[0].model_copy(update={"serial": f"S-{seed}"})
+    world.send(report.PackedReported(**ids(event), units=made), "/warehouse")
+
+
+def _look(event, world):
+    """The carrier has it already when the result comes."""
+    world.send(report.HandedOverReported(**ids(event), carrier="c", tracking_no="T"), "/carrier", f"handed:{event.parcel_id}")
+    world.send(report.RecordInspection(**ids(event), inspection_id=event.inspection_id, result="genuine", decided_by="i"), "/inspector")
+
+
 # kind -> event type -> what the outside does then, instead of its usual.
 KINDS: dict[str, dict[str, Callable]] = {
     "normal": {}, "another": {}, "third": {}, "bad_total": {}, "no_stock": {}, "waits": {}, "declined": {}, "abandoned": {},
@@ -194,7 +213,9 @@ KINDS: dict[str, dict[str, Callable]] = {
     "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
     "wrong_papers": {"DocumentsMismatched": _correct}, "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
         "ParcelHandedOver": _spoil, "ParcelQuarantined": _release},
-    "branded": {"ParcelPacked": _revoke}, "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
+    "branded": {"ParcelPacked": _revoke}, "numbered": {"FulfilmentRequested": _pack_units}, "renumbered": {
+        "FulfilmentRequested": _pack_units}, "copied": {
+        "FulfilmentRequested": _pack_units, "InspectionHeld": _look, "ParcelPacked": nothing}, "taxed_granted": {"ParcelDelivered": _grant_then_confirm, "CustomsPresented": _bill},
 }  # fmt: skip
 
 

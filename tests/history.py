@@ -223,6 +223,24 @@ def _branded() -> World:
     return world
 
 
+def _copied() -> World:
+    """Two units with one serial number: an inspection, which finds them counterfeit; and the same number in another order."""
+    outside = Outside()
+
+    def pack(event, world):
+        serials = ("S1", "S1") if event.order_id == "copied" else ("S2", "S1")
+        world.send(report.PackedReported(**ids(event), units=[report.UnitCode(line_no=1, gtin="04006381333931", serial=serial)
+                                                              for serial in serials]), "/warehouse")
+    outside.on[ship.FulfilmentRequested] = pack
+    outside.on[ship.InspectionHeld] = lambda e, w: w.send(report.RecordInspection(
+        **ids(e), inspection_id=e.inspection_id, result="counterfeit" if e.order_id == "copied" else "genuine", decided_by="i"), "/inspector")
+    world, _ = given(**_args("copied", outside=outside))
+    world.wait(hours=1)
+    world.send(_args("copy", outside=outside)["placed"].model_copy(update={"lines": _args("copied")["placed"].lines}))
+    world.run()
+    return world
+
+
 def _split() -> World:
     """The same for a merchant with terms, and customs bills more than was quoted."""
     args = _args("split", destination="GB", currency="GBP", merchant_id="split")
@@ -316,7 +334,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
-        _receipts(), _mismatched(), *promised(),
+        _receipts(), _mismatched(), _copied(), *promised(),
     ]
 
 

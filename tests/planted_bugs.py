@@ -80,6 +80,10 @@ BUGS = (
          "return None if name in spec.known[topic] else _of_no_model", "return None if name else _of_no_model", {27}),
 
     # -- orders
+    _bug("copies_go_unnoticed", "a serial number that is in another parcel already alarms nobody", SHIPPING,
+         'kind = "twice" if seen.parcel_id != parcel_id else', 'kind = "" if seen.parcel_id != parcel_id else', {46}),
+    _bug("handed_over_before_the_result", "a parcel leaves while somebody has to look at it", SHIPPING,
+         'HELD_BY_INSPECTION = {"ParcelHandedOver", "ParcelCancelled"}', 'HELD_BY_INSPECTION = {"ParcelCancelled"}', {46}),
     _bug("revoked_links_count", "goods of a brand are sold on after its owner has taken his authorisation back", ORDERS,
          '    if link.revoked:\n        return "was revoked"\n', "", {45}),
     _bug("no_confirmation_timer", "a buyer who says nothing keeps the merchant's money for ever", ORDERS,

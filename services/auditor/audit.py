@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import invariants, rules_brands, rules_merchants  # noqa: F401  (every file of rules registers itself)
+from services.auditor import invariants, rules_brands, rules_inspection, rules_merchants  # noqa: F401  (every file of rules registers itself)
 from services.auditor.evidence import CannotRead, Evidence, content_of, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
@@ -109,6 +109,7 @@ class _Audit:
         self.spans: dict[str, list[rules_merchants.Span]] = defaultdict(list)
         self.brands: dict[str, rules_brands.Known] = {}
         self.sales: list[rules_brands.Sale] = []
+        self.units: dict[str, list[rules_inspection.Packing]] = defaultdict(list)
         self.numbers: dict[str, set[str]] = {}
 
     async def run(self, began: float) -> Report:
@@ -130,7 +131,7 @@ class _Audit:
         whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
         whole.freezes, whole.spans, whole.grace = self.freezes, self.spans, source.grace
-        whole.brands, whole.sales = self.brands, self.sales
+        whole.brands, whole.sales, whole.units = self.brands, self.sales, self.units
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
         for rule in self._applicable(WHOLE_RULES):
@@ -197,6 +198,8 @@ class _Audit:
                 self.spans[case.story.merchant].append(span)
             if sale := rules_brands.sale_of(case):
                 self.sales.append(sale)
+            for unit, packing in rules_inspection.packings_of(case):
+                self.units[unit].append(packing)
         elif known := rules_brands.brand_of(case):
             self.brands[case.order_id] = known
         elif freezes := rules_merchants.freezes_of(case):

@@ -53,6 +53,7 @@ INVARIANTS = {
     39: "Goods sold before their harvest are paid and shipped within their season.",
     40: "A promise = acceptance + plan; its clock adds up, and what is told of it is so.",
     45: "Goods of a protected brand are sold by an unbroken chain of authorisations; when it breaks, what is open is held.",
+    46: "A serial number in two parcels alarms somebody; nothing leaves while somebody has to look at it, and no counterfeit at all.",
     47: "Papers into China agree with one another, and what customs says of them is what becomes of the parcel.",
 }
 ELSEWHERE = {

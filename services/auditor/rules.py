@@ -175,6 +175,7 @@ class Whole:
     spans: dict[str, list[Any]] = field(default_factory=dict)
     brands: dict[str, Any] = field(default_factory=dict)
     sales: list[Any] = field(default_factory=list)
+    units: dict[str, list[Any]] = field(default_factory=dict)
     grace: timedelta = timedelta()
     offsets: dict[tuple[str, str, int], int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)

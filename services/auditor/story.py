@@ -160,12 +160,20 @@ class Money(NamedTuple):
 
 class Goods(NamedTuple):
     """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units). `claim`: on the carrier, or
-    what it paid."""
+    what it paid. `units`: with serial numbers."""
 
     refund: int = 0
     lines: tuple[tuple[int, int], ...] = ()
     ref: str = ""
     claim: int = 0
+    units: tuple[str, ...] = ()
+
+
+class Looked(NamedTuple):
+    """An inspection; `result` is empty where it begins."""
+
+    id: str
+    result: str = ""
 
 
 class Tick(NamedTuple):
@@ -303,6 +311,10 @@ def _way(route: Any) -> Way:
 _NAMES: dict[str, str] = {}  # of lanes, which thousands of orders have in common
 
 
+def _unit(m: Any) -> str:
+    return f"{m.gtin.zfill(14)} {m.serial}"
+
+
 def _tick(*names: str) -> Callable[[Any], tuple[tuple, Tick]]:
     """`names`: the fields that become `at`, `promised` and `told`."""
     at, promised, told = (attrgetter(name) if name else lambda m: None for name in names)
@@ -378,7 +390,11 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),
     "DocumentsSupplied": lambda m: ((), tuple((line.line_no, line.hs_code) for line in m.lines)),
     "DocumentsReady": lambda m: (tuple((p, 0) for p in m.parcel_ids), None),
-    **dict.fromkeys(("FulfilmentRequested", "ParcelPacked", "ParcelReplaced"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
+    **dict.fromkeys(("FulfilmentRequested", "ParcelReplaced"), lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}"))),
+    "ParcelPacked": lambda m: (((m.parcel_id, 0),), Goods(ref=f"{m.sscc} {m.waybill_no}", units=tuple(map(_unit, m.units)))),
+    "SerialAlert": lambda m: (((m.parcel_id, 0),), Goods(ref=_unit(m))), "ComplaintFiled": lambda m: ((), m.complaint_id),
+    "InspectionHeld": lambda m: (((m.parcel_id, 0),), Looked(m.inspection_id)),
+    "InspectionEnded": lambda m: (((m.parcel_id, 0),), Looked(m.inspection_id, m.result)),
     **dict.fromkeys(("ParcelQuarantined", "QualityReleased"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id))),
     **dict.fromkeys(("HarvestExpected", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
     "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity, m.arrived)), "SeasonOpened": lambda m: ((), None),

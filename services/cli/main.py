@@ -36,6 +36,7 @@ COMMANDS = (
     Command("demo", "services.cli.demo:demo", "Everything once: real orders from placed to settled, audited."),
     Command("import", "services.cli.import_:import_", "Read orders from a retail CSV file."),
     Command("order", "services.cli.order:app", "Place, show, cancel, confirm, return or dispute an order."),
+    Command("inspect", "services.cli.inspections:app", "Hold goods until somebody has looked; serial numbers; complaints."),
     Command("merchant", "services.cli.merchant:app", "Register a merchant, keep the catalogue, freeze, decide."),
     Command("money", "services.cli.money:app", "The ledger: trial balance, tax, statements, payouts, settlement files."),
     Command("quote", "services.cli.quote:quote", "What a consignment costs at the door: freight, duty, taxes, fees."),

@@ -147,6 +147,29 @@ def show(merchant: Merchant, as_json: AsJson = False) -> None:
         out.result(found)
 
 
+@app.command()
+def complaints(
+    merchant: Annotated[str | None, typer.Argument(metavar="MERCHANT", help="Only this one.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many merchants, the most complained about first.")] = 20, as_json: AsJson = False,
+) -> None:
+    """Complaints per transaction, of each merchant and of all, and how many merchants were frozen this week and in the weeks before.
+
+    A transaction is an accepted order. The trade's reference: one complaint per 860,000 transactions, 10,000 shops frozen a week.
+
+    Example:  tradewind merchant complaints --json
+    """
+    from services.cli import complaints as told
+
+    with speaking(as_json) as out:
+        found = _run(told.look(_settings(), merchant, limit))
+        if merchant is not None and not found["merchants"]:
+            raise Refused("unknown_merchant: nobody of this name has sold anything, or was complained about", f"merchant {merchant}",
+                          "`tradewind merchant complaints` shows all.")
+        for line in told.lines(found):
+            out.say(line)
+        out.result(found)
+
+
 @app.command("list")
 def list_(
     status: Annotated[str | None, typer.Option(help="Only these: applied, active, refused, frozen, closed.")] = None,

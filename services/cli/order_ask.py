@@ -49,6 +49,8 @@ REMEDIES = {
     "too_many": "Ask for fewer units.",
     "not_in_review": "`tradewind order show` says how it stands; only an order in review is decided about.",
     "merchant_new": "Nothing is known of this merchant: `tradewind merchant register`.",
+    "left_already": "Ask for it back: `tradewind order cancel`, or complain: `tradewind inspect complain`.",
+    "never_accepted": "`tradewind order show` says why the order was refused.",
     "brand_new": "Protect the brand first: `tradewind merchant brand register`.",
     **dict.fromkeys(("brand_protected", "authorisation_exists", "unknown_authorisation", "revoked_before", "brand_not_authorised"),
                     "`tradewind merchant brand show` has the brand's owner and all authorisations."),

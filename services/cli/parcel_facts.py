@@ -27,6 +27,15 @@ def told(data: dict[str, Any]) -> list[str]:
         parts.append(f"waybill {data['waybill_no']}")
     if isinstance(data.get("cold"), dict):
         parts.append(f"at {data['cold']['low_tenths'] / 10:g} to {data['cold']['high_tenths'] / 10:g} °C")
+    if data.get("units"):
+        parts.append(f"{len(data['units'])} serial numbers")
+    if "serial" in data:
+        parts.append(f"(01){data.get('gtin')}(21){data['serial']}" + (f"(10){data['lot']}" if data.get("lot") else ""))
+    if isinstance(data.get("first"), dict) and isinstance(data.get("again"), dict):
+        parts += [f"in {data[name].get('parcel_id')} at {data[name].get('place')}, {str(data[name].get('at'))[:16]}" for name in ("first", "again")]
+        parts.append(f"{data.get('km')} km apart")
+    if data.get("inspection_id"):
+        parts.append(f"inspection {data['inspection_id']}" + (f": {data['result']}" if data.get("result") else ""))
     if isinstance(link := data.get("authorisation"), dict):
         parts.append(f"{link['authorisation_id']}: {link['grantor']} → {link['grantee']} for {', '.join(link['territory'])}, "
                      f"{link['valid_from']} to {link['valid_to']}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services.cli import complaints
 from services.cli import watch as views
 from services.cli.output import NotRunning, Output
 from services.cli.state import Folder, child_of, read_state, supervisor_of
@@ -36,10 +37,11 @@ def status(
             views.watch(settings, lambda: brief(look(settings)), sys.stdout.isatty())
         else:
             flow = views.Views(settings).ask()
-            for line in text(seen) + flow.lines():
+            trust = complaints.brief(settings)
+            for line in text(seen) + flow.lines() + trust["lines"]:
                 out.say(line)
             code = 0 if all(p["alive"] for p in seen["processes"].values()) else 3
-            out.result(seen | {"views": flow.as_dict()}, code)
+            out.result(seen | {"views": flow.as_dict(), "complaints": trust["all"]}, code)
 
 
 def look(settings: Settings) -> dict[str, Any]:

@@ -66,6 +66,7 @@ WORDS = {
     "dispute": "the buyer disputes, an arbiter decides either way", "inbound": "goods arrive at the warehouse",
     "officer": "an officer decides about a buyer who is nearly a denied party",
     "fog": "the lane that a parcel is planned to fly on is closed, and opened again",
+    "inspects": "somebody wants to look at a parcel at any moment, and finds it genuine or not",
     "brand": "an authorisation of the brand is revoked, and another granted",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
@@ -228,6 +229,12 @@ def _decide(e, words):
         "/merchant", f"decide:{e.excursion_id}:{decision}"),)) for decision in ("release", "reship", "refund")))]
 
 
+def _inspect(e, words):
+    return [Offer(f"look {e.parcel_id}", tuple(Way(f"finds it {result}", (_report(
+        e, report.RecordInspection, "/inspector", f":{result}", inspection_id=e.inspection_id, result=result, decided_by="inspector"),))
+        for result in ("genuine", "counterfeit")))]
+
+
 def _fulfil(e, words):
     if e.replaces:
         return _again(e)
@@ -245,6 +252,9 @@ def _fulfil(e, words):
         offers.append(Offer(f"hold up {e.parcel_id}", (Way(
             "holds the parcel up", (_report(e, report.PackingHeldReported, "/warehouse", reason="no carton"),),
             (_offer(f"resume {e.parcel_id}", "goes on", resumed),), (f"token holds up {e.order_id}",)),)))
+    if "inspects" in words:
+        offers.append(_offer(f"inspect {e.parcel_id}", "wants to look at it", _report(
+            e, report.OpenInspection, "/inspector", inspection_id="I1", reason="random")))
     if "dispute" in words:
         offers.append(_offer(f"dispute {e.parcel_id}", "the buyer disputes", Send(
             ask.OpenDispute(order_id=e.order_id, parcel_id=e.parcel_id), "/storefront", f"dispute:{e.parcel_id}")))
@@ -419,4 +429,5 @@ _UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
     "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,
     "DisputeOpened": _arbiter, "InterceptRequested": _stop, "ParcelReturning": _coming_back, "CustomsRefused": _coming_back,
     "ParcelLost": _lost, "ReturnAuthorised": _return, "ManualPayoutRequested": _payout, "ParcelQuarantined": _decide,
+    "InspectionHeld": _inspect,
 }

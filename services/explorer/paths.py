@@ -256,6 +256,11 @@ PATHS: tuple[Path, ...] = (
     _path("screening", "the buyer is nearly a denied party", "officer, confirm", {
         "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"}),
         order=order(destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
+    _path("inspection", "somebody wants to look at it at any moment", "inspects, confirm, cancel", {"completed",
+        "cancelled: counterfeit", "cancelled: not_inspected", "cancelled: cancelled"}, regime="domestic",
+        timers=frozenset({"inspection", "confirm"})),
+    _path("inspection-spoiled", "the same of cold goods", "inspects, spoils", {"completed", "cancelled: counterfeit",
+          "cancelled: not_inspected", "cancelled: spoiled"}, regime="domestic", timers=frozenset({"inspection", "quality", "confirm"})),
     _path("brand", "its brand's authorisation is revoked at any moment, and another granted or not", "brand, confirm, stops", {
         "completed", "cancelled: brand_not_authorised"}, regime="domestic", timers=frozenset({"brand", "confirm"}),
         order=_of_a_brand(), before=BRANDED),

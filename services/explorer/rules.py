@@ -45,7 +45,8 @@ def of_frozen(effect, published: list, row) -> list[str]:
     if row is None or not row.frozen:
         return []
     return [f"asks to {intent.kind} while the merchant is frozen" for intent in effect.intents if intent.kind in FORWARD] + [
-        f"publishes {message.type} while the merchant is frozen" for message in published if message.type in FORWARD]
+        f"publishes {message.type} while the merchant is frozen" for message in published
+        if message.type in FORWARD and getattr(message.model, "reason", "") != "inspection"]
 
 
 def of_lanes(published: list, row) -> list[str]:

@@ -55,7 +55,7 @@ def specs(plans=None, resends: int = 3) -> list[Spec]:
         Spec("payments", (ORDER, SHIPMENT, PROVIDER_RESULT), PAYMENT, frozenset(payments.HANDLERS) - INTERNAL,
              payments.Account, payments.decide, payments.STATE, walked_for=WALKED - {"frozen"}),
         Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(shipping.HANDLERS) - INTERNAL, shipping.Shipment,
-             partial(shipping.decide, plans=plans, resends=resends), shipping.STATE, shipping.DOCUMENT, shipping.stock_keys, storage,
+             partial(shipping.decide, plans=plans, resends=resends), shipping.STATE, shipping.DOCUMENT, shipping.shared_keys, storage,
              WALKED | {LANES}),
     ]
 

@@ -14,7 +14,7 @@ from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
-from services.orders import brands, denied, holds, merchants
+from services.orders import brands, complaints, denied, holds, merchants
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
@@ -278,6 +278,7 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
 _SUBJECTS = dict.fromkeys(merchants.HANDLERS, merchants.misplaced) | dict.fromkeys(brands.HANDLERS, brands.misplaced)
 HANDLERS = {
     **_SUBJECTS,
+    "FileComplaint": complaints.filed, "InspectionEnded": complaints.inspected,
     "PlaceOrder": _place, "CancelOrder": _cancel, "SupplyDocuments": _supply, "DecideScreening": _decide_screening,
     "ConfirmReceipt": confirm, "RequestReturn": request_return, "GrantRefund": grant_refund,
     "OpenDispute": open_dispute, "ResolveDispute": resolve_dispute,

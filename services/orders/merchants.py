@@ -32,6 +32,8 @@ def decide(subject: Any, incoming: Incoming) -> Decision:
         raise Impossible(Reason.KEY, f"{incoming.type} is about an order, and {subject.order_id} is a merchant's key")
     row = incoming.standing or Standing("", "new")
     answer = handler(row, incoming.data, subject.order_id.removeprefix(KEY))
+    if isinstance(answer[0], out.MerchantFrozen):  # when, for whoever counts them by week
+        answer[1]["frozen_at"] = [*row.facts.get("frozen_at", ()), incoming.time.isoformat()]
     fresh = subject.draft()
     fresh.merchant_id, fresh.closed = subject.order_id.removeprefix(KEY), True  # nothing of a merchant is woken by time
     event, facts = answer

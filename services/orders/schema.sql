@@ -21,3 +21,14 @@ CREATE TABLE IF NOT EXISTS quota (
     CONSTRAINT open_not_negative CHECK (reserved - released - committed >= 0),
     CONSTRAINT kept_not_negative CHECK (committed - restored >= 0)
 ) WITH (fillfactor = 50);
+
+-- Who complained about which merchant: only added to.
+CREATE TABLE IF NOT EXISTS complaints (
+    order_id  text NOT NULL,
+    merchant  text NOT NULL,
+    id        text NOT NULL,
+    by        text NOT NULL,          -- buyer, brand, authority or inspection
+    reason    text NOT NULL,
+    filed_at  timestamptz NOT NULL    -- trade time
+);
+CREATE INDEX IF NOT EXISTS complaints_of_merchant ON complaints (merchant);

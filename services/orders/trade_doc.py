@@ -52,6 +52,13 @@ CHECKS = (
     ("Brand authorisation: goods of a registered brand are accepted only by an unbroken chain from its owner to the merchant, of "
      "which every link covers the destination on the order's day", "at intake (`brand_not_authorised`), and again when a link is "
      "revoked", "The trade's own form of a brand's authorisation: brand, grantor, grantee, territory, first and last day, document", "B"),
+    ("Serial numbers: GS1 AI 01 and 21, lot 10, of each unit packed; one number in two parcels, or in two places farther apart than "
+     "900 km an hour and 200 km, alarms", "when it is packed, or scanned anywhere (`SerialAlert`)", "GS1 General Specifications (AI 01, "
+     "10, 21); the speed is an aeroplane's, the 200 km are for scanners' clocks: not verified", "C"),
+    ("Inspection hold: random, risk or brand complaint; nothing is handed over before its result; counterfeit is paid back and "
+     "complained about", "before hand-over; 5 days at most", "The trade's own form: inspection_hold with reason and result", "B"),
+    ("Complaints per transaction, and merchants frozen a week", "`tradewind merchant complaints`, `tradewind status`", "The trade's "
+     "references: one complaint per 860,000 transactions, 10,000 shops a week", "B"),
     ("Catalogue: HS code, origin, brand and temperature band of a line are those of the merchant's catalogue; chilled is −2 to "
      "10 °C, frozen −12 °C and colder", "at intake (`catalogue_mismatch`)", "The bands are the usual ones of food logistics, not verified", "C"),
 )

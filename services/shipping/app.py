@@ -17,7 +17,7 @@ def spec(settings: Settings) -> Spec:
     return Spec("shipping", (ORDER, PAYMENT, REPORT), SHIPMENT, frozenset(machine.HANDLERS) - INTERNAL, machine.Shipment,
                 partial(machine.decide, prefix=settings.gs1_prefix, plans=Plans(speed=settings.speed),
                         resends=settings.china_resends), machine.STATE,
-                machine.DOCUMENT, machine.stock_keys, storage, WALKED | {LANES})
+                machine.DOCUMENT, machine.shared_keys, storage, WALKED | {LANES})
 
 
 if __name__ == "__main__":

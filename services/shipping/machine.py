@@ -15,7 +15,8 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import (after_delivery, china, packing, papers, promise, quality, reports, rerouting, reservation, scans, season,
+from services.shipping import (after_delivery, china, inspection, packing, papers, promise, quality, reports, rerouting, reservation,
+                               scans, season, serials,
                                stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
@@ -53,8 +54,16 @@ def decide(shipment: Shipment, document: Document | None, incoming: Incoming, st
     return Decision(s, work.events, moves=work.moves, document=work.fresh_document, standing=work.standing)
 
 
+def shared_keys(shipment: Shipment | None, document: Document | None, incoming: Incoming) -> list[str]:
+    """The SKUs whose stock rows this event may need, and the units whose rows it may, to be locked before it is decided."""
+    found = stock_keys(shipment, document, incoming)
+    if found or incoming.type in ("SerialScanReported", "PackedReported"):
+        return [*found, *units] if (units := serials.keys(shipment, incoming)) else found
+    return found
+
+
 def stock_keys(shipment: Shipment | None, document: Document | None, incoming: Incoming) -> list[str]:
-    """The SKUs whose stock rows this event may need, to be locked before it is decided."""
+    """The SKUs alone."""
     if incoming.type == "OrderPlaced":
         return [line.sku for line in incoming.data.lines]
     if incoming.type in ("InboundReceived", "HarvestAnnounced"):
@@ -145,6 +154,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
             china.overdue(work, parcel_id)
         elif kind == "quality":
             quality.overdue(work, parcel_id)
+        elif kind == "inspection":
+            inspection.overdue(work, parcel_id)
         elif kind == "customs" and work.step(s.parcels[parcel_id], "CustomsRefused"):
             reports.refuse_at_customs(work, parcel_id, "no decision by the deadline")
         elif kind == "pickup" and work.step(s.parcels[parcel_id], "ParcelReturning"):
@@ -176,6 +187,7 @@ REPORTS = {
     "ReturnedToSenderReported": reports.returned_to_sender, "LossReported": reports.lost,
     "DestroyedReported": reports.destroyed, "ClaimPaidReported": reports.claim_paid,
     "ReturnReceivedReported": after_delivery.return_received,
+    "SerialScanReported": inspection.scanned, "OpenInspection": inspection.opened, "RecordInspection": inspection.ended,
     "ExcursionReported": quality.found, "RecordQualityDecision": quality.decided,
 }
 
@@ -186,6 +198,7 @@ HANDLERS = {
     "OrderPlaced": partial(reservation.placed, presell=season.presell), "InboundReceived": reservation.inbound,
     "HarvestAnnounced": season.announced,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
+    "ComplaintFiled": inspection.complained,
     "CancellationRequested": undoing.cancellation, "DocumentsSupplied": papers.supplied,
     **dict.fromkeys(("OrderDocumented", "PaymentDocumentAmended"), china.documented),
     **REPORTS, "CarrierScanReported": scans.scanned(REPORTS),

@@ -7,7 +7,7 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
-from services.shipping import promise
+from services.shipping import inspection, promise
 from services.shipping.reports import reported
 from services.shipping.shipment import Work, line_units
 from services.shipping.storage import StockMove
@@ -32,8 +32,13 @@ def packed(work, report, parcel_id, parcel, before):
     if parcel.aside is not None and parcel.aside.papers is not None:  # nothing of them changes any more
         parcel.aside.papers.order = parcel.aside.papers.payment = None
     sscc, waybill_no = work.label(parcel_id)
+    units = getattr(report, "units", ())  # a scan knows of none
+    told = {"units": [out.PackedUnit.model_construct(**unit.__dict__) for unit in units]} if units else {}
     work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no, planned=promise.planned(work, parcel_id, "hand over"))
+              regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no, planned=promise.planned(work, parcel_id, "hand over"),
+              **told)
+    if units or parcel.aside is not None:
+        inspection.packed(work, parcel_id, units)
 
 
 @reported("ParcelCancelled")

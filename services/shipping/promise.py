@@ -121,7 +121,7 @@ def resume(work: Work, parcel_id: str) -> None:
     """What it waited for has come. It may be told of one thing and wait for another as well."""
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
     clock = _clock(parcel)
-    if clock.paused and not (parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers)):
+    if clock.paused and not (parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers or parcel.aside.inspections)):
         stood = max(0, int((work.at - clock.since).total_seconds()))
         _set(work, parcel_id, clock, paused="", since=None, slip_s=clock.slip_s + stood)
         work.emit(out.PromiseResumed, parcel_id=parcel_id, reason=clock.paused, at=work.at, paused_s=stood,

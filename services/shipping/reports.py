@@ -50,7 +50,8 @@ def reported(event: str):
 
 # What a parcel in quarantine must not do before somebody has decided about it.
 HELD_BACK = {"ParcelDelivered", "ParcelReturned", "ParcelCancelled"}
-OF_NO_BOX = {"ReturnReceived", "ClaimPaid"}  # told of a return or a claim, whichever box it was
+HELD_BY_INSPECTION = {"ParcelHandedOver", "ParcelCancelled"}  # the same of one whose goods somebody has to look at
+OF_NO_BOX = {"ReturnReceived", "ClaimPaid", "InspectionHeld", "InspectionEnded"}  # told of what it is whichever box it is in
 
 
 def _aside(aside: Aside, report: Any, event: str) -> NotYet | Stale | None:
@@ -58,6 +59,8 @@ def _aside(aside: Aside, report: Any, event: str) -> NotYet | Stale | None:
         return Stale("it tells of the box that was replaced")
     if aside.quarantine and event in HELD_BACK:
         return NotYet("a quality decision")
+    if aside.inspections and event in HELD_BY_INSPECTION:
+        return NotYet("an inspection's result")
     return None
 
 

@@ -26,3 +26,15 @@ CREATE TABLE IF NOT EXISTS stock (
 -- Blocks of serial numbers of parcels (storage.Serials). Never a second time: when the last of 10^10 numbers is given out,
 -- allocation stops with the sequence's error until the operator has another company prefix and the posts have been asked.
 CREATE SEQUENCE IF NOT EXISTS parcel_serial_blocks MINVALUE 0 START 0 MAXVALUE 9999999 NO CYCLE;
+
+-- Where a unit with a serial number was seen last: unit:<GTIN of 14 digits>.<serial number>. A row without a parcel was locked by
+-- a batch that came to nothing.
+CREATE TABLE IF NOT EXISTS units (
+    key        text PRIMARY KEY,
+    order_id   text NOT NULL DEFAULT '',
+    parcel_id  text NOT NULL DEFAULT '',
+    place      text NOT NULL DEFAULT '',
+    seen_at    timestamptz,
+    lot        text NOT NULL DEFAULT '',
+    back       boolean NOT NULL DEFAULT false   -- it came back from that parcel and may be packed again
+) WITH (fillfactor = 60);

@@ -13,6 +13,7 @@ from schemas.numbers import COMPANY_PREFIX, s10, sscc
 from schemas.shipping_shipment import Route
 from services.runtime.decision import Standing, earliest
 from services.shipping.allocation import Content, Document, Line, Wanted
+from services.shipping.serials import back
 from services.shipping.storage import StockMove
 
 
@@ -49,7 +50,8 @@ class Papers:
 class Aside:
     """What only few parcels need. `attempt_at`: when the carrier last scanned an attempt to deliver; `short`: units of a line
     that were not on the shelf, whoever they were for. `quarantine`: excursions that nobody decided about yet; `judged`: the
-    others. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced."""
+    others. `inspections`: those without a result, `inspected`: the others, `wanted`: [id, reason, detail] of those that begin
+    when it is packed. `units`: keys of the serial numbers in it (serials.py) -> line. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced."""
 
     attempt_at: datetime | None = None
     short: dict[int, int] = field(default_factory=dict)
@@ -60,10 +62,15 @@ class Aside:
     spoiled: dict[int, int] = field(default_factory=dict)
     clock: Clock | None = None
     papers: Papers | None = None
+    inspections: list[str] = field(default_factory=list)
+    inspected: list[str] = field(default_factory=list)
+    wanted: list[list[str]] = field(default_factory=list)
+    units: dict[str, int] = field(default_factory=dict)
 
     def draft(self) -> Aside:
         return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
-                     dict(self.spoiled), self.clock, self.papers and self.papers.draft())
+                     dict(self.spoiled), self.clock, self.papers and self.papers.draft(), list(self.inspections),
+                     list(self.inspected), list(self.wanted), dict(self.units))
 
 
 @dataclass(slots=True)
@@ -89,6 +96,11 @@ class Parcel:
     @property
     def quarantined(self) -> bool:
         return self.aside is not None and bool(self.aside.quarantine)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Nobody knows yet whether these goods may be sold."""
+        return self.aside is not None and bool(self.aside.quarantine or self.aside.inspections)
 
     def beside(self) -> Aside:
         """Its `aside`, made when it is needed first."""
@@ -192,6 +204,8 @@ class Work:
         for line, units in lines if lines is not None else self.left(parcel_id):
             if units:
                 self.moves.append(StockMove(warehouse, line.sku, kind, units))
+        if kind == "restock" and (aside := self.shipment.parcels[parcel_id].aside) is not None and aside.units:
+            back(self, parcel_id, {line.line_no for line, units in lines or self.left(parcel_id) if units})
 
     def arm(self, name: str, kind: str) -> None:
         self.shipment.timers[name] = self.now + timedelta(seconds=deadlines()[kind])

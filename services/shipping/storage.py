@@ -1,4 +1,5 @@
-"""Stock: rows that orders share. Locked in sorted order for a batch, changed once for all its orders, never negative."""
+"""Rows that orders share: stock, never negative; and where units with a serial number were seen last (serials.py). Locked in
+sorted order for a batch, changed once for all its orders."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import asyncpg
 
 from services.runtime.decision import SharedMissing
 from services.runtime.storage import Write
+from services.shipping.serials import UNIT, Sighting, UnitSeen
 
 COUNTERS = {"receive": "received", "reserve": "reserved", "release": "released", "consume": "consumed",
             "restock": "restocked", "shrink": "shrunk"}
@@ -69,7 +71,8 @@ class Stock:
 
     `serials`: numbers for parcels; None: any will do, for a decision that nobody will see."""
 
-    def __init__(self, keys: set[str], rows: list[asyncpg.Record], serials: Iterator[int] | None = None):
+    def __init__(self, keys: set[str], rows: list[asyncpg.Record], serials: Iterator[int] | None = None,
+                 units: dict[str, Sighting] | None = None):
         self._keys, self._serials = keys, itertools.repeat(0) if serials is None else serials
         self._free: dict[str, dict[str, int]] = {}
         self.stored = {(sku, warehouse) for warehouse, sku, *_ in rows}
@@ -80,6 +83,13 @@ class Stock:
             if seasonal and any(seasonal):
                 self._coming[sku, warehouse], self._held[sku, warehouse] = seasonal
         self.changes: dict[tuple[str, str], dict[str, int]] = {}
+        self._units: dict[str, Sighting] = units or {}
+        self.seen: dict[str, Sighting] = {}  # what has changed of them
+
+    def sighting(self, unit: str) -> Sighting | None:
+        """Where a unit was seen last."""
+        self._need(unit)
+        return self._units.get(unit)
 
     def available(self, sku: str, own: Mapping[tuple[str, str], int] | None = None) -> list[tuple[str, int]]:
         """(warehouse, units that nobody has reserved, nor was promised of a harvest that should be there). `own`: what of the
@@ -111,7 +121,10 @@ class Stock:
         """A number that no parcel has."""
         return next(self._serials)
 
-    def apply(self, move: StockMove) -> None:
+    def apply(self, move: StockMove | UnitSeen) -> None:
+        if type(move) is UnitSeen:
+            self._units[move.key] = self.seen[move.key] = move.sighting
+            return
         self._need(move.sku)
         change = self.changes.setdefault((move.sku, move.warehouse), {})
         column = COLUMN_OF[move.kind]
@@ -136,19 +149,38 @@ _FREE = ("SELECT warehouse, sku, received + restocked + released - reserved, ann
 
 
 async def lock(conn: asyncpg.Connection, keys: set[str]) -> Stock:
-    """Lock the rows of these SKUs, in one order for everybody, so that two owners cannot wait for each other."""
-    if keys:
-        await _SERIALS.fill(conn)
-    return Stock(keys, await conn.fetch(f"{_FREE} FOR UPDATE", sorted(keys)) if keys else [], _SERIALS)
+    """Lock the rows of these SKUs and units, in one order for everybody, so that two owners cannot wait for each other."""
+    if not keys:
+        return Stock(keys, [], _SERIALS)
+    await _SERIALS.fill(conn)
+    units = sorted(key for key in keys if key.startswith(UNIT))
+    skus = sorted(keys.difference(units)) if units else sorted(keys)
+    rows = await conn.fetch(f"{_FREE} FOR UPDATE", skus) if skus else []
+    if units:  # new ones too: of two parcels with one number, the second waits for the first
+        await conn.execute("INSERT INTO units (key) SELECT * FROM unnest($1::text[])"
+                           " ON CONFLICT (key) DO UPDATE SET key = EXCLUDED.key WHERE false", units)
+    return Stock(keys, rows, _SERIALS, await _seen(conn, units) if units else None)
 
 
 async def look(conn: asyncpg.Connection, keys: set[str]) -> Stock:
     """The same without a lock, for a decision that will not be written."""
-    return Stock(keys, await conn.fetch(_FREE, sorted(keys)) if keys else [])
+    units = [key for key in keys if key.startswith(UNIT)]
+    return Stock(keys, await conn.fetch(_FREE, sorted(keys)) if keys else [], None, await _seen(conn, units) if units else None)
+
+
+async def _seen(conn: asyncpg.Connection, units: list[str]) -> dict[str, Sighting]:
+    return {key: Sighting(*sighting) for key, *sighting in await conn.fetch(
+        "SELECT key, order_id, parcel_id, place, seen_at, lot, back FROM units WHERE key = ANY($1) AND parcel_id <> ''", units)}
 
 
 async def write(conn: asyncpg.Connection, stock: Stock, write: Write) -> None:
     """One statement for the whole batch: a SKU that everybody buys is still one update."""
+    if stock.seen:
+        write.change("UPDATE units u SET (order_id, parcel_id, place, seen_at, lot, back)"
+                     " = ROW (n.order_id, n.parcel_id, n.place, n.seen_at, n.lot, n.back) FROM fence, unnest({}::text[], {}::text[],"
+                     " {}::text[], {}::text[], {}::timestamptz[], {}::text[], {}::boolean[])"
+                     " AS n(key, order_id, parcel_id, place, seen_at, lot, back) WHERE u.key = n.key",
+                     list(stock.seen), *map(list, zip(*stock.seen.values())))
     if not stock.changes:
         return
     order = sorted(stock.changes)

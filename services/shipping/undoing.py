@@ -16,9 +16,9 @@ CUTTABLE = frozenset(BEFORE_HANDOVER) - {"packed"}
 def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
     """Before hand-over: release what is reserved, or put back what is packed. Nothing when it is too late."""
     parcel = work.shipment.parcels[parcel_id]
-    if parcel.quarantined and parcel.status == "packed":
+    if parcel.in_doubt and parcel.status == "packed":
         work.step(parcel, "ParcelDestroyed")
-        destroy(work, parcel_id, reason)  # what may be spoiled goes back to no shelf
+        destroy(work, parcel_id, reason)  # what may be spoiled or a copy goes back to no shelf
         return
     kind = "restock" if parcel.status == "packed" else "release"
     left = work.left(parcel_id)
@@ -34,9 +34,10 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
 def destroy(work: Work, parcel_id: str, reason: str) -> None:
     """Nobody will have the goods of this parcel, which is destroyed now."""
     parcel = work.shipment.parcels[parcel_id]
-    work.disarm(*(f"{kind}:{parcel_id}" for kind in ("lost", "customs", "pickup", "quality")))
+    work.disarm(*(f"{kind}:{parcel_id}" for kind in ("lost", "customs", "pickup", "quality", "inspection")))
     if parcel.aside is not None:
         parcel.aside.quarantine.clear()
+        parcel.aside.inspections.clear()
     parcel.reason = reason
     work.emit(out.ParcelDestroyed, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
 

@@ -29,7 +29,7 @@ from services.runtime.settings import Settings
 # whoever places orders finds them here
 from services.simulators.demo_orders import corridor_orders as corridor_orders, demo_orders as demo_orders
 from services.simulators.journal import Journal
-from services.simulators.scenario import (FORCED, OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, announced_too_little, goods_needed,
+from services.simulators.scenario import (BRANDED, FORCED, OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, announced_too_little, goods_needed,
                                           warehouse_of)
 
 STOREFRONT, PLATFORM = "/storefront", "/platform"
@@ -105,7 +105,7 @@ def registrations_for(orders: Iterable[PlaceOrder], time: datetime) -> Iterator[
     whose scenario is about a brand have one of their own."""
     for order in orders:
         brand, refused = order.lines[0].brand, order.order_id.startswith(f"{FORCED}brand_refused.")
-        if brand is None or not order.order_id.startswith(f"{FORCED}brand_"):
+        if brand is None or not order.order_id.startswith(tuple(f"{FORCED}{name}." for name in BRANDED)):
             continue
         key = brands.brand_key(brand)
         by = {"order_id": key, "decided_by": "officer-1"}

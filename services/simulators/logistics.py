@@ -10,7 +10,7 @@ from schemas import shipping_report as report
 from schemas.model import LineQuantity
 from schemas.terms import ReportedAssessment
 from schemas.topics import REPORT
-from services.simulators import chinese_customs, cold
+from services.simulators import chinese_customs, cold, inspectors
 from services.simulators.dialects import Leg, carrier_of, tell
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, moment_of, said_id
 from services.simulators.scenario import SKU_NOWHERE, warehouse_of
@@ -57,7 +57,8 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     slow = scenario in BEFORE_HANDOVER
     low, high = (36, 48) if slow else (2, 6)
     packed = after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
-                   report.PackedReported(order_id=order_id, parcel_id=parcel_id), start, parcel_id, CANCEL_ROOM_S if slow else 0.0)
+                   report.PackedReported(order_id=order_id, parcel_id=parcel_id, units=inspectors.units(event, scenario)), start,
+                   parcel_id, CANCEL_ROOM_S if slow else 0.0)
     if event.planned and not (memory.fast or slow or start):  # in time for the lorry, which leaves then
         left_s = (event.planned[0] - moment_of(heard, 0.0)).total_seconds()
         packed = packed._replace(delay_s=max(0.2 * HOUR, min(packed.delay_s, left_s - HOUR)))

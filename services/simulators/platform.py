@@ -9,6 +9,7 @@ from schemas import brands
 from schemas import merchants as ask
 from schemas.orders_intake import DecideScreening
 from schemas.topics import INTAKE
+from services.simulators import inspectors
 from services.simulators.outsiders import Heard, Memory, Reaction, after, moment_of
 from services.simulators.scenario import brand_of, merchant_of
 
@@ -22,7 +23,9 @@ HELD = FREEZING | REVIEWED.keys() | {COVERED}
 
 
 def act(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    """While the goods are packed: the merchant is frozen, or the authorisation of the brand is revoked."""
+    """While the goods are packed: the merchant is frozen, the authorisation of the brand is revoked, or somebody wants to look."""
+    if scenario in inspectors.BEFORE:
+        return inspectors.ask(heard, scenario, memory)
     return revoke(heard, scenario, memory) if scenario in REVOKING else freeze(heard, scenario, memory)
 
 
@@ -48,6 +51,11 @@ def freeze(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     message = ask.FreezeMerchant(order_id=f"{ask.MERCHANT}{merchant}", reason="counterfeit", decided_by="officer-7",
                                  detail="the brand does not know these serial numbers")
     return [after(0, 0.5, memory, INTAKE.name, OFFICER, f"freeze:{merchant}", message)]
+
+
+def punish(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """An inspection found copies."""
+    return freeze(heard, scenario, memory) if heard.data.by == "inspection" else []
 
 
 def decide(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.simulators import buyers, chinese_customs, cold, logistics, platform
+from services.simulators import buyers, chinese_customs, cold, inspectors, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
-from services.simulators.scenario import COLD, SEASONS
+from services.simulators.scenario import COLD, INSPECTED, SEASONS
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
@@ -35,7 +35,10 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "DisputeOpened": (buyers.arbitrate, None),
         "DisputeResolved": (buyers.dispute_over, None),
         "OrderCompleted": (buyers.after_completion, _COMPENSATED),
-        "FulfilmentRequested": (platform.act, frozenset({platform.LIFTED}) | platform.REVOKING),
+        "FulfilmentRequested": (platform.act, frozenset({platform.LIFTED}) | platform.REVOKING | inspectors.BEFORE),
+        "ParcelPacked": (inspectors.scan, frozenset({"serial_far"})),
+        "InspectionHeld": (inspectors.look, INSPECTED),
+        "ComplaintFiled": (platform.punish, frozenset({"brand_complaint"})),
         "OrderHeld": (platform.decide, platform.HELD),
         "ManualPayoutRequested": (buyers.pay_by_hand, None),
     },
@@ -60,7 +63,7 @@ NOTED: dict[str, tuple[str, frozenset[str] | None]] = {
     "OrderCompleted": ("storefront", _COMPENSATED),
     "ParcelStopped": ("carrier", None), "ParcelCleared": ("carrier", None),
     "ParcelCancelled": ("warehouse", None), "InterceptRequested": ("carrier", None),
-    "ParcelReplaced": ("carrier", COLD),
+    "ParcelReplaced": ("carrier", COLD), "ParcelDestroyed": ("carrier", INSPECTED | {"inspection_undecided"}),
 }
 
 
@@ -85,7 +88,8 @@ def remember(heard: Heard, scenario: str, memory: Memory) -> None:
         memory.note(memory.kept, event.parcel_id)
     elif name == "ParcelCleared":
         memory.kept.pop(event.parcel_id, None)
-    elif name in ("ParcelCancelled", "ParcelReplaced"):  # the box that was replaced goes no further
+    elif name in ("ParcelCancelled", "ParcelReplaced", "ParcelDestroyed"):  # the box that was replaced goes no further
+        memory.kept.pop(event.parcel_id, None)
         memory.note(memory.stopped, event.parcel_id)
     elif name == "ParcelsAllocated":
         for plan in event.parcels:

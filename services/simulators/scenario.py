@@ -92,6 +92,11 @@ SCENARIOS = {s.name: s for s in (
     Scenario("grant_refund", 40, "the merchant grants part of the money back after settlement"),
     Scenario("merchant_frozen_lifted", 0, "the merchant is frozen while it is packed; the appeal succeeds", fast=False),
     Scenario("merchant_frozen_upheld", 0, "the merchant is frozen when it has arrived; the freeze is upheld", fast=False),
+    Scenario("serial_twice", 0, "two units have one serial number: inspected, counterfeit, paid back", fast=False),
+    Scenario("serial_far", 0, "a serial number is seen far away while it lies packed: inspected, genuine", fast=False),
+    Scenario("inspection_random", 0, "somebody looks at the goods before they leave, and they are genuine", fast=False),
+    Scenario("inspection_undecided", 0, "nobody looks at them in time: paid back", fast=False),
+    Scenario("brand_complaint", 0, "the brand complains, the goods are counterfeit: paid back, and the merchant frozen", fast=False),
     Scenario("brand_refused", 0, "goods of a protected brand that nobody authorised the merchant to sell: refused at intake"),
     Scenario("brand_revoked", 0, "its brand's authorisation is revoked while it is packed, and nobody closes the gap", fast=False),
     Scenario("brand_covered", 0, "its brand's authorisation is revoked; another one lets it go on", fast=False),
@@ -116,6 +121,9 @@ SCENARIOS = {s.name: s for s in (
     Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
 )}
 
+BRANDED = frozenset({"brand_refused", "brand_revoked", "brand_covered"})
+SERIALS = frozenset({"serial_twice", "serial_far"})
+INSPECTED = SERIALS | {"inspection_random", "brand_complaint"}
 SEASONS = frozenset(name for name in SCENARIOS if name.startswith("season_"))
 OPENS_AFTER, CLOSES_AFTER = timedelta(days=3), timedelta(days=6)  # from the order on
 # Nobody notices that these are too warm where the cold-chain view does not run.
@@ -124,7 +132,7 @@ COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
 # Their ends wait for a deadline of the trade, which a short run at a slow clock has no time for.
 WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait"})
 WAIT_LONGER = SEASONS | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
-                         "leg_late", "brand_revoked"}
+                         "leg_late", "brand_revoked", "inspection_undecided"}
 assert SCENARIOS.keys() >= WAIT_A_DAY | WAIT_LONGER and not any(SCENARIOS[n].fast for n in WAIT_A_DAY | WAIT_LONGER)
 
 assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"
@@ -195,7 +203,7 @@ def name_of(scenario: str, usual: str) -> str:
 
 def merchant_of(scenario: str, order_id: str, usual: str) -> str:
     """Who sells it; where he is frozen he is the order's own, so that others are not stopped with him."""
-    if not scenario.startswith("merchant_frozen"):
+    if not scenario.startswith(("merchant_frozen", "brand_complaint")):
         return usual
     return "frozen-" + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
 
@@ -203,7 +211,7 @@ def merchant_of(scenario: str, order_id: str, usual: str) -> str:
 def brand_of(scenario: str, order_id: str) -> str | None:
     """The brand of the order's first line: the order's own, so that others keep theirs. Protected where it is registered
     beforehand (edge.registrations_for)."""
-    if not scenario.startswith("brand_"):
+    if scenario not in BRANDED:
         return None
     return f"Brand {hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()}"
 
