@@ -18,11 +18,21 @@ from schemas.parties import SealedParty
 from schemas.quotes import StatedQuote
 
 
+class LithiumBattery(CommandPart):
+    """Lithium cells in or with the goods, of one unit, as the carrier's papers need them: UN number, packing instruction, energy,
+    state of charge."""
+
+    un: Literal["UN3480", "UN3481"] | None = None
+    packing_instruction: Literal["965", "966", "967"] | None = None
+    watt_hours: Annotated[float, Field(gt=0, le=10_000, strict=False)] | None = None
+    charge_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
 class OrderLine(CommandPart):
     """One line of an order. `amount` is what the buyer pays for the whole line, before freight and tax.
 
     `cold`: the band the goods must stay in; its parcel then travels with a logger. `origin`: where they were made; `brand`:
-    whose name they bear. What the merchant's catalogue says of the SKU is not contradicted."""
+    whose name they bear; `net_grams`: of all its units; `battery`: where they contain lithium cells. What the merchant's catalogue says of the SKU is not contradicted."""
 
     line_no: LineNo
     sku: Sku
@@ -34,6 +44,8 @@ class OrderLine(CommandPart):
     cold: AskedBand | None = None
     origin: Country | None = None
     brand: Annotated[merchants.BrandName, Field(min_length=1)] | None = None
+    net_grams: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    battery: LithiumBattery | None = None
 
 
 class Season(CommandPart):

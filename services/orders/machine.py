@@ -20,6 +20,7 @@ from services.orders.after_delivery import (confirm, confirmed, grant_priced, gr
 from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
                                    pause, refuse, resume, step, wrong_lines)
 from services.orders.papers import issue, papers_of
+from services.orders.goods import Goods
 from services.orders.quota import NOTED, follow, reserve
 from services.orders.rulebook import Rules, load
 from services.orders.screening import accept
@@ -31,7 +32,8 @@ __all__ = ["DOCUMENT", "HANDLERS", "STATE", "Document", "Order", "Parcel", "deci
 
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
            rules: Rules | None = None, shared: Any = None, registered_only: bool = False,
-           terms: Book = NOBODY, lists: tuple[denied.DeniedList, ...] | None = None, platform: str = "") -> Decision | NotYet | Stale:
+           terms: Book = NOBODY, lists: tuple[denied.DeniedList, ...] | None = None, platform: str = "",
+           asked: Goods | None = None) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
     `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
     merchant may sell who is not registered; `terms`: what was agreed with them; `lists`: of denied parties; `platform`: our
@@ -49,7 +51,7 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
         return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms,
-                      denied.load() if lists is None else lists, now, platform)
+                      denied.load() if lists is None else lists, now, platform, asked)
     answer = handler(draft := order.draft(), document, incoming, now)
     if order.quota is not None and isinstance(answer, Decision):
         follow(answer, document, incoming)
@@ -63,7 +65,7 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
 
 
 def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool,
-           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime, platform: str) -> Decision:
+           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime, platform: str, asked: Goods | None) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
@@ -71,7 +73,7 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
     chains = brands.check(incoming, command, rules) if incoming.known else None
     found = merchants.may_sell(incoming.standing, command, registered_only) or chains
     if not isinstance(found, tuple):
-        found = accept(command, vault_key, shared, rules, terms, lists, platform)
+        found = accept(command, vault_key, shared, rules, terms, lists, platform, asked)
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])

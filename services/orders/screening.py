@@ -16,7 +16,7 @@ from schemas.orders_order import ChinaImport, Declaration
 from schemas.parties import SealBroken, SealedParty, check, consignee_of, identity_hash
 from schemas.quotes import PAID_TO_OTHERS, Quote, QuoteLine, QuoteRequest, StatedQuote
 from schemas.terms import Terms
-from services.orders import denied, quota
+from services.orders import denied, goods, quota
 from services.orders.declarations import declared
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules, countries
@@ -43,10 +43,13 @@ class Accepted:
 
 
 def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book,
-           lists: tuple[denied.DeniedList, ...], platform: str = "") -> Accepted | tuple[str, str]:
-    """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`."""
+           lists: tuple[denied.DeniedList, ...], platform: str = "", asked: goods.Goods | None = None) -> Accepted | tuple[str, str]:
+    """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`;
+    `asked`: what is asked of goods."""
     persons: list[bytes] = []
     if (refusal := screen(command, vault_key, persons)) is not None:
+        return refusal
+    if (refusal := goods.check(command, asked or goods.load())) is not None:
         return refusal
     result, version = denied.screened(persons, command.placed_at.date(), lists)
     if result == "BLOCK":

@@ -12,7 +12,9 @@ import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+from services.orders import goods
 from services.orders.landed_cost import plain
 from services.orders.rulebook import Duty, DutyRate, Row, Rule, Rules, Tax, TaxRate, load
 
@@ -66,8 +68,8 @@ CHECKS = (
 MISSING = """\
 ## Not here
 
-Northern Ireland and the special territories of the EU; postal articles into China; the positive list and the limits per
-person and code of CBEC; formal entry into the US (above USD 2,500); preferential origin, anti-dumping and excise duty;
+Northern Ireland and the special territories of the EU; postal articles into China; the CBEC positive list as a whole (an extract
+is shipped disabled, a file of one's own is TRADEWIND_GOODS_FILE), and what a person bought of a limited code in other orders of the year; formal entry into the US (above USD 2,500); preferential origin, anti-dumping and excise duty;
 compound and specific duties (an amount a kilogram); reduced VAT rates beyond those listed, for which the standard rate is
 quoted. An order is quoted as one consignment, also when it is packed in several parcels later. The yearly limit of a buyer is checked when the request says how much of it is used.
 """
@@ -92,6 +94,8 @@ def page(rules: Rules | None = None) -> str:
             _name(r), r.country, r.kind, _codes(r), plain(r.percent) + _from(r.from_value_per_gram)]),
         "## Customs exchange rates\n", _table("| Row | Rate |", rules.rates, lambda r: [
             _name(r), f"1 {r.base} = {plain(r.rate)} {r.quote}"]),
+        "## What is asked of goods\n", _table("| Row | What | HS code |", goods.rows(), lambda r: [
+            _name(r), _asked(r), ", ".join(f"{hs}…" for hs in r.hs)]),
         "## What else is checked of goods and sellers\n", "| Rule | Checked | Source | Certainty |\n|---|---|---|---|\n" + "".join(
             f"| {' | '.join(row)} |\n" for row in CHECKS), MISSING]
     return "\n".join(parts)
@@ -102,9 +106,18 @@ def _table(head: str, rows: Iterable[Row], tell) -> str:
     head += " Valid | Source | Certainty |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for row in rows:
-        sure = row.certainty + ("" if row.enabled else ", **disabled**")
+        sure = row.certainty + ("" if getattr(row, "in_force", row.enabled) else ", **disabled**")
         lines.append(f"| {' | '.join([*tell(row), _days(row), row.source, sure])} |")
     return "\n".join(lines) + "\n"
+
+
+def _asked(row: Any) -> str:
+    if isinstance(row, goods.Positive):
+        return f"may be imported into {row.into} through CBEC; refused is what no row of the list covers, once one holds"
+    if isinstance(row, goods.Limit):
+        return f"into {row.into}, one person: {row.grams / 1000:g} kg in one order (what other orders of the year hold is not counted)"
+    return (f"lithium cells ({goods.UN}) by air: above {row.over_wh:g} Wh a charge of {row.charge_percent_max} % at most, packing instruction "
+            f"{' or '.join(row.instructions)}; UN number, Wh and charge must be told")
 
 
 def _name(row: Row) -> str:

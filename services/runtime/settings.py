@@ -75,6 +75,7 @@ class Settings(BaseSettings):
         10, ge=0, le=1000, description="how long a reader lets a batch fill: a fuller one costs less an event, and waits"
     )
     denied_file: Path | None = Field(None, description="lists of denied parties; None: the invented ones we ship")
+    goods_file: Path | None = Field(None, description="positive list, limits and batteries; None: the rows we ship")
     registered_only: bool = Field(False, description="orders of merchants who did not register are refused")
     dead_letters_max: int = Field(
         100, ge=1, description="a reader stops before a topic's dead letters, less one for ten good records, pass this"
@@ -91,7 +92,7 @@ class Settings(BaseSettings):
             raise ValueError("must be 32 bytes in base64; make one: head -c32 /dev/urandom | base64")
         return value
 
-    @field_validator("data_folder", "cache_folder", "rates_file", "denied_file", "terms_file")
+    @field_validator("data_folder", "cache_folder", "rates_file", "denied_file", "goods_file", "terms_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # Children may run in another folder than the command that was given a relative path.

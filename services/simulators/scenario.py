@@ -97,6 +97,7 @@ SCENARIOS = {s.name: s for s in (
     Scenario("inspection_random", 0, "somebody looks at the goods before they leave, and they are genuine", fast=False),
     Scenario("inspection_undecided", 0, "nobody looks at them in time: paid back", fast=False),
     Scenario("brand_complaint", 0, "the brand complains, the goods are counterfeit: paid back, and the merchant frozen", fast=False),
+    Scenario("battery_missing", 0, "telephones whose lithium cells nobody declared: refused at intake, with what is missing"),
     Scenario("brand_refused", 0, "goods of a protected brand that nobody authorised the merchant to sell: refused at intake"),
     Scenario("brand_revoked", 0, "its brand's authorisation is revoked while it is packed, and nobody closes the gap", fast=False),
     Scenario("brand_covered", 0, "its brand's authorisation is revoked; another one lets it go on", fast=False),
@@ -176,6 +177,8 @@ def payment_token_of(scenario: str) -> str:
 
 def hs_code_of(scenario: str, usual: str) -> str:
     """The customs code of the order's first line: one without papers where the scenario asks for it."""
+    if scenario == "battery_missing":
+        return "851713"
     return NO_PAPERS_HS_CODE if scenario in ("documents_missing", "documents_supplied") else usual
 
 
