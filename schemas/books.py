@@ -32,8 +32,8 @@ class RemitTax(Command):
 
 
 class Figures(Part):
-    """What a merchant sold, in one currency and under one exchange quote: gross - refunds - fee - withheld - reserve +
-    reserve_back + claims = net."""
+    """What a merchant sold, in one currency and under one exchange quote: gross - refunds - chargebacks - fee - withheld -
+    reserve + reserve_back + claims = net. A lost chargeback that the reserve paid for lowers both."""
 
     gross: Signed
     refunds: Signed
@@ -43,6 +43,7 @@ class Figures(Part):
     reserve_back: Signed = 0
     claims: Signed = 0
     net: Signed
+    chargebacks: Signed = 0
 
 
 class StatementLine(Figures, CommandPart):

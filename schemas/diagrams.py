@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from schemas.lifecycle import BRAND, DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, PROMISE, RETURN, Machine, deadlines
+from schemas.lifecycle import BRAND, CHARGEBACK, DECLARATION, MERCHANT, NEW, ORDER, PARCEL, PAYMENT, PROMISE, RETURN, Machine, deadlines
 from schemas.topics import TOPICS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -25,6 +25,9 @@ HELPERS = {"payments' callers": "payments", "webhooks": "payments", "cold-chain 
 MACHINES = (
     ("Order", ORDER, "One an order. It derives from the order's parcels: it ends when all of them have."),
     ("Payment", PAYMENT, "One a parcel: the money of that parcel, whichever payment at the provider carries it."),
+    ("Chargeback", CHARGEBACK,
+     "One for each parcel that a dispute of the buyer's bank concerns. `taken_again` is left at once: a second chargeback is "
+     "final."),
     ("Parcel, to another country", PARCEL["abroad"], "One a parcel: where the goods are."),
     ("Parcel, into China", PARCEL["china"],
      "The money is captured first; order, payment and waybill must agree (DocumentsMatched) and customs must have the import "

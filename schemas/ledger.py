@@ -22,6 +22,7 @@ ACCOUNTS = {
     "payable": "assessed and not remitted, by the authority behind the slash",
     "variance": "duty variance: quoted less assessed",
     "claims": "what carriers paid for lost parcels (negative)",
+    "advanced": "laid out by the platform for chargebacks that nobody has decided yet (negative)",
     "remitted": "paid to the authority behind the slash",
     "paid_out": "paid out to merchants",
     "position": "what conversions owe in one currency and own in another",
@@ -35,11 +36,15 @@ KINDS = {
     "release": "out of escrow, to all who have a share in it",
     "release_claim": "a carrier's claim, out of escrow to the merchant",
     "recover_merchant": "back from the merchant", "recover_carrier": "a carrier's claim",
+    "recover_platform": "laid out by the platform: a chargeback of what the merchant has already",
+    "chargeback": "taken back by the buyer's bank", "second_chargeback": "taken back once more, for good",
+    "chargeback_reversed": "given back by the buyer's bank", "release_advance": "what the platform had laid out, back to it",
+    "chargeback_lost": "what the platform had laid out, out of the reserve and then from the merchant",
     "assess": "customs' bill for a parcel", "declare": "quoted tax, declared as it is", "variance": "quoted less assessed",
     "remit": "paid to an authority", "reserve_back": "a reserve whose days are over", "convert": "a statement's net, once",
     "payout": "paid out to a merchant",
 }
-RELEASES = ("release", "release_claim")
+RELEASES = ("release", "release_claim", "release_advance")
 # The names of the order's equation: captured (buyer, negative) + recovered (negative) = the others.
 EQUATION = ("buyer", "recovered", "held", "released", "refunded", "charged_back")
 ASIDE = "aside"

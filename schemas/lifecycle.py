@@ -1,4 +1,4 @@
-"""The machines: order, payment, parcel, declaration, return, merchant, brand. Every transition of the system stands in this file.
+"""The machines: order, payment, chargeback, parcel, declaration, return, merchant, brand. Every transition of the system stands in this file.
 
 A row is (state, event) -> state and the service whose event it is. Services ask `answer`; the auditor, the explorer and
 the pages read the same rows. States after which nothing more needs to happen are in `TERMINAL`; some of them can be left
@@ -77,6 +77,7 @@ def _loops(owner: str, event: str, *states: str) -> list[Row]:
 
 _OPEN = ("placed", "presold", "backordered", "allocated", "authorised", "fulfilling")
 _SOLD = ("completed", "after_sale")
+DISPUTED = ("InformationRequested", "ChargebackOpened", "SecondChargeback")  # the buyer's bank asks, or takes
 
 ORDER = Machine("order", [
     *_rows("orders", "OrderPlaced", (NEW, "placed")),
@@ -99,6 +100,7 @@ ORDER = Machine("order", [
     *_rows("orders", "DisputeOpened", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
     *_loops("orders", "DisputeResolved", "fulfilling", "after_sale"),
     *_rows("orders", "RefundGranted", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
+    *(row for event in DISPUTED for row in _rows("payments", event, ("fulfilling", "fulfilling"), (_SOLD, "after_sale"))),
     *_rows("payments", "FundsRecovered", (_SOLD, "after_sale")),  # goods of a return that had expired came all the same
     *_rows("orders", "OrderCompleted", (("fulfilling", "after_sale"), "completed")),
     *_rows("orders", "OrderCancelled", (_OPEN, "cancelled"), ("after_sale", "cancelled")),
@@ -106,6 +108,11 @@ ORDER = Machine("order", [
 
 # One instance a parcel: the money of one parcel, whichever provider payment carries it.
 _PAID = ("held", "recovered")
+# Taken back by the buyer's bank, and not decided: the state that it was in, and the one it is in meanwhile. Of what the buyer
+# had back already a bank can take only what it gives back, or what was paid back by hand.
+CONTESTS = {"held": "contested", "settled": "contested_settled", "recovered": "contested_recovered",
+            "refunded": "contested_refunded", "charged_back": "contested_charged_back"}
+CONTESTED = tuple(CONTESTS.values())
 PAYMENT = Machine("payment", [
     *_rows("payments", "PaymentAuthorised", (NEW, "authorised")),
     *_rows("payments", "PaymentDeclined", (NEW, "declined")),
@@ -119,9 +126,30 @@ PAYMENT = Machine("payment", [
     *_rows("payments", "PaymentSettled", (_PAID, "settled")),
     *_rows("payments", "PaymentChargedBack", (_PAID, "charged_back")),
     *_rows("payments", "FundsRecovered", (("settled", "refunded", "charged_back"), "recovered")),
-    *_loops("payments", "TaxAssessed", *_PAID, "settled", "refunded", "charged_back"),
+    *_loops("payments", "TaxAssessed", *_PAID, "settled", "refunded", "charged_back", *CONTESTED),
+    *(row for event in DISPUTED[1:] for row in _rows("payments", event, *CONTESTS.items())),
+    *_rows("payments", "ChargebackReversed", *((to, state) for state, to in CONTESTS.items())),
+    *_rows("payments", "ChargebackPartlyLost", ("contested", "held"), (("contested_settled", "contested_recovered"), "settled")),
+    *_rows("payments", "ChargebackLost", ("contested_refunded", "refunded"), (
+        ("contested", "contested_settled", "contested_recovered", "contested_charged_back"), "charged_back")),
     *_loops("payments", "PaymentDocumentAmended", "held"),
 ], {"declined", "voided", "expired", "refunded", "settled", "charged_back"})
+
+# One instance a dispute of the buyer's bank and parcel that it concerns. What the bank says may come late, twice and in any
+# order; who answers is the merchant.
+CHARGEBACK = Machine("chargeback", [
+    *_rows("payments", "InformationRequested", (NEW, "inquiry")),
+    *_rows("payments", "InquiryClosed", ("inquiry", "closed")),
+    *_rows("payments", "ChargebackOpened", ((NEW, "inquiry", "closed"), "taken")),
+    *_loops("payments", "EvidenceSubmitted", "inquiry", "taken"),
+    *_loops("payments", "EvidenceMissed", "inquiry", "taken"),
+    *_rows("payments", "ChargebackReversed", ("taken", "reversed")),
+    *_rows("payments", "SecondChargeback", ("reversed", "taken_again")),
+    *_rows("payments", "ChargebackLost", (("taken", "taken_again"), "lost")),
+    *_rows("payments", "ChargebackPartlyLost", (("taken", "taken_again"), "lost")),
+], {"closed", "reversed", "lost"})
+# Its events that move no money: a parcel's payment is where it was.
+CORRESPONDENCE = frozenset({"InformationRequested", "InquiryClosed", "EvidenceSubmitted", "EvidenceMissed"})
 
 _BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
 # Into China: papers that are not right yet before, or again after, the warehouse was asked to pack.
@@ -261,7 +289,7 @@ PROMISE = Machine("promise", [
 ], {"kept", "broken", "void"})
 PROMISE_EVENTS = frozenset({"PromisePaused", "PromiseHeld", "PromiseResumed", "PromiseAtRisk", "PromiseBroken", "ParcelRerouted"})
 
-MACHINES = (ORDER, PAYMENT, *PARCEL.values(), DECLARATION, RETURN, MERCHANT, BRAND, PROMISE)
+MACHINES = (ORDER, PAYMENT, CHARGEBACK, *PARCEL.values(), DECLARATION, RETURN, MERCHANT, BRAND, PROMISE)
 
 
 @lru_cache(maxsize=1)

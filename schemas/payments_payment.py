@@ -10,7 +10,7 @@ from typing import Literal
 
 from schemas import books
 from schemas.china_papers import PaymentDocument
-from schemas.model import Currency, Event, Minor, Part, Text
+from schemas.model import Currency, Event, Minor, Part, Text, Time
 from schemas.terms import Assessment, Share
 
 
@@ -116,6 +116,79 @@ class PaymentChargedBack(ParcelPaymentEvent):
     """The merchant lost the dispute: the money went to the buyer."""
 
 
+class DisputeEvent(ParcelPaymentEvent):
+    """Of a dispute that the buyer's bank has opened with the provider, as far as it concerns this parcel."""
+
+    dispute_id: str
+
+
+class InformationRequested(DisputeEvent):
+    """The buyer's bank asks what this payment was for. Nothing has been taken; the parcel's money stands still."""
+
+    reason: Text = ""
+    evidence_due: Time | None = None
+
+
+class InquiryClosed(DisputeEvent):
+    """The bank has its answer: the money goes on."""
+
+
+class ChargebackOpened(DisputeEvent):
+    """The bank took `amount` back: `escrow` of it out of the hold; the rest, which the merchant has, the platform laid out."""
+
+    escrow: Minor
+    reason: Text = ""
+    evidence_due: Time | None = None
+
+
+class EvidenceSubmitted(DisputeEvent):
+    """The provider has the merchant's evidence."""
+
+    evidence: str
+
+
+class EvidenceMissed(DisputeEvent):
+    """Nobody sent evidence in time; the bank decides without it."""
+
+
+class ChargebackReversed(DisputeEvent):
+    """The bank gave `amount` back: `escrow` of it into the hold, the rest to the platform, which had laid it out."""
+
+    escrow: Minor
+
+
+class SecondChargeback(DisputeEvent):
+    """The bank took `amount` once more, and for good. `escrow`: as in ChargebackOpened."""
+
+    escrow: Minor
+
+
+class ChargebackLost(DisputeEvent):
+    """The buyer keeps the money; none of the parcel's is left. Of `amount`, `reserve` and then `merchant` pay what the
+    platform had laid out."""
+
+    reserve: Minor = 0
+    merchant: Minor = 0
+
+
+class ChargebackPartlyLost(DisputeEvent):
+    """The same, and some of the parcel's money is left. `dropped`: returns and grants whose refund is not made any more,
+    because the buyer has it by this way."""
+
+    reserve: Minor = 0
+    merchant: Minor = 0
+    dropped: list[str] = []
+
+
+class EvidenceRefused(PaymentEvent):
+    """Evidence that was not sent, or that the provider did not take."""
+
+    dispute_id: str
+    evidence: str
+    reason: str
+    detail: Text = ""
+
+
 class FundsRecovered(ParcelPaymentEvent):
     """Money came back into the hold: a claim the carrier paid, or a claw-back from the merchant."""
 
@@ -125,5 +198,7 @@ class FundsRecovered(ParcelPaymentEvent):
 MESSAGES = (
     PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
     PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
-    TaxAssessed, PaymentDocumentAmended, *books.EVENTS,
+    TaxAssessed, PaymentDocumentAmended,
+    InformationRequested, InquiryClosed, ChargebackOpened, EvidenceSubmitted, EvidenceMissed, ChargebackReversed,
+    SecondChargeback, ChargebackLost, ChargebackPartlyLost, EvidenceRefused, *books.EVENTS,
 )

@@ -5,21 +5,27 @@ with one that is still pending; then the verdict comes as a signed webhook (Stan
 same key with the same body gets the same verdict for ever, with another body 422. 5xx and silence say nothing about
 whether the call took effect: ask again with the same key. `GET /v1/settlement` is the settlement file: CSV, a line each
 movement of money (SETTLED), in the order of time, and at its end how many there are.
+
+A buyer's bank may dispute a captured payment: `request_for_information`, which is answered (`inquiry_closed`) or becomes a
+`chargeback`; that is reversed (`chargeback_reversed`), `lost`, or after its reversal a `second_chargeback`, which is final. The
+provider takes the money with the chargeback, and tells each stage by a webhook of its own (`DISPUTE_WEBHOOK_TYPE`): late,
+twice, and in any order. Evidence (`POST /v1/evidence`, the dispute's id as `reference`) is taken until `evidence_due`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.model import Currency, Id, Minor, Text
-from schemas.payments_provider_result import IntentKind
+from schemas.payments_provider_result import DisputeId, DisputeStage, IntentKind
 
-KINDS: tuple[IntentKind, ...] = ("authorise", "capture", "void", "refund", "release")
-WEBHOOK_TYPE = "payment.answered"
-SETTLED: tuple[IntentKind, ...] = ("capture", "refund", "release")
+KINDS: tuple[IntentKind, ...] = ("authorise", "capture", "void", "refund", "release", "evidence")
+WEBHOOK_TYPE, DISPUTE_WEBHOOK_TYPE = "payment.answered", "payment.disputed"
+BY_THE_BANK: tuple[DisputeStage, ...] = ("chargeback", "chargeback_reversed", "second_chargeback")  # these move money
+SETTLED: tuple[str, ...] = ("capture", "refund", "release", *BY_THE_BANK)
 SETTLEMENT_COLUMNS = ("line", "reference", "kind", "payment_id", "amount", "currency", "settled_at")
 SETTLEMENT_END = "end"  # begins the last line, which has the number of lines before it
 
@@ -36,8 +42,10 @@ REASONS = {
     "unknown_payment": "nothing was ever authorised under this payment id",
     "currency_mismatch": "the payment is in another currency",
     "exceeds_authorised": "more than is authorised and neither captured nor voided",
-    "exceeds_captured": "more than was captured and not yet refunded, or not yet released",
+    "exceeds_captured": "more than was captured and not yet refunded or taken by the bank, or not yet released",
     "nothing_to_void": "all that was authorised is captured or voided",
+    "unknown_dispute": "the payment has no dispute of this id that asks for evidence",
+    "evidence_too_late": "the time in which evidence is taken is over",
 }
 
 
@@ -77,6 +85,37 @@ class ProviderWebhook(BaseModel):
     data: ProviderVerdict
 
 
+class ProviderDispute(BaseModel):
+    """A dispute at one stage. `evidence_due` with the stages that ask for evidence."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    dispute_id: DisputeId
+    order_id: Id
+    payment_id: Annotated[str, Field(min_length=1, max_length=200)]
+    stage: DisputeStage
+    amount: Annotated[Minor, Field(ge=1)]
+    currency: Currency
+    reason: Text = ""
+    evidence_due: AwareDatetime | None = None
+
+
+class DisputeWebhook(BaseModel):
+    """The body of the other kind of webhook."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    type: str
+    timestamp: AwareDatetime
+    data: ProviderDispute
+
+
+class Step(NamedTuple):
+    """A stage comes `hours` of trade time `after` a call, an earlier stage, or the evidence for the stage before."""
+
+    stage: DisputeStage
+    after: str
+    hours: float
+
+
 @dataclass(frozen=True)
 class Script:
     """A planned misfortune, chosen by the amount of a call or by the payment's token; other kinds go well."""
@@ -100,6 +139,21 @@ SCRIPTS: tuple[Script, ...] = (
     Script("abandoned", 1_000_006, "tok_test_abandoned", frozenset({"authorise"}),
            "202; fails after 26 hours of trade time, by webhook: authentication_abandoned"),
 )
+EVIDENCE_DAYS = 7
+# What the buyer's bank does about a payment of a test amount or token; its calls go well. Where a step waits for evidence and
+# none is sent in time, an inquiry becomes a chargeback, and a chargeback is lost.
+_ASKED, _TAKEN, _BACK = "request_for_information", "chargeback", "chargeback_reversed"
+COURSES: dict[str, tuple[Step, ...]] = {
+    "inquiry": (Step(_ASKED, "capture", 72), Step("inquiry_closed", "evidence", 12)),
+    "bank_won": (Step(_ASKED, "capture", 24), Step(_TAKEN, _ASKED, 24), Step(_BACK, "evidence", 24)),
+    "bank_lost": (Step(_TAKEN, "capture", 36), Step("lost", "evidence", 24)),
+    "bank_late": (Step(_TAKEN, "release", 24), Step("lost", "evidence", 24)),
+    "bank_late_won": (Step(_TAKEN, "release", 24), Step(_BACK, "evidence", 24)),
+    "bank_twice": (Step(_TAKEN, "release", 24), Step(_BACK, _TAKEN, 0.25), Step("second_chargeback", _BACK, 0.25)),
+}
+WRONG_ORDER = frozenset({"bank_twice"})  # the later a stage, the earlier it is told
+SCRIPTS += tuple(Script(name, 1_000_007 + n, f"tok_test_{name}", frozenset(), "the buyer's bank: " + ", ".join(
+    f"{step.stage} {step.hours:g} h after {step.after}" for step in course)) for n, (name, course) in enumerate(COURSES.items()))
 SCRIPT_BY_AMOUNT = {script.amount: script for script in SCRIPTS}
 SCRIPT_BY_TOKEN = {script.token: script for script in SCRIPTS}
 ABANDONED_AFTER_HOURS = 26

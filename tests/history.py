@@ -23,6 +23,7 @@ from schemas.cold_chain import AskedBand, Reading, Watch, excursion_id
 from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
 from schemas.parties import Person, seal
+from schemas.payments_provider_result import DisputeTold
 from schemas.topics import INTAKE, PROVIDER_RESULT, TOPICS
 from schemas.terms import ReportedAssessment
 from services.auditor.evidence import letter_of, partition_of
@@ -294,6 +295,18 @@ def _books(world: World) -> World:
     return world
 
 
+def _bank() -> World:
+    """Settled, then taken back by the buyer's bank: nobody answers, it gives the money back all the same, and takes it again."""
+    world, _ = given(**_args("bank", destination="US", merchant_id="split"))
+    for stage in ("chargeback", "chargeback_reversed", "second_chargeback"):
+        world.send(DisputeTold(order_id="bank", dispute_id="D1", payment_id="bank-Y1", stage=stage, amount=5700, currency="USD",
+                               evidence_due=world.now + timedelta(days=7) if stage == "chargeback" else None),
+                   "payments-webhook", f"dispute:D1:{stage}")
+        world.run()
+        world.wait(days=8)
+    return world
+
+
 def _reviewed() -> World:
     """The buyer's name is nearly on the list of denied parties; an officer clears it the next day."""
     world, _ = given(**_args("reviewed", destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY)), plans=network_plans())
@@ -334,7 +347,11 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
+<<<<<<< HEAD
         _receipts(), _mismatched(), _copied(), *promised(),
+=======
+        _receipts(), _mismatched(), _bank(), *promised(),
+>>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
     ]
 
 
@@ -402,6 +419,10 @@ class History:
                 answer = json.loads(value)
                 if "intent_id" in answer:
                     self.call(answer["order_id"], **{name: answer[name] for name in Call._fields[1:]})
+                elif "stage" in answer:
+                    told = {name: answer[name] for name in ("payment_id", "amount", "currency")}
+                    self.call(answer["order_id"], intent_id=f"{answer['dispute_id']}.{answer['stage']}", kind=answer["stage"],
+                              outcome="succeeded", **told)
         for (sku, warehouse), change in world.stock.changes.items():
             self.whole_.stock[warehouse, sku] = {kind: change.get(kind, 0) for kind in STOCK_KINDS}
         for key, change in world.quota.changes.items():  # one person, who buys in several worlds

@@ -688,10 +688,36 @@ def listed_long_after_the_deadline(h):
     h.change(SHIPMENT.name, "ListAccepted", "receipts", {"ce_time": late})
 
 
+def released_while_contested(h):
+    h.change(PAYMENTS.name, "ChargebackReversed", "bank", {"ce_type": "PaymentSettled"})
+
+
+def the_reserve_was_spared(h):
+    rows = h.ledger_["bank"]
+    at = next(n for n, b in enumerate(rows) if b.kind == "chargeback_lost" and b.account == "reserve")
+    spared = rows.pop(at).amount
+    at = next(n for n, b in enumerate(rows) if b.kind == "chargeback_lost" and b.account == "merchant")
+    rows[at] = rows[at]._replace(amount=rows[at].amount + spared)
+
+
+def a_chargeback_nobody_decided(h):
+    h.drop(PAYMENTS.name, "ChargebackLost", "bank")
+
+
+def evidence_missed_before_its_time(h):
+    h.change(PAYMENTS.name, "ChargebackOpened", "bank", evidence_due="2027-06-01T00:00:00Z")
+
+
+def taken_by_nobody_but_the_bank(h):
+    h.calls = [(o, c) for o, c in h.calls if not (o == "bank" and c.kind == "second_chargeback")]
+
+
 PLANTED = [
     (another_payer, {47}), (a_fen_more_on_the_order_document, {47}), (a_list_without_a_line, {47}),
     (packed_before_the_amended_list_was_there, {16, 47}), (wrong_papers_counted_twice, {47}), (listed_long_after_the_deadline, {47}),
     (a_review_taken_for_a_release, {47}), (a_release_that_nobody_heard, {16, 17, 24, 47}),
+    (released_while_contested, {7, 9, 10, 12, 16, 24, 25, 28, 44}), (the_reserve_was_spared, {44}), (a_chargeback_nobody_decided, {20, 21, 24, 25, 28, 44}),
+    (evidence_missed_before_its_time, {44}), (taken_by_nobody_but_the_bank, {7}),
     (rerouted_round_what_was_behind_it, {40}),
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
     (a_pause_of_customs_without_an_end, {17, 40}), (a_hold_without_an_end, {17, 40}),

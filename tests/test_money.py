@@ -16,6 +16,7 @@ from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.dead_letters import Reason
 from schemas.model import LineQuantity
+from schemas.payments_provider_result import DisputeTold
 from schemas.provider_api import SETTLED, SETTLEMENT_COLUMNS
 from services.cli import money_books, money_reconcile
 from services.explorer.simulation import START, World, order
@@ -203,12 +204,38 @@ async def test_statements_are_what_the_ledger_says_and_are_stated_once(postgres,
             taxes = await money_books.taxes(settings(dsn))
             assert [(t.account, t.period, t.payable) for t in taxes] == [("payable/GB", "2026-11", 1200), ("withheld/US", "2026-11", 50)]
         close(world, lines, name)
-    assert seen[0] == {"split": dict(gross=5000, refunds=0, fee=250, withheld=50, reserve=500, reserve_back=0, claims=0, net=4200)}
-    assert seen[1] == {"split": dict(gross=0, refunds=0, fee=0, withheld=0, reserve=0, reserve_back=500, claims=0, net=500)}
+    assert seen[0] == {"split": dict(gross=5000, refunds=0, fee=250, withheld=50, reserve=500, reserve_back=0, claims=0, net=4200, chargebacks=0)}
+    assert seen[1] == {"split": dict(gross=0, refunds=0, fee=0, withheld=0, reserve=0, reserve_back=500, claims=0, net=500, chargebacks=0)}
     assert seen[2] == {}
     assert world.state("payments", HOLDER).book.due == {"USD": books.convert(4200, "GBP", "USD", "1.2345") + books.convert(500, "GBP", "USD", "1.2345")}
     accounts = world.accounts()
     assert accounts.get("merchant GBP", 0) == accounts.get("reserve GBP", 0) == 0, "all of it is stated and converted"
+    assert world.dead == []
+
+
+async def test_a_contested_reserve_is_kept_beyond_its_days_and_pays_first(postgres, tmp_path):
+    """Taken on day 2 of 90; on day 96 nobody has decided; then it is lost: of 68.40 the reserve's 5.00 and the merchant's 63.40."""
+    world, _ = given(taxed(merchant_id="split"), outside=bills(1140))
+    seen = []
+
+    def tell(stage: str) -> None:
+        world.send(DisputeTold(order_id="A1", dispute_id="D1", payment_id="A1-Y1", stage=stage, amount=6840, currency="GBP"),
+                   "payments-webhook", f"dispute:D1:{stage}")
+        world.run()
+
+    for days, stage in ((2, "chargeback"), (95, "lost"), (100, "")):
+        world.wait(days=days)
+        dsn = await postgres(f"money_contested{len(seen)}")
+        await stored(world, dsn)
+        lines = await money_books.due_lines(Settings(payments_dsn=dsn, data_folder=tmp_path), world.now)
+        seen.append({name: amount for m, own in lines.items() for name, amount in money_books.sums_of(own).items() if amount})
+        close(world, lines, f"s{days}")
+        if stage:
+            tell(stage)
+    assert seen == [dict(gross=5000, fee=250, withheld=50, reserve=500, net=4200), {},
+                    dict(chargebacks=6840, reserve=-500, net=-6340)]
+    accounts = world.accounts()
+    assert accounts.get("merchant GBP", 0) == accounts.get("reserve GBP", 0) == accounts.get("advanced GBP", 0) == 0
     assert world.dead == []
 
 

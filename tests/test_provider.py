@@ -237,7 +237,7 @@ async def test_the_provider_refuses_what_it_cannot_read(tmp_path, clock) -> None
         await succeeds(client, "capture", call("c1", 60))
         async with session.get(f"{client.address}/v1/payments/P-1") as response:
             assert await response.json() == {"currency": "EUR", "authorised": 100, "captured": 60, "voided": 0,
-                                             "refunded": 0, "released": 0}
+                                             "refunded": 0, "released": 0, "disputed": 0}
         async with session.get(f"{client.address}/v1/settlement") as response:
             found = match(await response.text(), [Movement("P-1", "capture", "EUR", 60, clock.now())])
             assert (found.lines, found.matched, found.breaks) == (1, 1, [])

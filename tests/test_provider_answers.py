@@ -14,7 +14,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.envelope import envelope_of
-from schemas.payments_provider_result import ProviderAnswered
+from schemas.payments_provider_result import DisputeTold, ProviderAnswered
 from schemas.topics import PROVIDER_RESULT
 from services.payments.effects import Effects, EffectsFailed
 from services.payments.providers import Answer, CallRefused, ProviderPending, ProviderUnavailable
@@ -26,7 +26,7 @@ from services.runtime.clock import Clock
 from services.runtime.decision import Intent
 from services.runtime.settings import Settings
 from services.runtime.topics import ensure_topics
-from tests.provider_helpers import MANNERS, SECRET, journal, served, simulator, until
+from tests.provider_helpers import MANNERS, SECRET, call, journal, served, simulator, until
 
 PARTITIONS = Settings.model_fields["partitions"].default
 
@@ -276,3 +276,27 @@ async def test_a_killed_provider_does_nothing_twice(tmp_path, start) -> None:
     assert sorted(keys) == sorted(f"i{n}" for n in range(total)), "each effect once"
     assert effects.counts["unavailable"] > 0 and {e.outcome for *_, e in producer.events} == {"succeeded"}
     assert sorted(e.intent_id for *_, e in producer.events) == sorted(keys)
+
+
+async def test_a_provider_without_webhooks_has_its_disputes_told_by_the_callers():
+    """Captured, then asked about, answered with evidence, told to be closed; a session that starts over goes on."""
+    began = datetime.now(UTC)
+    clock = Clock(began, began, 3_600_000.0)  # an hour is a millisecond
+    producer, provider = Producer(), InProcessProvider(clock, knows_all=True)
+    effects = Effects(producer, provider, clock, linger_s=0)
+    for kind in ("authorise", "capture"):
+        await effects(3, "O-1", intent(kind, kind, token="tok_test_bank_late_won"))
+        await until(lambda: producer.batches, "an answer")
+    await effects(3, "O-1", intent("release", "release", token="tok_test_bank_late_won"))
+
+    def told() -> list[tuple[int, str]]:
+        return [(p, DisputeTold.model_validate_json(value).stage) for p, rs in producer.batches for _, value, headers in rs
+                if dict(headers)["ce_type"] == b"DisputeTold"]
+
+    await until(lambda: told() == [(3, "chargeback")], "the bank takes it")
+    await effects.stop()
+    effects = Effects(producer, provider, clock, linger_s=0)
+    await effects(3, "O-1", Intent("e", "evidence", intent("e").body | {"reference": "dsp-P-1"}))
+    await until(lambda: told()[1:] == [(3, "chargeback_reversed")], "the bank gives it back")
+    assert provider.perform("refund", call("r", 1)).outcome == "succeeded"
+    await effects.stop()

@@ -271,7 +271,8 @@ def _exits(case: Case) -> set[str]:
 
 _PARTLY = {"ParcelShortPicked": "short pick", "ParcelLinesCancelled": "line cancelled", "ReturnReceived": "returned in part",
            "GrantPriced": "refund granted", "CustomsHeld": "held by customs", "ParcelAtPickup": "collected at pickup",
-           "CancellationDeclined": "cancellation declined", "ManualPayoutRequested": "paid out by hand"}
+           "CancellationDeclined": "cancellation declined", "ManualPayoutRequested": "paid out by hand",
+           "InquiryClosed": "the buyer's bank asked", "ChargebackReversed": "chargeback reversed"}
 
 
 def _by_partition(found: dict[str, list[Call]] | dict[str, list[Request]] | None, partitions: int) -> dict[int, dict[str, list]]:

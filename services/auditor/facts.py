@@ -8,7 +8,8 @@ from collections import Counter
 from datetime import datetime
 from typing import NamedTuple
 
-from schemas.lifecycle import DECLARATION, NEW, ORDER, PARCEL, PAYMENT, PROMISE_EVENTS, RETURN, Machine
+from schemas.lifecycle import (CHARGEBACK, CORRESPONDENCE, DECLARATION, DISPUTED, NEW, ORDER, PARCEL, PAYMENT, PROMISE_EVENTS,
+                               RETURN, Machine)
 from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
 
 QUOTA_KINDS = {"commit": "committed", "release": "released", "restore": "restored"}
@@ -16,7 +17,9 @@ STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shr
 # Facts that no machine's state depends on.
 ASIDE = {"CommandRefused", "AllocationFailed", "StockReceived", "HarvestExpected", "QuotaMoved", "DocumentsMissing", "OrderDocumented"}
 REFUNDS = {"PaymentPartiallyRefunded", "PaymentRefunded"}
-_OUTSIDE_ORDERS = {"ParcelsAllocated", "PreSold", "SeasonOpened", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered"}
+_OUTSIDE_ORDERS = {"ParcelsAllocated", "PreSold", "SeasonOpened", "Backordered", "PaymentAuthorised", "PaymentHeld", "FundsRecovered",
+                   *DISPUTED}
+_OF_CHARGEBACKS = {row.event for row in CHARGEBACK.rows}
 
 
 class Release(NamedTuple):
@@ -34,19 +37,21 @@ class Parcel:
     `due`: what the buyer still owes for it, by what shipping and the arbiter said; `value`: by what is still the buyer's.
     `low`: the lowest `held` ever was. `claimed`: what a carrier paid for it, by shipping; `made_good`: by payments.
     `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs. `boxes`: SSCC and
-    waybill number of each box that it was, the newest last.
+    waybill number of each box that it was, the newest last. `bank_took`: what its buyer's bank has of it, `bank_lost`: for good; `chargebacks`:
+    dispute -> where it is.
     """
 
     __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
                  "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped", "undone", "granted", "claimed",
-                 "made_good", "gone", "releases", "assessed", "boxes")
+                 "made_good", "gone", "releases", "assessed", "boxes", "bank_took", "bank_lost", "chargebacks")
 
     def __init__(self, plan: Plan | None):
         self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
         self.captured = self.released = self.refunded = self.charged_back = self.recovered = self.by_hand = 0
         self.low = self.lowered = self.handovers = self.granted = self.claimed = self.made_good = 0
         self.dispute_lost = self.undone = False
-        self.gone = 0
+        self.gone = self.bank_took = self.bank_lost = 0
+        self.chargebacks: dict[str, str] = {}
         self.releases: list[Release] = []
         self.assessed: Event | None = None
         self.left = {line_no: units for line_no, (_, units) in plan.lines.items()} if plan else {}
@@ -60,7 +65,7 @@ class Parcel:
 
     @property
     def due(self) -> int:
-        return 0 if self.dispute_lost or self.plan is None else max(0, self.plan.amount - self.lowered)
+        return 0 if self.dispute_lost or self.plan is None else max(0, self.plan.amount - self.lowered - self.bank_lost)
 
     @property
     def worth(self) -> int:
@@ -218,7 +223,11 @@ class Facts:
             for parcel_id, amount in event.parcels:
                 parcel = self._parcel(event, parcel_id)
                 before = parcel.money
-                parcel.money = self._step(PAYMENT, before, event, parcel_id)
+                if event.type not in CORRESPONDENCE:
+                    parcel.money = self._step(PAYMENT, before, event, parcel_id)
+                if event.type in _OF_CHARGEBACKS:
+                    parcel.chargebacks[event.data.ref] = self._step(
+                        CHARGEBACK, parcel.chargebacks.get(event.data.ref, NEW), event, f"{event.data.ref} of {parcel_id}")
                 parcel.first.setdefault(event.type, event.time)
                 self._move_money(parcel, event, amount, before)
                 parcel.low = min(parcel.low, parcel.held)
@@ -239,6 +248,16 @@ class Facts:
         elif event.type == "FundsRecovered":
             parcel.recovered += amount
             parcel.made_good += amount if event.data.via == "carrier" else 0
+        elif event.type in ("ChargebackOpened", "SecondChargeback"):
+            parcel.charged_back += amount
+            parcel.bank_took += amount
+            parcel.recovered += amount - dict(event.data.parts)["escrow"]
+        elif event.type == "ChargebackReversed":
+            parcel.charged_back -= amount
+            parcel.bank_took -= amount
+            parcel.released += amount - dict(event.data.parts)["escrow"]
+        elif event.type in ("ChargebackLost", "ChargebackPartlyLost"):
+            parcel.bank_lost += amount
         elif event.type == "TaxAssessed":
             parcel.assessed = event
 

@@ -52,6 +52,7 @@ INVARIANTS = {
     38: "Cold goods: every excursion in the readings is told and decided about; nothing is given out before.",
     39: "Goods sold before their harvest are paid and shipped within their season.",
     40: "A promise = acceptance + plan; its clock adds up, and what is told of it is so.",
+    44: "Disputes of buyers' banks: nothing goes forward until decided; what is lost the reserve bears, then the merchant.",
     45: "Goods of a protected brand are sold by an unbroken chain of authorisations; when it breaks, what is open is held.",
     46: "A serial number in two parcels alarms somebody; nothing leaves while somebody has to look at it, and no counterfeit at all.",
     47: "Papers into China agree with one another, and what customs says of them is what becomes of the parcel.",

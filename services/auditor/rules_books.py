@@ -65,7 +65,8 @@ def statements_add_up(case: Case) -> Iterator[Verdict]:
         yield None if names[name] == 1 else [str(event), f"{name} a second time"]
         if event.type == "StatementClosed":
             for line in event.data.lines:
-                net = (line.gross - line.refunds - line.fee - line.withheld - line.reserve + line.reserve_back + line.claims)
+                net = (line.gross - line.refunds - line.chargebacks - line.fee - line.withheld - line.reserve + line.reserve_back
+                       + line.claims)
                 right = line.net if line.currency == line.payout else _convert(line, line.rate)
                 yield None if (net, right) == (line.net, line.converted) else [
                     str(event), f"{line.currency}: the figures give {net}, net {line.net}; converted {line.converted}, not {right}"]

@@ -57,9 +57,9 @@ def nothing_open_at_the_end(case: Case) -> Iterator[Verdict]:
 
 def _answered(story: Story, return_id: str, end: Event) -> bool:
     """The money of a return moved before this end, or it came to nothing."""
-    paid = [e for e in story.events["payments"] if isinstance(e.data, Money) and e.data.ref == return_id]
+    paid = [e for e in story.events["payments"] if isinstance(e.data, Money) and return_id in (e.data.ref, *e.data.dropped)]
     worthless = [e for e in story.of("shipping", "ReturnReceived") if e.data.ref == return_id and not e.data.refund]
-    return any(e.time <= end.time for e in [*paid, *worthless, *story.of("payments", "PaymentChargedBack")])
+    return any(e.time <= end.time for e in [*paid, *worthless, *story.of("payments", "PaymentChargedBack", "ChargebackLost")])
 
 
 @order_rule(25, "databases agree with the events", live=False)

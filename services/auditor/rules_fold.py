@@ -19,6 +19,8 @@ _ENDS = {"OrderCompleted": "completed", "OrderCancelled": "cancelled", "OrderRej
 _UNSAID = ("", False)  # compared by identity: the topic alone does not say whether the order is open
 _OPENS_AGAIN = {"ReturnRequested", "DisputeOpened", "RefundGranted"}
 # Event -> the account that goes down, the one that goes up.
+_TAKEN = {"ChargebackOpened", "SecondChargeback"}
+_LOST = {"ChargebackLost", "ChargebackPartlyLost"}
 _BOOKS = {"PaymentHeld": ("buyer", "held"), "PaymentPartiallyRefunded": ("held", "refunded"),
           "PaymentRefunded": ("held", "refunded"), "PaymentSettled": ("held", "released"),
           "PaymentChargedBack": ("held", "charged_back"), "FundsRecovered": ("recovered", "held")}
@@ -34,7 +36,9 @@ def ledger_from_topic(case: Case) -> Iterator[Verdict]:
     aside = [b for b in case.ledger if side(b.account, b.kind) == ASIDE]
     if aside:
         taxed = case.facts.placed is not None and case.facts.placed.quote is not None
-        wrong = [b for b in aside if not taxed or b.kind not in ("assess", "declare", "variance")]
+        lost = bool(case.story.of("payments", *_LOST))
+        kinds = {*(("assess", "declare", "variance") if taxed else ()), *(("chargeback_lost",) if lost else ())}
+        wrong = [b for b in aside if b.kind not in kinds]
         yield ["no event books this", *map(str, wrong)] if wrong else None
 
 
@@ -57,7 +61,14 @@ def ledger_of(events: list[Event]) -> Counter[tuple[str, str]]:
     """(parcel, account) -> minor units."""
     sums: Counter[tuple[str, str]] = Counter()
     for event in events:
-        if event.type in _BOOKS:
+        if event.type in _TAKEN or event.type == "ChargebackReversed":
+            sign, from_platform = (1, "recovered") if event.type in _TAKEN else (-1, "released")
+            for parcel_id, amount in event.parcels:
+                escrow = dict(event.data.parts)["escrow"]
+                sums[parcel_id, "charged_back"] += sign * amount
+                sums[parcel_id, "held"] -= sign * escrow
+                sums[parcel_id, from_platform] -= sign * (amount - escrow)
+        elif event.type in _BOOKS:
             down, up = _BOOKS[event.type]
             for parcel_id, amount in event.parcels:
                 sums[parcel_id, down] -= amount

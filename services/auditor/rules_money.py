@@ -16,6 +16,8 @@ ACCOUNTS = ("captured", "recovered", "held", "released", "refunded", "charged_ba
 # The ledger's accounts of what comes in are negative: money left the buyer, or the carrier.
 _IN_LEDGER = {"captured": ("buyer", -1), "recovered": ("recovered", -1), "held": ("held", 1), "released": ("released", 1),
               "refunded": ("refunded", 1), "charged_back": ("charged_back", 1)}
+_BY_THE_BANK = {"chargeback": "ChargebackOpened", "chargeback_reversed": "ChargebackReversed",
+                "second_chargeback": "SecondChargeback"}
 _UNDONE = {"voided", "declined", "expired", "refunded"}
 
 
@@ -60,8 +62,12 @@ def provider_is_the_events(case: Case) -> Iterator[Verdict]:
         if call.outcome == "succeeded":
             did[call.kind] += call.amount
     parcels = case.facts.parcels.values()
-    told = {"capture": sum(p.captured for p in parcels), "release": sum(p.released for p in parcels),
+    repaid = sum(e.data.amount - dict(e.data.parts)["escrow"] for e in case.story.of("payments", "ChargebackReversed"))
+    told = {"capture": sum(p.captured for p in parcels), "release": sum(p.released for p in parcels) - repaid,
             "refund": sum(p.refunded + p.charged_back - p.by_hand for p in parcels)}
+    for kind, type_ in _BY_THE_BANK.items():
+        told[kind] = sum(e.data.amount for e in case.story.of("payments", type_))
+    told["refund"] -= told["chargeback"] + told["second_chargeback"] - told["chargeback_reversed"]
     if authorised := case.story.of("payments", "PaymentAuthorised"):
         told["authorise"] = sum(e.data.amount for e in authorised)
     for kind, amount in told.items():
@@ -113,8 +119,10 @@ def within_bounds(case: Case) -> Iterator[Verdict]:
             yield _at_most("captured", event.data.amount, "authorised", authorised[event.data.payment_id], str(event))
     for parcel_id, parcel in facts.parcels.items():
         if parcel.captured or parcel.refunded or parcel.charged_back:
-            yield _at_most("refunded and charged back", parcel.refunded + parcel.charged_back, "captured", parcel.captured,
-                           f"parcel {parcel_id}")
+            # What a bank took of money that was paid back by hand is beyond it.
+            yield _at_most("refunded and charged back", parcel.refunded + parcel.charged_back - parcel.bank_took, "captured",
+                           parcel.captured, f"parcel {parcel_id}")
+            yield _at_most("taken by the bank", parcel.bank_took, "captured", parcel.captured, f"parcel {parcel_id}")
 
 
 def _at_most(small: str, amount: int, large: str, bound: int, where: str = "") -> Verdict:
@@ -152,7 +160,7 @@ def delivered_before_released(case: Case) -> Iterator[Verdict]:
 def cancelled_is_given_back(case: Case) -> Iterator[Verdict]:
     for parcel_id, parcel in case.facts.parcels.items():
         if parcel.goods == "cancelled":
-            right = parcel.held == 0 and parcel.released == 0 and parcel.money in _UNDONE
+            right = parcel.held == 0 and parcel.released == 0 and parcel.money in {*_UNDONE, "charged_back"}
             yield None if right else [f"parcel {parcel_id} is cancelled", f"its money is {parcel.money}", str(parcel.totals)]
     left: Counter[str] = Counter()
     captured = set()
@@ -234,7 +242,8 @@ def pays_what_is_due(case: Case) -> Iterator[Verdict]:
     for parcel_id, parcel in case.facts.parcels.items():
         if parcel.money in PAYMENT.terminal:
             paid = parcel.captured - parcel.refunded - parcel.charged_back
-            yield None if paid == parcel.due else [
+            twice = parcel.due == 0 and 0 < -paid <= min(parcel.by_hand, parcel.bank_lost)
+            yield None if paid == parcel.due or twice else [
                 f"parcel {parcel_id}", f"planned {parcel.plan.amount if parcel.plan else 0}, less {parcel.lowered}"
                 + (", dispute lost" if parcel.dispute_lost else ""), f"due {parcel.due}, paid {paid}", str(parcel.totals)]
 

@@ -19,7 +19,7 @@ _RESTS = {"settled", "refunded", "charged_back"}
 def payees_got_what_was_told(case: Case) -> Iterator[Verdict]:
     booked: dict[str, Counter[str]] = {}
     for row in case.ledger:
-        if row.kind in RELEASES and row.account != "held":
+        if row.kind in RELEASES and row.kind != "release_advance" and row.account != "held":
             booked.setdefault(row.parcel_id, Counter())[row.account] += row.amount
     for parcel_id, parcel in case.facts.parcels.items():
         told: Counter[str] = Counter()

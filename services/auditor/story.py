@@ -25,7 +25,7 @@ from schemas.envelope import BadEnvelope, envelope_of, event_id
 from schemas.merchants import MERCHANT
 from schemas.shipping_report import LANE
 from schemas.ledger import BOOKS
-from schemas.payments_payment import ParcelPaymentEvent
+from schemas.payments_payment import DisputeEvent, ParcelPaymentEvent
 from schemas.quotes import PAID_TO_OTHERS, Quote
 from schemas.shipping_report import CarrierScanReported
 from schemas.terms import Terms
@@ -145,7 +145,9 @@ class Allocated(NamedTuple):
 
 class Money(NamedTuple):
     """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units. `via`: how it
-    went back, or from whom it came; `why`: its reason. `parts`: (account, amount) of a release. `paper`: the payment document of an import into China."""
+    went back, or from whom it came; `why`: its reason. `parts`: (account, amount) of a release; of a chargeback what is
+    `escrow`'s, or who pays. `ref` of a chargeback is its dispute; `dropped`: refunds that it makes needless; `due`: of evidence;
+    `paper`: the payment document of an import into China."""
 
     payment_id: str
     currency: str
@@ -156,6 +158,8 @@ class Money(NamedTuple):
     parts: tuple[tuple[str, int], ...] = ()
     bill: TaxBill | None = None
     paper: PaymentDocument | None = None
+    dropped: tuple[str, ...] = ()
+    due: datetime | None = None
 
 
 class Goods(NamedTuple):
@@ -342,6 +346,10 @@ def _money(model: type) -> Callable[[Any], tuple[tuple, Money]]:
     if model.__name__ == "PaymentSettled":
         return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount,
                                             parts=tuple((share.account, share.amount) for share in m.shares)))
+    if issubclass(model, DisputeEvent):
+        names = tuple(name for name in ("escrow", "reserve", "merchant") if name in model.model_fields)
+        return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount, m.dispute_id, parts=tuple(
+            (name, getattr(m, name)) for name in names), dropped=tuple(getattr(m, "dropped", ())), due=getattr(m, "evidence_due", None)))
     if model.__name__ == "TaxAssessed":
         return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount, bill=TaxBill(
             m.authority, m.assessed.currency, m.assessed.amount)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from services.runtime.settings import Settings
 app = typer.Typer(no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")]
 AMerchant = Annotated[str | None, typer.Option("--merchant", help="Only this one.", show_default=False)]
-_COLUMNS = ("gross", "refunds", "fee", "withheld", "reserve", "reserve_back", "claims", "net")
+_COLUMNS = ("gross", "refunds", "chargebacks", "fee", "withheld", "reserve", "reserve_back", "claims", "net")
 
 
 def _table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -173,13 +174,55 @@ async def reconciled(settings: Settings, file: Path | None = None, save: Path | 
 
 
 @app.command()
+def disputes(
+    merchant: AMerchant = None,
+    all_: Annotated[bool, typer.Option("--all", help="Those that are decided too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What buyers' banks ask about or have taken back, how much of it the platform has laid out, and until when to answer.
+
+    Example:  tradewind money disputes --merchant maple-toys
+    """
+    from services.cli import money_disputes
+
+    with Output(as_json) as out:
+        rows = asyncio.run(money_disputes.disputes(Settings(), merchant, all_))
+        table = _table("order", "dispute", "merchant", "is", "amount", "laid_out", "evidence", "due", numbers=("amount", "laid_out"))
+        for row in rows:
+            table.add_row(row.order_id, row.dispute_id, row.merchant, row.status, money(row.amount, row.currency),
+                          money(row.laid_out, row.currency), row.evidence or "-", f"{row.due:%Y-%m-%d %H:%M}" if row.due else "-")
+        out.say(table)
+        out.say(f"{len(rows)} disputes" if all_ else f"{len(rows)} open disputes")
+        out.result({"disputes": [asdict(row) | {"due": row.due.isoformat() if row.due else None} for row in rows]})
+
+
+@app.command()
+def evidence(
+    order_id: Annotated[str, typer.Argument(help="The order.")],
+    document: Annotated[str, typer.Option("--document", help="The reference of the document that is sent.")],
+    dispute: Annotated[str | None, typer.Option("--dispute", help="Where the order has several.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send the merchant's evidence against a dispute; once for each stage that asks for it. Exit code 6 when it is not taken.
+
+    Example:  tradewind money evidence cli-1 --document delivery-receipt.pdf
+    """
+    from services.cli import money_disputes
+
+    with Output(as_json) as out:
+        row = asyncio.run(money_disputes.submit(Settings(), order_id, dispute, document))
+        out.say(f"{row.evidence} is with the provider, or on its way there; {row.dispute_id} is {row.status}")
+        out.result(asdict(row) | {"due": row.due.isoformat() if row.due else None})
+
+
+@app.command()
 def statement(
     merchant: AMerchant = None,
     close: Annotated[bool, typer.Option("--close", help="Book it: reserves that are over, and the net converted once.")] = False,
     id: Annotated[str | None, typer.Option("--id", help="The statement's name; default: today's date.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What merchants have coming since their last statement: gross - refunds - fee - tax withheld - reserve, line by line.
+    """What merchants have coming since their last statement: gross - refunds - chargebacks - fee - tax withheld - reserve.
 
     Example:  tradewind money statement --merchant maple-toys
     Example:  tradewind money statement --close --id 2026-11

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from pydantic_core import from_json
@@ -33,7 +34,8 @@ SELECT account, currency, period, sum(owed)::bigint AS assessed, sum(paid)::bigi
     SELECT account, currency, parcel_id, 0, -amount FROM ledger
       WHERE (account LIKE 'payable/%' OR account LIKE 'withheld/%') AND kind = 'remit') rows
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
-# Of each merchant, currency and exchange quote, all that was ever booked on his orders up to a moment.
+# Of each merchant, currency and exchange quote, all that was ever booked on his orders up to a moment. A parcel's reserve is
+# over so many days after it was kept, whatever a chargeback took of it since; it is not while a bank contests the parcel.
 _SALES = """
 SELECT merchant, currency, fx::text AS fx, coalesce(payout, currency) AS payout,
        sum(amount) FILTER (WHERE kind = 'release' AND account IN ('merchant', 'fee', 'reserve') OR kind = 'release'
@@ -43,10 +45,14 @@ SELECT merchant, currency, fx::text AS fx, coalesce(payout, currency) AS payout,
        sum(amount) FILTER (WHERE account = 'fee')::bigint AS fee,
        sum(amount) FILTER (WHERE account LIKE 'withheld/%')::bigint AS withheld,
        sum(amount) FILTER (WHERE account = 'reserve')::bigint AS reserve,
-       sum(amount) FILTER (WHERE account = 'reserve' AND booked_at + days * interval '1 day' <= $1)::bigint AS reserve_back,
-       sum(amount) FILTER (WHERE account = 'merchant')::bigint AS net
+       sum(amount) FILTER (WHERE account = 'reserve' AND kept_at + days * interval '1 day' <= $1
+           AND coalesce(status, '') NOT LIKE 'contested%')::bigint AS reserve_back,
+       sum(amount) FILTER (WHERE account = 'merchant')::bigint AS net,
+       (-sum(amount) FILTER (WHERE kind = 'chargeback_lost'))::bigint AS chargebacks
 FROM (SELECT o.state->>'merchant_id' AS merchant, l.currency, o.state->'terms'->'fx' AS fx, o.state->'terms'->>'payout' AS payout,
-             coalesce((o.state->'terms'->>'reserve_days')::int, 0) AS days, l.account, l.kind, l.amount, l.booked_at
+             coalesce((o.state->'terms'->>'reserve_days')::int, 0) AS days, l.account, l.kind, l.amount,
+             min(l.booked_at) FILTER (WHERE l.account = 'reserve') OVER (PARTITION BY l.order_id, l.parcel_id) AS kept_at,
+             o.state->'holds'->l.parcel_id->>'status' AS status
         FROM ledger l JOIN orders o USING (order_id)
        WHERE l.booked_at < $1 AND l.order_id NOT LIKE 'books:%'
          AND (l.account IN ('merchant', 'fee', 'reserve') OR l.account LIKE 'withheld/%')) rows
@@ -101,8 +107,8 @@ async def due_lines(settings: Settings, until: datetime, merchant: str | None = 
         fx = from_json(row["fx"]) if row["fx"] else None
         sums = {name: row[name] or 0 for name in FIGURES}
         sums["net"] += sums["reserve_back"]
-        before = stated.get(row["merchant"], {}).get(f"{row['currency']} {fx['id'] if fx else ''}".rstrip(), [0] * len(FIGURES))
-        new = {name: sums[name] - was for name, was in zip(FIGURES, before)}
+        before = stated.get(row["merchant"], {}).get(f"{row['currency']} {fx['id'] if fx else ''}".rstrip(), [])
+        new = {name: sums[name] - was for name, was in zip_longest(FIGURES, before, fillvalue=0)}
         if not any(new.values()):
             continue
         market = terms.quote(fx["base"], fx["quote"], until.date()) if fx else None

@@ -27,13 +27,17 @@ BREAKS = {
     "not_in_ledger": "the provider moved money that we did not book", "not_in_file": "we booked what the provider does not know",
     "amount_differs": "another amount", "currency_differs": "another currency",
 }
-# A payment is captured once for all its parcels. What was paid by hand never went through the provider.
+# A payment is captured once for all its parcels, and so taken back by its buyer's bank. What was paid by hand never went
+# through the provider.
 _MOVEMENTS = """
 SELECT payment_id, move, currency, sum(amount)::bigint AS amount, max(booked_at) AS booked_at, min(order_id) AS order_id
 FROM (SELECT order_id, payment_id, currency, booked_at, CASE
-        WHEN kind = 'capture' THEN 'capture' WHEN kind IN ('refund', 'charge_back') THEN 'refund' ELSE 'release' END AS move,
-        abs(amount) AS amount, CASE WHEN kind = 'capture' THEN 0 ELSE entry END AS once
-      FROM ledger WHERE account = 'held' AND kind IN ('capture', 'refund', 'charge_back', 'release', 'release_claim')) rows
+        WHEN kind IN ('refund', 'charge_back') THEN 'refund' WHEN kind IN ('release', 'release_claim') THEN 'release'
+        ELSE kind END AS move,
+        abs(amount) AS amount, CASE WHEN kind = 'capture' THEN '' WHEN kind LIKE '%chargeback%' THEN booked_at::text
+        ELSE entry::text END AS once
+      FROM ledger WHERE account = 'held' AND kind IN ('capture', 'refund', 'charge_back', 'release', 'release_claim',
+        'chargeback', 'chargeback_reversed', 'second_chargeback')) rows
 GROUP BY payment_id, move, currency, once, order_id ORDER BY payment_id, move"""
 
 

@@ -152,7 +152,7 @@ def as_json(look: Look) -> dict[str, Any]:
         goods, hold, mine = _of(look, parcel_id)
         parcels[parcel_id] = {
             "goods": goods.status if goods else None, "money": hold.status if hold else None,
-            "orders": {name: getattr(mine, name) for name in ("goods", "money", "pending", "dispute")} if mine else None,
+            "orders": {name: getattr(mine, name) for name in ("goods", "money", "pending", "dispute", "contested")} if mine else None,
             "amounts": {name: getattr(hold, name) for name in _SUMS} if hold else None,
             "promise": promises.of_parcel(look, parcel_id)}
     return {

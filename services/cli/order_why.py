@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from schemas.lifecycle import CONTESTED
 from services.cli.order_state import Look
 from services.cli.timeline import money, short_parcel, trade_time
 
@@ -96,6 +97,8 @@ def _parcel(look: Look, parcel_id: str) -> list[str]:
         found += _money(look, goods, hold)
     if mine is not None and goods is not None and goods.status == "delivered":
         found += _after_delivery(look, parcel_id, mine, hold)
+    elif mine is not None and mine.contested and (hold is None or hold.status not in CONTESTED):
+        found.append(f"the buyer's bank asks about the payment{_evidence(look)}; the money stands still")
     elif mine is not None and mine.dispute:
         found.append(f"the arbiter must decide dispute {mine.dispute}; the money stands still")
     return found
@@ -128,8 +131,19 @@ def _timer(look: Look, kind: str, parcel_id: str) -> datetime | None:
     return next((due for due, _, name in look.timers if kind and name in names), None)
 
 
+def _evidence(look: Look) -> str:
+    """What is known of the evidence: sent, or until when it is taken."""
+    open_ = [d for d in (look.state("payments").disputes or {}).values() if d.status in ("inquiry", "taken")]
+    if sent := next((d.sent for d in open_ if d.sent), ""):
+        return f" ({sent} was sent)"
+    due = next((due for due, _, name in look.timers if name.startswith("evidence:")), None)
+    return f" (`tradewind money evidence`{_by(look, due)})" if due else ""
+
+
 def _money(look: Look, goods: Any, hold: Any) -> list[str]:
     currency = look.state("payments").currency
+    if hold.status in CONTESTED:
+        return [f"the buyer's bank has taken money back and must decide{_evidence(look)}; the money stands still"]
     if hold.payout:
         return [f"a finance clerk must pay {money(hold.owed[0].amount, currency)} to the buyer by hand ({hold.payout})"]
     if hold.owed:
@@ -145,6 +159,8 @@ def _money(look: Look, goods: Any, hold: Any) -> list[str]:
 
 
 def _after_delivery(look: Look, parcel_id: str, mine: Any, hold: Any) -> list[str]:
+    if mine.contested and (hold is None or hold.status not in CONTESTED):
+        return [f"the buyer's bank asks about the payment{_evidence(look)}; the timer and the money stand still"]
     if mine.dispute:
         return [f"the arbiter must decide dispute {mine.dispute}; the timer and the money stand still"]
     if back := _timer(look, "return", parcel_id):

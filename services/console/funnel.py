@@ -39,7 +39,9 @@ _OUTCOME_OF = {b"OrderCompleted": 1, b"OrderCancelled": 2, b"OrderRejected": 3}
 _HELD = {
     b"PaymentHeld": 1, b"FundsRecovered": 1, b"PaymentSettled": -1, b"PaymentRefunded": -1,
     b"PaymentPartiallyRefunded": -1, b"PaymentChargedBack": -1,
+    b"ChargebackOpened": -1, b"SecondChargeback": -1, b"ChargebackReversed": 1,
 }  # fmt: skip
+_HELD_IN = dict.fromkeys((b"ChargebackOpened", b"SecondChargeback", b"ChargebackReversed"), "escrow")  # not all of it was held
 _BUCKETS_PER_DOUBLING = 4  # a percentile is at most 9 % off
 _BUCKET_MAX = 160  # 35 years
 _ROW = struct.Struct("<3IB10q")
@@ -154,7 +156,7 @@ class Totals:
         # A stage may already be marked (a second parcel), so that a repetition is one by its sequence.
         details = from_json(fact.value) if fact.type in _HELD or fact.type in _OUTCOME_OF else {}
         try:
-            money = (details["currency"], _HELD[fact.type] * details["amount"]) if fact.type in _HELD else None
+            money = (details["currency"], _HELD[fact.type] * details[_HELD_IN.get(fact.type, "amount")]) if fact.type in _HELD else None
         except (KeyError, TypeError) as why:
             raise ValueError(f"{fact.type!r} without {why}") from why
         if row is None and fact.sequence == 1:

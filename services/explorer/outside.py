@@ -16,7 +16,7 @@ from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas.model import LineQuantity
 from schemas.terms import ReportedAssessment
-from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
+from schemas.payments_provider_result import DisputeTold, ProviderAnswered, RecordManualPayout, SubmitEvidence
 from services.runtime.decision import Intent
 
 
@@ -68,6 +68,8 @@ WORDS = {
     "fog": "the lane that a parcel is planned to fly on is closed, and opened again",
     "inspects": "somebody wants to look at a parcel at any moment, and finds it genuine or not",
     "brand": "an authorisation of the brand is revoked, and another granted",
+    "bank": "the buyer's bank asks, takes the money back, gives it back, takes it again, and the provider tells late",
+    "bank late": "the same, after the money was released", "evidence": "the merchant sends evidence against a chargeback",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
@@ -138,13 +140,16 @@ class Outside:
         """The provider's answer to a call: it must come, some day."""
         body, words = intent.body, self.words
 
-        def answer(outcome: str, amount: int, source: str = "payments-caller", id: str = "", planted: bool = False) -> Send:
+        def answer(outcome: str, amount: int, source: str = "payments-caller", id: str = "", planted: bool = False,
+                   reason: str = "refused") -> Send:
             return Send(ProviderAnswered(
                 order_id=order_id, intent_id=intent.intent_id, payment_id=body["payment_id"], kind=intent.kind,
                 outcome=outcome, amount=amount, currency=body["currency"], provider_reference=f"R:{intent.intent_id}",
-                reason="" if outcome == "succeeded" else "refused"), source, id or f"answer:{intent.intent_id}", planted)
+                reason="" if outcome == "succeeded" else reason), source, id or f"answer:{intent.intent_id}", planted)
 
         yes, no = answer("succeeded", body["amount"]), answer("failed", 0)
+        if words & BANK and intent.kind == "refund":
+            return _refund_or_bank(intent, yes, answer("failed", 0, reason="exceeds_captured"))
         ways = [self._answered("yes", order_id, intent, yes, answer("failed", 0, planted=True), answer)]
         word = "decline" if intent.kind == "authorise" else f"{intent.kind} fails"
         if word in words:
@@ -199,6 +204,53 @@ def _freeze(order_id: str) -> Offer:
     return Offer(f"freeze {order_id}", (Way("freezes the merchant", (
         Send(merchants.FreezeMerchant(reason="counterfeit", **who), "/platform", f"freeze-{order_id}"),),
         (Offer(f"decide {order_id}", ends, must=True),)),))
+
+
+BANK = {"bank", "bank late"}
+
+
+def _refund_or_bank(intent: Intent, yes: Send, no: Send) -> Offer:
+    """The provider gives back what the bank has not taken; a token says where the money is."""
+    payment_id = intent.body["payment_id"]
+    bank = f"token the bank has {payment_id}"
+    return Offer(f"refund {intent.intent_id}", (
+        Way("answers yes to refund", (yes,), needs=(f"token money of {payment_id}",)),
+        Way("refuses the refund: the bank has it", (no,), (Offer(bank, ()),), (bank,))), must=True)
+
+
+def _bank(e: Any, amount: int) -> list[Offer]:
+    """One dispute of a payment, stage by stage or all of it told in the wrong order."""
+    money, bank, name = f"token money of {e.payment_id}", f"token the bank has {e.payment_id}", f"D-{e.payment_id}"
+
+    def told(stage: str) -> Send:
+        return Send(DisputeTold(order_id=e.order_id, dispute_id=name, payment_id=e.payment_id, stage=stage, amount=amount,
+                                currency=e.currency, evidence_due=START + timedelta(days=7) if stage == "chargeback" else None),
+                    "payments-webhook", f"dispute:{name}:{stage}")
+
+    lost = Way("keeps it", (told("lost"),))
+    again = Offer(f"bank again {name}", (Way("takes it again", (told("second_chargeback"),), (Offer(bank, ()),), (money,)),))
+    back = Way("gives it back", (told("chargeback_reversed"),), (Offer(money, ()), again), (bank,))
+    return [Offer(money, ()), Offer(f"bank {name}", (
+        Way("takes it", (told("chargeback"),), (Offer(bank, ()), Offer(f"bank decides {name}", (lost, back), must=True)), (money,)),
+        Way("asks, and takes it", (told("request_for_information"), told("chargeback")),
+            (Offer(bank, ()), Offer(f"bank decides {name}", (lost, back), must=True)), (money,)),
+        Way("asks, and has its answer", (told("request_for_information"), told("inquiry_closed"))),
+        Way("takes it twice; it is told in the wrong order", (told("second_chargeback"), told("chargeback_reversed"),
+                                                               told("chargeback")), (Offer(bank, ()),), (money,))))]
+
+
+def _captured(e, words):
+    return _bank(e, e.amount) if "bank" in words else []
+
+
+def _settled(e, words):
+    return _bank(e, e.amount) if "bank late" in words else []
+
+
+def _taken(e, words):
+    return [_offer(f"evidence {e.dispute_id}", "sends evidence", Send(SubmitEvidence(
+        order_id=e.order_id, dispute_id=e.dispute_id, evidence="E1"), "/finance", f"evidence:{e.dispute_id}"))
+        ] if "evidence" in words else []
 
 
 def _report(event: Any, model: type, who: str, extra: str = "", **fields: Any) -> Send:
@@ -424,6 +476,7 @@ def _payout(e, words):
 
 
 _UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
+    "PaymentHeld": _captured, "PaymentSettled": _settled, "ChargebackOpened": _taken,
     "DocumentsMatched": _list, "FulfilmentRequested": _fulfil, "ParcelPacked": _packed, "ParcelHandedOver": _handed_over, "ParcelExported": _exported,
     "ParcelArrived": _arrived, "CustomsPresented": _customs, "CustomsHeld": _customs, "CustomsReleased": _last_mile,
     "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,

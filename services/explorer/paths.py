@@ -31,6 +31,7 @@ LOST = {"cancelled: lost", "cancelled: no_scan"}
 DOMESTIC = UNPAID | LOST | {"completed"}
 ABROAD = DOMESTIC | {"cancelled: customs_refused"}
 TWO_ROUTES = ("SEA1", "USSEA", "DEBER")
+BANK_TIMERS = frozenset({"confirm", "evidence"})
 NO_TIMERS: frozenset[str] = frozenset()
 CHINA = LATE | LOST | {"completed", "cancelled: customs_refused", "cancelled: papers_expired"}
 
@@ -248,6 +249,18 @@ PATHS: tuple[Path, ...] = (
           regime="domestic"),
     _path("refund-fails", "refunds that the provider refuses are paid by hand", "refund fails, cancel", DOMESTIC | {
         "cancelled: cancelled"}, regime="domestic"),
+    # The buyer's bank takes the money back, and gives it back or not.
+    _path("bank", "asked about, taken, given back, taken again; told in the wrong order", "bank, confirm", {"completed"},
+          regime="domestic", timers=BANK_TIMERS),
+    _path("bank-late", "the same after the money was released", "bank late, evidence, confirm", {"completed"}, regime="domestic",
+          timers=BANK_TIMERS, order=order(destination="US", merchant_id="split")),
+    _path("bank-cancel", "the same, and cancelled", "bank, cancel", {"completed", "cancelled: cancelled", "cancelled: chargeback"}, regime="domestic",
+          timers=frozenset({"confirm"})),
+    _path("bank-return", "the same, and sent back", "bank, return, confirm", {"completed", "cancelled: returned"},
+          regime="domestic", timers=NO_TIMERS),
+    _path("bank-dispute", "the same, and disputed here too", "bank, dispute", {"completed"}, regime="domestic", timers=frozenset({"confirm"})),
+    _path("bank-china", "the same into China", "bank, refuses, express", {
+        "completed", "cancelled: customs_refused"}, regime="china", timers=frozenset({"confirm"})),
     # The merchant is stopped, at any moment.
     _path("freeze", "frozen at any moment, then lifted or upheld", "freeze", {
         "completed", "cancelled: merchant_closed"}, regime="domestic", timers=frozenset({"confirm"})),

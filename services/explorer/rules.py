@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from schemas.ledger import ASIDE
 from schemas.brands import BRAND as BRAND_KEY
-from schemas.lifecycle import BRAND, MERCHANT, ORDER, PARCEL, PAYMENT
+from schemas.lifecycle import BRAND, CONTESTED, MERCHANT, ORDER, PARCEL, PAYMENT
 from schemas.merchants import MERCHANT as MERCHANT_KEY
 from services.explorer.shared import Counters, level
 from services.orders.storage import QUOTA
@@ -63,8 +63,8 @@ def _order(local, state) -> list[str]:
     if state.closed != (state.status in ORDER.terminal):
         faults.append(f"the order is {state.status} and closed={state.closed}")
     for parcel_id, parcel in state.parcels.items() if state.closed else ():
-        if parcel.pending or parcel.dispute:
-            faults.append(f"{parcel_id} is closed with {parcel.pending or parcel.dispute} open")
+        if parcel.pending or parcel.dispute or parcel.contested:
+            faults.append(f"{parcel_id} is closed with {parcel.pending or parcel.dispute or parcel.contested} open")
     return faults
 
 
@@ -76,6 +76,8 @@ def _money(local, state) -> list[str]:
                           f" released {hold.released} + refunded {hold.refunded} + charged back {hold.charged_back}")
         if min(hold.due, hold.captured, hold.held, hold.released, hold.refunded, hold.charged_back, hold.recovered) < 0:
             faults.append(f"{parcel_id} has an amount below zero: {hold}")
+        if hold.status in CONTESTED and not hold.frozen:
+            faults.append(f"{parcel_id} is {hold.status}, and nothing stops its money: {hold}")
         if hold.status not in PAYMENT.states:
             faults.append(f"{parcel_id}: money is {hold.status!r}, which is in no row of the table")
         if state.closed and (hold.held or hold.owed or hold.payout or hold.status not in PAYMENT.terminal):

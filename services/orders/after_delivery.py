@@ -50,7 +50,7 @@ def request_return(order: Order, document: Document, incoming: Incoming, now: da
         parcel = order.parcels[parcel_id]
         if now > parcel.delivered_at + window:
             return refuse(order, incoming, "return_window_over", f"goods could be sent back for {window.days} days")
-        if parcel.dispute or parcel.pending:
+        if parcel.dispute or parcel.pending or parcel.contested:
             return refuse(order, incoming, "busy", "a return, refund or dispute of this parcel is still open")
         return_id = incoming.id if len(chosen) == 1 else f"{incoming.id}/{parcel_id}"
         parcel.pending.append(return_id)
@@ -88,7 +88,7 @@ def open_dispute(order: Order, document: Document, incoming: Incoming, now: date
         return NotYet("PaymentHeld")
     if parcel.money in UNDONE or parcel.money == "charged_back" or parcel.goods in GONE:
         return refuse(order, incoming, "nothing_to_dispute", f"the money is {parcel.money}, the goods are {parcel.goods}")
-    if parcel.dispute or parcel.pending:
+    if parcel.dispute or parcel.pending or parcel.contested:
         return refuse(order, incoming, "busy", "a return, refund or dispute of this parcel is still open")
     parcel.dispute = incoming.id
     pause(order, parcel_id, now)

@@ -14,7 +14,11 @@ from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
+<<<<<<< HEAD
 from services.orders import brands, complaints, denied, holds, merchants
+=======
+from services.orders import brands, contested, denied, holds, merchants
+>>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
@@ -196,7 +200,7 @@ def _goods_ended(order: Order, document: Document, incoming: Incoming, now: date
     if parcel.goods == "delivered":
         parcel.delivered_at = now
         order.timers[f"confirm:{parcel_id}"] = now + timedelta(seconds=deadlines()["confirmation"])
-        if parcel.dispute:
+        if parcel.dispute or parcel.contested:
             pause(order, parcel_id, now)
     else:
         parcel.reason = parcel.reason or incoming.data.reason
@@ -289,7 +293,7 @@ HANDLERS = {
     **dict.fromkeys(("PaymentAuthorised", "PaymentHeld"), _paid),
     **dict.fromkeys(GOODS_END, _goods_ended), "CustomsRefused": _customs_refused,
     **dict.fromkeys(MONEY_END, _money_ended), "PaymentPartiallyRefunded": _part_refunded, "FundsRecovered": _recovered,
-    "ReturnReceived": return_received, "GrantPriced": grant_priced,
+    "ReturnReceived": return_received, "GrantPriced": grant_priced, **dict.fromkeys(contested.EVENTS, contested.told),
     TIMER: _timer,
     **dict.fromkeys(NOTED, _noted),
 }

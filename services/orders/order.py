@@ -33,7 +33,8 @@ GONE = {"cancelled", "returned", "lost", "destroyed"}
 @dataclass(slots=True)
 class Parcel:
     """`pending`: returns, grants and lost disputes whose money has not moved yet. `pause_left_s`: of a stopped timer.
-    `returning`: the return whose goods are awaited; `judged`: the dispute that was lost; `repaid`: the buyer has all back."""
+    `returning`: the return whose goods are awaited; `judged`: the dispute that was lost; `repaid`: the buyer has all back;
+    `contested`: the open disputes of his bank."""
 
     goods: str = "open"
     money: str = "open"
@@ -46,16 +47,17 @@ class Parcel:
     returning: str = ""
     judged: str = ""
     repaid: bool = False
+    contested: tuple[str, ...] = ()
 
     def draft(self) -> Parcel:
         return Parcel(self.goods, self.money, self.delivered_at, self.confirmed, self.dispute, self.pause_left_s,
-                      list(self.pending), self.reason, self.returning, self.judged, self.repaid)
+                      list(self.pending), self.reason, self.returning, self.judged, self.repaid, self.contested)
 
     @property
     def ended(self) -> bool:
         money = self.money in UNDONE or self.money == "charged_back" or (
             self.money == "settled" and self.goods in ("delivered", "lost"))
-        return money and self.goods != "open" and not self.pending and not self.dispute
+        return money and self.goods != "open" and not self.pending and not (self.dispute or self.contested)
 
 
 @dataclass(slots=True)
@@ -172,6 +174,9 @@ def pause(order: Order, parcel_id: str, now: datetime) -> None:
 
 
 def resume(order: Order, parcel_id: str, now: datetime) -> None:
+    """Once nothing stops it any more."""
     parcel = order.parcels[parcel_id]
+    if parcel.dispute or parcel.contested or parcel.returning:
+        return
     if parcel.goods == "delivered" and not parcel.confirmed and parcel.money == "held":
         order.timers[f"confirm:{parcel_id}"] = now + timedelta(seconds=parcel.pause_left_s)

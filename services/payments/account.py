@@ -37,6 +37,8 @@ class Shares:
     collected: int = 0
     varied: int = 0
     ended: bool = False
+    reserve: int = 0  # of the merchant's money, kept since `reserved_at`
+    reserved_at: datetime | None = None
 
     @property
     def tax(self) -> int:
@@ -112,8 +114,27 @@ class Payment:
                        self.transaction)
 
 
+@dataclass(slots=True)
+class Dispute:
+    """One dispute of the buyer's bank. `status`: the chargeback machine's; `parts`: parcel -> amount, `laid_out`: parcel ->
+    how much of it the platform pays meanwhile; `taken_at`: the chargeback; `due`: until when evidence is taken;
+    `evidence`: waits to be sent, `sent`: the provider has it."""
+
+    payment_id: str
+    status: str = "new"
+    parts: dict[str, int] = field(default_factory=dict)
+    laid_out: dict[str, int] = field(default_factory=dict)
+    taken_at: datetime | None = None
+    due: datetime | None = None
+    evidence: str = ""
+    sent: str = ""
+
+    def draft(self) -> Dispute:
+        return replace(self, parts=dict(self.parts), laid_out=dict(self.laid_out))
+
+
 # Of a statement, in each currency.
-FIGURES = ("gross", "refunds", "fee", "withheld", "reserve", "reserve_back", "claims", "net")
+FIGURES = ("gross", "refunds", "fee", "withheld", "reserve", "reserve_back", "claims", "net", "chargebacks")
 
 
 @dataclass(slots=True)
@@ -152,12 +173,14 @@ class Account:
     duty: Duty | None = None
     book: Book | None = None  # of what is no order: see books.py
     papers: tuple[str, str] | None = None  # into China: the platform's code at customs, and who pays
+    disputes: dict[str, Dispute] | None = None  # of the buyer's bank: see disputes.py
 
     def draft(self) -> Account:
         return Account(self.order_id, self.status, self.closed, self.merchant_id, self.currency, self.regime, self.token,
                        self.entries, {k: p.draft() for k, p in self.payments.items()},
                        {k: h.draft() for k, h in self.holds.items()}, dict(self.timers), self.standing,
-                       self.stops, self.terms, self.duty, self.book, self.papers)
+                       self.stops, self.terms, self.duty, self.book, self.papers,
+                       {k: d.draft() for k, d in self.disputes.items()} if self.disputes else None)
 
     def running(self) -> dict[str, datetime]:
         """The timers that run now: a freeze does not stop the provider's."""
@@ -204,11 +227,12 @@ class Work:
                 self.rows.append(("ledger", (a.order_id, a.entries, name, currency or a.currency, signed, payment_id, parcel_id,
                                              kind, self.now)))
 
-    def call(self, payment_id: str, kind: str, amount: int, parcel_id: str = "") -> None:
+    def call(self, payment_id: str, kind: str, amount: int, parcel_id: str = "", reference: str = "") -> None:
+        """`parcel_id`: what the answer is about (of evidence: the dispute)."""
         a, payment = self.account, self.account.payments[payment_id]
         payment.calls += 1
         payment.intent = f"{payment_id}.{kind}.{payment.calls}"
         payment.intent_kind, payment.intent_amount, payment.intent_parcel = kind, amount, parcel_id
         self.intents.append(Intent(payment.intent, kind, {
             "payment_id": payment_id, "amount": amount, "currency": a.currency, "token": a.token,
-            "reference": payment.reference, "parcel_id": parcel_id}))
+            "reference": reference or payment.reference, "parcel_id": parcel_id}))

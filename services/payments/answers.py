@@ -7,11 +7,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
-from schemas.payments_provider_result import ProviderAnswered
+from schemas.payments_provider_result import DisputeTold, ProviderAnswered
 from schemas.topics import PROVIDER_RESULT
 
 CALLER, WEBHOOK = "payments-caller", "payments-webhook"
-_TYPE = ProviderAnswered.__name__
+_TYPE, _DISPUTE = ProviderAnswered.__name__, DisputeTold.__name__
 _DATASCHEMA = dataschema_of(PROVIDER_RESULT.name, _TYPE)
 _to_json = ProviderAnswered.__pydantic_serializer__.to_json
 _REASON_MAX = 500
@@ -30,6 +30,12 @@ def headers_for(intent_id: str, order_id: str, source: str, now: datetime) -> li
     """The record's headers; `source` is CALLER or WEBHOOK. Only they tell the two ways apart, and when it came."""
     envelope = Envelope(f"answer:{intent_id}", _TYPE, source, now, order_id, causation=intent_id)
     return headers_of(envelope, _DATASCHEMA)
+
+
+def headers_of_dispute(told: DisputeTold, source: str, now: datetime) -> list[tuple[str, bytes]]:
+    """Of what the provider tells of a dispute: one id a stage, however often and by whomever it is told."""
+    envelope = Envelope(f"dispute:{told.dispute_id}:{told.stage}", _DISPUTE, source, now, told.order_id)
+    return headers_of(envelope, dataschema_of(PROVIDER_RESULT.name, _DISPUTE))
 
 
 def _clean(text: str) -> str:

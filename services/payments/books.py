@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 import iso4217
@@ -60,8 +61,8 @@ def _close(work: Work, book: Book, event: out.CloseStatement, merchant: str) -> 
     lines, total = [], 0
     for line in event.lines:
         figures = [getattr(line, name) for name in FIGURES]
-        gross, refunds, fee, withheld, reserve, back, claims, net = figures
-        if gross - refunds - fee - withheld - reserve + back + claims != net:
+        gross, refunds, fee, withheld, reserve, back, claims, net, chargebacks = figures
+        if gross - refunds - chargebacks - fee - withheld - reserve + back + claims != net:
             raise Impossible(Reason.AMOUNT_MISMATCH, f"{event.statement_id}: the figures in {line.currency} do not give {net}")
         if back:
             work.post("reserve_back", line.fx, event.statement_id, [("reserve", -back), ("merchant", back)], line.currency)
@@ -69,7 +70,7 @@ def _close(work: Work, book: Book, event: out.CloseStatement, merchant: str) -> 
         total += converted
         book.due[line.payout] = book.due.get(line.payout, 0) + converted
         key = f"{line.currency} {line.fx}".rstrip()
-        book.stated[key] = [a + b for a, b in zip(book.stated.get(key, [0] * len(FIGURES)), figures)]
+        book.stated[key] = [a + b for a, b in zip_longest(book.stated.get(key, []), figures, fillvalue=0)]
         lines.append(out.StatedLine(**line.model_dump(), converted=converted, fx_gain=gain))
     book.done[event.statement_id] = total
     _emit(work, out.StatementClosed, statement_id=event.statement_id, lines=lines, due=dict(book.due))

@@ -12,13 +12,15 @@ import logging
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from schemas.payments_provider_result import DisputeTold
 from schemas.provider_api import KINDS
 from schemas.topics import PROVIDER_RESULT
-from services.payments.answers import CALLER, headers_for, value_of
+from services.payments.answers import CALLER, headers_for, headers_of_dispute, value_of
 from services.payments.providers import Answer, Call, Provider, ProviderPending, ProviderUnavailable, SyncProvider
 from services.runtime.clock import Clock
 from services.runtime.crash import point
@@ -67,6 +69,8 @@ class Effects:
         self._in_flight_max, self._pending_max = in_flight_max, pending_max
         self._pending_retry_s, self._linger_s = pending_retry_s, linger_s
         self._perform = provider.perform if isinstance(provider, SyncProvider) else None
+        self._disputes = provider.disputes if isinstance(provider, SyncProvider) else {}
+        self._told: dict[str, asyncio.Event] = {}  # of payments whose disputes we tell: set by each call
         self._active: set[str] = set()   # intents that count against in_flight_max
         self._pending: set[str] = set()  # intents whose answer the provider will have later
         self._room = asyncio.Event()
@@ -76,6 +80,8 @@ class Effects:
         self.counts: Counter[str] = Counter()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed.add_done_callback(lambda done: done.cancelled() or done.exception())  # it was logged when it failed
+        for payment_id, dispute in self._disputes.items():
+            self._tell(dispute.partition, payment_id)
 
     async def __call__(self, partition: int, order_id: str, intent: Intent) -> None:
         """Queue an intent; waits while too many are in flight. Raises EffectsFailed once anything has failed.
@@ -202,8 +208,10 @@ class Effects:
                 self._perform_now(lane, todo, answers)
             if answers:
                 point("effects.publishing")
-                await self._publish(partition, answers)
+                await self._publish(partition, self._records(answers))
                 point("effects.published")
+                if self._disputes:
+                    self._tell_disputes(partition, answers)
                 self.counts["answered"] += len(answers)
                 for _, intent, _ in answers:
                     self._free(intent.intent_id)
@@ -217,15 +225,50 @@ class Effects:
                 # The same key again, this time with the patience of a task of its own.
                 self._start(self._carry_out(lane, order_id, intent))
 
-    async def _publish(self, partition: int, answers: list[tuple[str, Intent, Answer]]) -> None:
-        """Send until the broker has acknowledged. Twice does no harm; what it cannot be rid of fails the session, whose
-        successor has a new producer (an idempotent one may never recover) and the same intents."""
+    # -- disputes, where the provider has no webhooks of its own ------------------------------------------------------
+
+    def _tell_disputes(self, partition: int, answers: list[tuple[str, Intent, Answer]]) -> None:
+        """Tell the stages of a dispute when they come; a call may bring the next one nearer."""
+        for _, intent, _ in answers:
+            payment_id = intent.body["payment_id"]
+            if payment_id in self._told:
+                self._told[payment_id].set()
+            elif payment_id in self._disputes:
+                self._disputes[payment_id].partition = partition
+                self._tell(partition, payment_id)
+
+    def _tell(self, partition: int, payment_id: str) -> None:
+        self._told[payment_id] = asyncio.Event()
+        self._start(self._follow(partition, payment_id))
+
+    async def _follow(self, partition: int, payment_id: str) -> None:
+        called = self._told[payment_id]
+        while payment_id in self._disputes:
+            called.clear()
+            due, wait = self._provider.coming(payment_id), None
+            if due is not None:
+                wait = max(0.0, (due - self._clock.now()).total_seconds() / self._clock.speed)
+            if wait != 0.0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(called.wait(), wait)
+                continue
+            if (dispute := self._provider.advance(payment_id)) is not None:
+                told = DisputeTold(**dispute.model_dump())
+                await self._publish(partition, [(told.order_id.encode(), told.__pydantic_serializer__.to_json(told),
+                                                 headers_of_dispute(told, CALLER, self._clock.now()))])
+
+    def _records(self, answers: list[tuple[str, Intent, Answer]]) -> list[_Record]:
         now, records = self._clock.now(), []
         for order_id, intent, answer in answers:
             body, outcome = intent.body, answer
             value = value_of(order_id, intent.intent_id, body["payment_id"], intent.kind, outcome.outcome, outcome.amount,
                              body["currency"], outcome.reference, outcome.reason)
             records.append((order_id.encode(), value, headers_for(intent.intent_id, order_id, CALLER, now)))
+        return records
+
+    async def _publish(self, partition: int, records: list[_Record]) -> None:
+        """Send until the broker has acknowledged. Twice does no harm; what it cannot be rid of fails the session, whose
+        successor has a new producer (an idempotent one may never recover) and the same intents."""
         pause = BACKOFF_FIRST_S
         for sends in range(1, SENDS_MAX + 1):
             try:

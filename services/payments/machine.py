@@ -18,14 +18,14 @@ from pydantic import TypeAdapter
 
 from schemas import payments_payment as out
 from schemas.dead_letters import Reason
-from schemas.lifecycle import PAYMENT, deadlines
+from schemas.lifecycle import CONTESTED, PAYMENT, deadlines
 from schemas.terms import Share
-from services.payments import books, papers, shares, stops
+from services.payments import books, disputes, papers, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
 from services.runtime.decision import MERCHANT_STATUS, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
 REFUND_TRIES_MAX = 3
-RELEASE_PAUSE = timedelta(hours=1)
+RELEASE_PAUSE = REFUND_PAUSE = timedelta(hours=1)
 STATE = TypeAdapter(Account)
 
 
@@ -83,10 +83,14 @@ def _next(work: Work, payment_id: str, payment: Payment) -> None:
 
 
 def _next_of_held(work: Work, payment_id: str, holds: dict[str, Hold]) -> None:
+    if work.account.disputes and disputes.call(work, payment_id):
+        return
     for parcel_id, hold in holds.items():
         if hold.payout:
             continue
         if hold.owed:
+            if hold.status in CONTESTED or f"{disputes.PAUSE}:{payment_id}" in work.account.timers:
+                continue  # perhaps the buyer has it by then
             owed = hold.owed[0]
             if owed.amount > hold.held:  # it was with the merchant already
                 _recover(work, payment_id, parcel_id, "merchant", owed.amount - hold.held)
@@ -281,7 +285,7 @@ def _answered(work: Work, incoming: Incoming) -> Stale | None:
     payment.reference = event.provider_reference or payment.reference
     work.answered.append(event.intent_id)
     {"authorise": _authorise_answered, "capture": _capture_answered, "void": _void_answered,
-     "refund": _refund_answered, "release": _release_answered}[event.kind](work, event, payment, parcel_id)
+     "refund": _refund_answered, "release": _release_answered, "evidence": disputes.answered}[event.kind](work, event, payment, parcel_id)
     return None
 
 
@@ -336,6 +340,9 @@ def _refund_answered(work: Work, event: Any, payment: Payment, parcel_id: str) -
     owed = hold.owed[0]
     if event.outcome == "succeeded":
         _refunded(work, event.payment_id, parcel_id, "provider")
+        return
+    if event.reason == "exceeds_captured":  # the buyer's bank was faster, and the provider has not told us yet
+        work.account.timers[f"{disputes.PAUSE}:{event.payment_id}"] = work.now + REFUND_PAUSE
         return
     owed.tries += 1
     if owed.tries >= REFUND_TRIES_MAX:
@@ -402,6 +409,9 @@ def _timer(work: Work, incoming: Incoming) -> None:
     for name in sorted(n for n, due in work.account.timers.items() if due <= work.now):
         del work.account.timers[name]
         kind, payment_id = name.split(":", 1)
+        if kind == disputes.TIMER:
+            disputes.missed(work, payment_id)
+            continue
         payment = work.account.payments[payment_id]
         if kind == "authorisation" and payment.status == "authorised" and not payment.capturing:
             payment.expiring = True
@@ -418,5 +428,6 @@ HANDLERS = {
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,
     **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid, "DutyAssessed": _assessed,
     "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand,
+    "DisputeTold": disputes.told, "SubmitEvidence": disputes.submitted,
     **dict.fromkeys(books.HANDLERS, books.misplaced), TIMER: _timer,
 }

@@ -75,7 +75,9 @@ def release(work: Work, payment_id: str, parcel_id: str, hold: Hold, amount: int
     parts = [("merchant", amount)] if hold.status == "recovered" else split(amount, shares, account.terms)
     work.post("release_claim" if hold.status == "recovered" else "release", payment_id, parcel_id, [("held", -amount), *parts])
     if hold.status != "recovered":
-        shares.collected = dict(parts).get("tax", 0)
+        told = dict(parts)
+        shares.collected, shares.reserve = told.get("tax", 0), told.get("reserve", 0)
+        shares.reserved_at = work.now if shares.reserve else None
         if shares.assessed is None and account.duty is not None:
             _assess(work, "declare", payment_id, parcel_id, shares, shares.collected)
     even(work, payment_id, parcel_id, shares)

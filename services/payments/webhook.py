@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from schemas.provider_api import WEBHOOK_TYPE, ProviderVerdict, ProviderWebhook
+from schemas.payments_provider_result import DisputeTold
+from schemas.provider_api import DISPUTE_WEBHOOK_TYPE, WEBHOOK_TYPE, DisputeWebhook, ProviderDispute, ProviderVerdict, ProviderWebhook
 from schemas.topics import PROVIDER_RESULT
-from services.payments.answers import WEBHOOK, headers_for, value_of
+from services.payments.answers import WEBHOOK, headers_for, headers_of_dispute, value_of
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.processes import require_port
@@ -96,29 +97,37 @@ class Edge:
         except ValueError as bad:
             return _problem(400, "not JSON", f"{bad}")
         try:
+            if isinstance(parsed, dict) and parsed.get("type") == DISPUTE_WEBHOOK_TYPE:
+                return await self._disputed(DisputeWebhook.model_validate(parsed).data)
             webhook = ProviderWebhook.model_validate(parsed)
             if webhook.type != WEBHOOK_TYPE or webhook.data.outcome == "pending":
                 return _problem(422, "not an answer", f"only definite answers of type {WEBHOOK_TYPE} are taken")
             value = _value(webhook.data)
         except ValidationError as bad:
             return _problem(422, "not as agreed", str(bad.errors(include_url=False, include_input=False)[:3]))
-        return await self._publish(webhook.data, value)
+        verdict = webhook.data
+        headers = headers_for(verdict.intent_id, verdict.order_id, WEBHOOK, self._clock.now())
+        return await self._publish(verdict.intent_id, verdict.order_id, value, headers)
 
-    async def _publish(self, verdict: ProviderVerdict, value: bytes) -> web.Response:
+    async def _disputed(self, dispute: ProviderDispute) -> web.Response:
+        told = DisputeTold(**dispute.model_dump())
+        headers = headers_of_dispute(told, WEBHOOK, self._clock.now())
+        return await self._publish(f"{told.dispute_id} {told.stage}", told.order_id, told.__pydantic_serializer__.to_json(told), headers)
+
+    async def _publish(self, what: str, order_id: str, value: bytes, headers: list[tuple[str, bytes]]) -> web.Response:
         if self._producer is None:
             return _unavailable("the broker has not been reached yet")
-        headers = headers_for(verdict.intent_id, verdict.order_id, WEBHOOK, self._clock.now())
         point("webhook.verified")
         try:
             # The producer's own partitioner: the one by which an order's key finds its partition everywhere.
             await asyncio.wait_for(self._producer.send_and_wait(
-                PROVIDER_RESULT.name, value, key=verdict.order_id.encode(), headers=headers), self._send_timeout_s)
+                PROVIDER_RESULT.name, value, key=order_id.encode(), headers=headers), self._send_timeout_s)
         except (TimeoutError, KafkaError) as why:
             # Perhaps it did arrive; then the repetition is recognised by its id.
-            log.warning("answer to %s not acknowledged: %r", verdict.intent_id, why)
+            log.warning("%s not acknowledged: %r", what, why)
             return _unavailable("the broker did not acknowledge in time")
         point("webhook.published")
-        return web.json_response({"received": verdict.intent_id})
+        return web.json_response({"received": what})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok" if self._producer is not None else "no broker yet"})

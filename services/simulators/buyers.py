@@ -7,7 +7,7 @@ import zlib
 
 from schemas import orders_intake as buyer
 from schemas.model import LineQuantity
-from schemas.payments_provider_result import RecordManualPayout
+from schemas.payments_provider_result import RecordManualPayout, SubmitEvidence
 from schemas.topics import INTAKE, PROVIDER_RESULT
 from services.simulators import platform
 from services.simulators.outsiders import Heard, Memory, Message, Reaction, after, said_id
@@ -64,7 +64,7 @@ def cancel_late(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 def buyer_has_it(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     order_id, parcel_id = heard.data.order_id, heard.data.parcel_id
-    if scenario == "never_confirmed":
+    if scenario in ("never_confirmed", "bank_inquiry"):
         return []
     if scenario == platform.UPHELD:
         return platform.freeze(heard, scenario, memory)
@@ -118,6 +118,14 @@ def after_completion(heard: Heard, scenario: str, memory: Memory) -> list[Reacti
     return [r for parcel_id in settled for r in _ask(
         6, 48, memory, f"return:{parcel_id}",
         buyer.RequestReturn(order_id=event.order_id, parcel_id=parcel_id, reason="broken after a day"))]
+
+
+def prove(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """The merchant sends what he has: the delivery's receipt, or of goods on their way the carrier's."""
+    event = heard.data
+    stage = "inquiry" if type(event).__name__ == "InformationRequested" else "chargeback"
+    message = SubmitEvidence(order_id=event.order_id, dispute_id=event.dispute_id, evidence=f"{stage}-receipt.pdf")
+    return [after(4, 20, memory, PROVIDER_RESULT.name, FINANCE, said_id("evidence", f"{event.dispute_id}:{stage}"), message)]
 
 
 def pay_by_hand(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

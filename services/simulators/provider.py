@@ -19,7 +19,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import ValidationError
 
-from schemas.provider_api import KINDS, ProviderCall, ProviderVerdict
+from schemas.provider_api import KINDS, WRONG_ORDER, ProviderCall, ProviderVerdict
 from services.runtime.clock import Clock
 from services.runtime.processes import require_port
 from services.runtime.settings import Settings
@@ -90,6 +90,7 @@ class Provider:
             self._wake_at(key, entry)
         else:
             self.webhooks.answered(entry.verdict, self.clock.now())
+        self._watch(entry.verdict.payment_id)
 
     async def _tell(self, request: web.Request, entry: Entry) -> web.Response:
         verdict, told = entry.verdict, entry.told
@@ -110,7 +111,7 @@ class Provider:
         if payment is None:
             return _problem(404, "no such payment", "nothing was authorised under this id")
         return web.json_response({name: getattr(payment, name) for name in (
-            "currency", "authorised", "captured", "voided", "refunded", "released")})
+            "currency", "authorised", "captured", "voided", "refunded", "released", "disputed")})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "payments": len(self.book.payments), "pending": len(self._timers)})
@@ -134,11 +135,45 @@ class Provider:
             return
         del self._timers[key]
         self.webhooks.answered(entry.verdict, self.clock.now(), always=True)
+        self._watch(entry.verdict.payment_id)
+
+    # -- disputes -------------------------------------------------------------------------------------------------
+
+    def _watch(self, payment_id: str) -> None:
+        """Of a payment whose buyer's bank will dispute it: the next stage when its time has come."""
+        payment = self.book.payments.get(payment_id)
+        if payment is None or payment.dispute is None or (coming := payment.dispute.following()) is None:
+            return
+        if timer := self._timers.pop(payment.dispute.id, None):
+            timer.cancel()
+        real_s = max(0.0, (coming[1] - self.clock.now()).total_seconds() / self.clock.speed)
+        self._timers[payment.dispute.id] = asyncio.get_running_loop().call_later(real_s, self._advance, payment_id)
+
+    def _advance(self, payment_id: str) -> None:
+        dispute = self.book.payments[payment_id].dispute
+        del self._timers[dispute.id]
+        if self.clock.now() < dispute.following()[1]:  # the loop's timer and the clock differ by a hair
+            self._watch(payment_id)
+            return
+        try:
+            told = self.book.advance(payment_id)
+        except OSError as full:
+            log.error("the journal cannot be written, %s stays as it is: %s", dispute.id, full)
+            self._timers[dispute.id] = asyncio.get_running_loop().call_later(JOURNAL_RETRY_S, self._advance, payment_id)
+            return
+        if told is not None:
+            self.webhooks.disputed(told, self.clock.now(), dispute.course in WRONG_ORDER)
+            self._watch(payment_id)
 
     async def _resume(self, _: web.Application) -> None:
         for key, entry in list(self.book.entries.items()):
             if entry.due is not None:
                 self._wake_at(key, entry)
+        for payment_id, payment in self.book.payments.items():
+            if payment.dispute is not None:  # what was being told when the process ended, is told again
+                for stage in payment.dispute.stages:
+                    self.webhooks.disputed(payment.dispute.told(stage), self.clock.now())
+                self._watch(payment_id)
 
     async def _close(self, _: web.Application) -> None:
         for timer in self._timers.values():

@@ -12,9 +12,13 @@ import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
-from schemas.provider_api import (ABANDONED_AFTER_HOURS, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT, SCRIPT_BY_TOKEN, SETTLED,
-                                  SETTLEMENT_COLUMNS, SETTLEMENT_END,                                  ProviderCall, ProviderVerdict, Script)
+from schemas.payments_provider_result import DisputeStage
+from schemas.provider_disputes import Dispute
+from schemas.provider_api import (ABANDONED_AFTER_HOURS, BY_THE_BANK, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
+                                  SCRIPT_BY_TOKEN, SETTLED, SETTLEMENT_COLUMNS, SETTLEMENT_END, ProviderCall, ProviderDispute,
+                                  ProviderVerdict, Script)
 from services.runtime.clock import Clock
 from services.runtime.crash import point
 from services.runtime.processes import StartError
@@ -77,7 +81,8 @@ class Journal:
 
 @dataclass(slots=True)
 class Payment:
-    """Totals in minor units. `script`: the misfortune that came with the token or amount it was authorised with."""
+    """Totals in minor units. `script`: the misfortune that came with the token or amount it was authorised with.
+    `disputed`: what the buyer's bank has taken back."""
 
     currency: str
     authorised: int = 0
@@ -85,7 +90,9 @@ class Payment:
     voided: int = 0
     refunded: int = 0
     released: int = 0
+    disputed: int = 0
     script: Script | None = None
+    dispute: Dispute | None = None
 
     @property
     def left(self) -> int:
@@ -135,7 +142,7 @@ class Book:
             self._errors[key] = self._errors.get(key, 0) + 1
             raise Erring(key)
         self._errors.pop(key, None)
-        reason = refusal(kind, payment, call) or {"declined": "card_declined", "refund_fails": "account_closed"}.get(
+        reason = self._refusal(kind, payment, call) or {"declined": "card_declined", "refund_fails": "account_closed"}.get(
             misfortune, "")
         if misfortune in ("pending", "abandoned") and not reason:
             return self._wait(key, kind, call, misfortune)
@@ -148,7 +155,7 @@ class Book:
         entry = self.entries[key]
         script = SCRIPT_BY_TOKEN.get(entry.call.token) or SCRIPT_BY_AMOUNT.get(entry.call.amount)
         abandoned = entry.kind == "authorise" and script is not None and script.name == "abandoned"
-        reason = refusal(entry.kind, self.payments.get(entry.call.payment_id), entry.call)
+        reason = self._refusal(entry.kind, self.payments.get(entry.call.payment_id), entry.call)
         return self._settle(key, entry.kind, entry.call, reason or ("authentication_abandoned" if abandoned else ""))
 
     def settlement(self) -> str:
@@ -160,7 +167,37 @@ class Book:
                             f'{line["currency"]},{line["time"]}')
         return "\n".join([*rows, f"{SETTLEMENT_END},{len(rows) - 1}", ""])
 
+    def advance(self, payment_id: str) -> ProviderDispute | None:
+        """The next stage of its dispute comes now; None when there is nothing left to dispute. Raises OSError."""
+        payment = self.payments[payment_id]
+        dispute = payment.dispute
+        stage, _ = dispute.following()
+        amount = payment.captured - payment.refunded - payment.disputed
+        if stage in ("chargeback_reversed", "lost", "inquiry_closed"):
+            amount = dispute.stages[dispute.last]
+        elif amount <= 0:
+            payment.dispute = None
+            return None
+        now = self.clock.now()
+        point("provider.deciding")
+        self._journal.write({"intent_id": f"{dispute.id}.{stage}", "kind": stage, "payment_id": payment_id,
+                             "order_id": dispute.order_id, "amount": amount, "currency": dispute.currency,
+                             "outcome": "succeeded", "reference": dispute.id, "reason": "", "time": now.isoformat()})
+        point("provider.journaled")
+        self._enter_stage(payment, stage, amount, now)
+        return dispute.told(stage)
+
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _refusal(self, kind: str, payment: Payment | None, call: ProviderCall) -> str:
+        if kind == "evidence" and payment is not None:
+            return payment.dispute.refusal(call.reference, self.clock.now()) if payment.dispute else "unknown_dispute"
+        return refusal(kind, payment, call)
+
+    def _enter_stage(self, payment: Payment, stage: str, amount: int, now: datetime) -> None:
+        payment.dispute.at[stage], payment.dispute.stages[stage] = now, amount
+        if stage in BY_THE_BANK:
+            payment.disputed += -amount if stage == "chargeback_reversed" else amount
 
     def _wait(self, key: str, kind: str, call: ProviderCall, misfortune: str) -> Entry:
         wait = timedelta(hours=ABANDONED_AFTER_HOURS) if misfortune == "abandoned" else (
@@ -177,39 +214,48 @@ class Book:
 
     def _settle(self, key: str, kind: str, call: ProviderCall, reason: str) -> Entry:
         """Journal first, then memory: should the write fail, nothing has happened."""
-        verdict = _verdict(key, kind, call, "failed" if reason else "succeeded", reason)
+        verdict, now = _verdict(key, kind, call, "failed" if reason else "succeeded", reason), self.clock.now()
         point("provider.deciding")
         self._journal.write({
             "intent_id": key, "kind": kind, "payment_id": call.payment_id, "order_id": call.order_id,
             "amount": call.amount, "currency": call.currency, "outcome": verdict.outcome, "reference": verdict.reference,
-            "reason": reason, "time": self.clock.now().isoformat(), "token": call.token, "call_reference": call.reference})
+            "reason": reason, "time": now.isoformat(), "token": call.token, "call_reference": call.reference})
         point("provider.journaled")
-        return self._enter(key, kind, call, verdict)
+        return self._enter(key, kind, call, verdict, now)
 
-    def _enter(self, key: str, kind: str, call: ProviderCall, verdict: ProviderVerdict) -> Entry:
+    def _enter(self, key: str, kind: str, call: ProviderCall, verdict: ProviderVerdict, now: datetime) -> Entry:
         if verdict.outcome == "succeeded":
             if kind == "authorise":
                 script = SCRIPT_BY_TOKEN.get(call.token) or SCRIPT_BY_AMOUNT.get(call.amount)
                 self.payments[call.payment_id] = Payment(call.currency, call.amount, script=script)
             else:
-                payment, total = self.payments[call.payment_id], _TOTALS[kind]
+                payment, total = self.payments[call.payment_id], _TOTALS.get(kind)
                 moved = payment.left if kind == "void" and call.amount == 0 else call.amount
-                setattr(payment, total, getattr(payment, total) + moved)
+                if total is not None:
+                    setattr(payment, total, getattr(payment, total) + moved)
+                if payment.script is not None and payment.script.name in COURSES:
+                    payment.dispute = payment.dispute or Dispute(call.order_id, call.payment_id, call.currency, payment.script.name)
+                    payment.dispute.at.setdefault(kind if total else f"evidence:{payment.dispute.last}", now)
         entry = self.entries[key] = Entry(kind, call, verdict)
         return entry
 
     def _load(self) -> None:
         for line in self._journal.read():
+            now = datetime.fromisoformat(line["time"])
+            if line["kind"] in STAGES:
+                self._enter_stage(self.payments[line["payment_id"]], line["kind"], line["amount"], now)
+                continue
             call = ProviderCall(order_id=line["order_id"], payment_id=line["payment_id"], amount=line["amount"],
                                 currency=line["currency"], token=line["token"], reference=line["call_reference"])
             verdict = _verdict(line["intent_id"], line["kind"], call, line["outcome"], line["reason"])
-            self._enter(line["intent_id"], line["kind"], call, verdict)
+            self._enter(line["intent_id"], line["kind"], call, verdict, now)
         for line in self._waiting.read():
             if line["intent_id"] not in self.entries:
                 self._enter_pending(line["intent_id"], line["kind"], ProviderCall(**line["call"]),
                                     datetime.fromisoformat(line["due"]))
 
 
+STAGES = frozenset(get_args(DisputeStage))
 _TOTALS = {"capture": "captured", "void": "voided", "refund": "refunded", "release": "released"}
 
 
@@ -224,7 +270,7 @@ def refusal(kind: str, payment: Payment | None, call: ProviderCall) -> str:
     if payment.currency != call.currency:
         return "currency_mismatch"
     if kind == "refund":
-        return "exceeds_captured" if payment.refunded + call.amount > payment.captured else ""
+        return "exceeds_captured" if payment.refunded + payment.disputed + call.amount > payment.captured else ""
     if kind == "release":
         return "exceeds_captured" if payment.released + call.amount > payment.captured else ""
     if kind == "void" and payment.left == 0:

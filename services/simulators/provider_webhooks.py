@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 import aiohttp
 from standardwebhooks import Webhook
 
-from schemas.provider_api import WEBHOOK_TYPE, ProviderVerdict, ProviderWebhook
+from schemas.provider_api import DISPUTE_WEBHOOK_TYPE, WEBHOOK_TYPE, DisputeWebhook, ProviderDispute, ProviderVerdict, ProviderWebhook
 
 log = logging.getLogger(__name__)
 
 ATTEMPT_TIMEOUT_S = 5.0
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.1, 5.0
 AT_ONCE_MAX = 32
+_LATE_THIRDS = {"chargeback": (3,), "chargeback_reversed": (1.5, 2)}  # of the longest delay
 
 
 class Webhooks:
@@ -40,9 +41,18 @@ class Webhooks:
         delays = self.plan(verdict.intent_id, always)
         if not delays:
             return
-        body = ProviderWebhook(type=WEBHOOK_TYPE, timestamp=now, data=verdict).model_dump_json()
+        self._send(ProviderWebhook(type=WEBHOOK_TYPE, timestamp=now, data=verdict).model_dump_json(), verdict.intent_id, delays)
+
+    def disputed(self, dispute: ProviderDispute, now: datetime, wrong_order: bool = False) -> None:
+        """Tell a stage of a dispute: some late, some twice. `wrong_order`: a reversal twice, and each stage before those that
+        came earlier. Returns at once."""
+        what = f"{dispute.dispute_id}.{dispute.stage}"
+        delays = [self._late_s * n / 3 for n in _LATE_THIRDS.get(dispute.stage, (0,))] if wrong_order else self.plan(what, True)
+        self._send(DisputeWebhook(type=DISPUTE_WEBHOOK_TYPE, timestamp=now, data=dispute).model_dump_json(), what, delays)
+
+    def _send(self, body: str, what: str, delays: list[float]) -> None:
         # Short and without the characters that the signature uses as a separator; the same for every repetition.
-        name = "msg_" + hashlib.blake2b(verdict.intent_id.encode(), digest_size=12).hexdigest()
+        name = "msg_" + hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
         for delay in delays:
             task = asyncio.get_running_loop().create_task(self._deliver(delay, name, body))
             self._tasks.add(task)

@@ -16,6 +16,7 @@ from services.simulators import buyers, chinese_customs, cold, inspectors, logis
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
 from services.simulators.scenario import COLD, INSPECTED, SEASONS
+        "ListAccepted": (buyers.cancel_listed, frozenset({"china_revoked"})),
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
@@ -41,6 +42,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "ComplaintFiled": (platform.punish, frozenset({"brand_complaint"})),
         "OrderHeld": (platform.decide, platform.HELD),
         "ManualPayoutRequested": (buyers.pay_by_hand, None),
+        "InformationRequested": (buyers.prove, ANSWERED), "ChargebackOpened": (buyers.prove, ANSWERED),
     },
     "warehouse": {
         "FulfilmentRequested": (logistics.pack, None), "ReturnAuthorised": (logistics.return_arrives, None),

@@ -90,6 +90,17 @@ SCENARIOS = {s.name: s for s in (
     Scenario("dispute_won", 30, "the buyer disputes; the merchant is right"),
     Scenario("dispute_lost", 30, "the buyer disputes; the buyer is right"),
     Scenario("grant_refund", 40, "the merchant grants part of the money back after settlement"),
+    Scenario("bank_inquiry", 0, "the buyer's bank asks, the merchant answers; timer and money stand still meanwhile", fast=False,
+             token="tok_test_inquiry"),
+    Scenario("bank_won", 0, "the bank asks, then takes the money back; it gives it back for the merchant's evidence", fast=False,
+             token="tok_test_bank_won"),
+    Scenario("bank_lost", 0, "the bank takes the money back, and nobody answers", fast=False, token="tok_test_bank_lost"),
+    Scenario("bank_late", 0, "the same after settlement: out of the merchant's reserve, then from him", fast=False,
+             token="tok_test_bank_late"),
+    Scenario("bank_late_won", 0, "taken back after settlement; evidence brings it back", fast=False,
+             token="tok_test_bank_late_won"),
+    Scenario("bank_twice", 0, "taken back, given back, taken back for good; told late, twice and in the wrong order", fast=False,
+             token="tok_test_bank_twice"),
     Scenario("merchant_frozen_lifted", 0, "the merchant is frozen while it is packed; the appeal succeeds", fast=False),
     Scenario("merchant_frozen_upheld", 0, "the merchant is frozen when it has arrived; the freeze is upheld", fast=False),
     Scenario("serial_twice", 0, "two units have one serial number: inspected, counterfeit, paid back", fast=False),
@@ -130,10 +141,18 @@ OPENS_AFTER, CLOSES_AFTER = timedelta(days=3), timedelta(days=6)  # from the ord
 # Nobody notices that these are too warm where the cold-chain view does not run.
 COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
 
+DISPUTED_BY_THE_BANK = frozenset(name for name in SCENARIOS if name.startswith("bank_"))
+ANSWERED = frozenset({"bank_inquiry", "bank_won", "bank_late_won"})  # with evidence
+
 # Their ends wait for a deadline of the trade, which a short run at a slow clock has no time for.
 WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait"})
+<<<<<<< HEAD
 WAIT_LONGER = SEASONS | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
                          "leg_late", "brand_revoked", "inspection_undecided"}
+=======
+WAIT_LONGER = SEASONS | DISPUTED_BY_THE_BANK | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
+                         "leg_late", "brand_revoked"}
+>>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
 assert SCENARIOS.keys() >= WAIT_A_DAY | WAIT_LONGER and not any(SCENARIOS[n].fast for n in WAIT_A_DAY | WAIT_LONGER)
 
 assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"

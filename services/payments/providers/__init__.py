@@ -13,6 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from schemas.provider_api import ProviderDispute
+    from schemas.provider_disputes import Dispute
     from services.runtime.clock import Clock
     from services.runtime.settings import Settings
 
@@ -70,15 +74,25 @@ class Provider(Protocol):
         """Pay out to the merchant; together at most what was captured. The provider does not set refunds off against it:
         a lost parcel is refunded to the buyer and, with the carrier's money, paid to the merchant."""
 
+    async def evidence(self, call: Call) -> Answer:
+        """The merchant's evidence against the dispute that `reference` names."""
+
     async def close(self) -> None:
         """End connections; no calls afterwards."""
 
 
 @runtime_checkable
 class SyncProvider(Protocol):
-    """A provider that answers without waiting; `Effects` then performs calls in batches, without a task for each."""
+    """A provider that answers without waiting; `Effects` then performs calls in batches, without a task for each, and tells
+    its `disputes` (by payment), for it has no webhooks."""
+
+    disputes: dict[str, Dispute]
 
     def perform(self, kind: str, call: Call) -> Answer: ...
+
+    def coming(self, payment_id: str) -> datetime | None: ...
+
+    def advance(self, payment_id: str) -> ProviderDispute | None: ...
 
 
 def from_settings(settings: Settings, clock: Clock) -> Provider:

@@ -38,6 +38,9 @@ class HttpProvider:
     async def release(self, call: Call) -> Answer:
         return await self._post("release", call)
 
+    async def evidence(self, call: Call) -> Answer:
+        return await self._post("evidence", call)
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()

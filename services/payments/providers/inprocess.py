@@ -1,7 +1,8 @@
 """The provider inside the process, for the benchmark: the same contract and test amounts, a few microseconds a call.
 
 Memory is bounded: of keys and of payments it remembers the newest, in two generations each (when the young one is full
-it becomes the old one, and the former old one is forgotten). It has no webhooks: a pending call is asked again.
+it becomes the old one, and the former old one is forgotten). It has no webhooks: a pending call is asked again, and disputes
+of test payments are told by whoever makes the calls (`coming`, `advance`); with the process they are gone.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from schemas.provider_api import ABANDONED_AFTER_HOURS, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT, SCRIPT_BY_TOKEN, Script
+from schemas.provider_api import (ABANDONED_AFTER_HOURS, BY_THE_BANK, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
+                                  SCRIPT_BY_TOKEN, ProviderDispute, Script)
+from schemas.provider_disputes import Dispute
 from services.payments.providers import Answer, Call, CallRefused, ProviderPending, ProviderUnavailable
 from services.runtime.clock import Clock
 
 KEYS_MAX = 10_000
 PAYMENTS_MAX = 10_000
 PENDING_S = 0.5
-AUTHORISED, CAPTURED, VOIDED, REFUNDED, RELEASED, CURRENCY, SCRIPT = range(7)
+AUTHORISED, CAPTURED, VOIDED, REFUNDED, RELEASED, CURRENCY, SCRIPT, DISPUTED = range(8)
 _TOTAL = {"authorise": AUTHORISED, "capture": CAPTURED, "void": VOIDED, "refund": REFUNDED, "release": RELEASED}
 
 
@@ -52,6 +55,7 @@ class InProcessProvider:
         self._keys, self._payments = _Newest(keys_max), _Newest(payments_max)
         # Only what scripts leave unanswered, so a handful: key -> errors given, or when it will be settled.
         self._errors: dict[str, int] = {}
+        self.disputes: dict[str, Dispute] = {}  # payment -> what its buyer's bank does about it
         self._pending: dict[str, tuple[str, Call, float | datetime, str]] = {}
 
     async def authorise(self, call: Call) -> Answer:
@@ -68,6 +72,9 @@ class InProcessProvider:
 
     async def release(self, call: Call) -> Answer:
         return self.perform("release", call)
+
+    async def evidence(self, call: Call) -> Answer:
+        return self.perform("evidence", call)
 
     async def close(self) -> None:
         """Nothing to end; what it remembers stays."""
@@ -88,6 +95,9 @@ class InProcessProvider:
     def _refusal(self, kind: str, call: Call, p: list | None) -> str:
         """Why the call cannot be granted; empty when it can."""
         amount = call.amount
+        if kind == "evidence":
+            dispute = self.disputes.get(call.payment_id)
+            return dispute.refusal(call.reference, self._clock.now()) if dispute else "unknown_dispute"
         if amount <= 0 and kind != "void":
             return "amount_not_positive"
         if kind == "authorise":
@@ -97,7 +107,7 @@ class InProcessProvider:
         if p[CURRENCY] != call.currency:
             return "currency_mismatch"
         if kind == "refund":
-            return "exceeds_captured" if p[REFUNDED] + amount > p[CAPTURED] else ""
+            return "exceeds_captured" if p[REFUNDED] + p[DISPUTED] + amount > p[CAPTURED] else ""
         if kind == "release":
             return "exceeds_captured" if p[RELEASED] + amount > p[CAPTURED] else ""
         left = p[AUTHORISED] - p[VOIDED] - p[CAPTURED]
@@ -111,13 +121,41 @@ class InProcessProvider:
             answer = Answer("failed", call.amount, f"inp-{call.intent_id}", refusal)
         else:
             if kind == "authorise":
-                self._payments.put(call.payment_id, [call.amount, 0, 0, 0, 0, call.currency, script])
-            elif p is not None:
+                self._payments.put(call.payment_id, [call.amount, 0, 0, 0, 0, call.currency, script, 0])
+            elif p is not None and kind in _TOTAL:
                 p[_TOTAL[kind]] += call.amount if call.amount or kind != "void" else (
                     p[AUTHORISED] - p[VOIDED] - p[CAPTURED])
+            if script is not None and script.name in COURSES:
+                self._dispute(kind, call, script.name)
             answer = Answer("succeeded", call.amount, f"inp-{call.intent_id}")
         self._keys.put(call.intent_id, (kind, call, answer))
         return answer
+
+    # -- disputes -------------------------------------------------------------------------------------------------
+
+    def _dispute(self, kind: str, call: Call, course: str) -> None:
+        dispute = self.disputes.setdefault(call.payment_id, Dispute(call.order_id, call.payment_id, call.currency, course))
+        dispute.at.setdefault(f"evidence:{dispute.last}" if kind == "evidence" else kind, self._clock.now())
+
+    def coming(self, payment_id: str) -> datetime | None:
+        """When this payment's dispute comes to its next stage; None: never, or not before another call."""
+        dispute = self.disputes.get(payment_id)
+        found = dispute.following() if dispute else None
+        return found and found[1]
+
+    def advance(self, payment_id: str) -> ProviderDispute | None:
+        """The next stage comes now; None when there is nothing left to dispute."""
+        dispute, p = self.disputes[payment_id], self._payments.get(payment_id)
+        stage = dispute.following()[0]
+        left = p[CAPTURED] - p[REFUNDED] - p[DISPUTED] if p else 0
+        amount = dispute.stages[dispute.last] if stage in ("chargeback_reversed", "lost", "inquiry_closed") else left
+        if amount <= 0:
+            del self.disputes[payment_id]
+            return None
+        dispute.at[stage], dispute.stages[stage] = self._clock.now(), amount
+        if p and stage in BY_THE_BANK:
+            p[DISPUTED] += -amount if stage == "chargeback_reversed" else amount
+        return dispute.told(stage)
 
     # -- the test amounts -----------------------------------------------------------------------------------------
 
