@@ -29,6 +29,9 @@ ACCOUNTS = {
     "fx": "exchange gain (positive) or loss",
     "released": "before accounts were split: all that left escrow towards a merchant",
 }
+# Accounts that may be on one side alone, at any moment and in each currency; the others go either way.
+SIGNS = {"buyer": -1, "held": 1, "refunded": 1, "charged_back": 1, "carrier": 1, "fee": 1, "withheld": 1, "reserve": 1, "claims": -1,
+         "advanced": -1, "remitted": 1, "paid_out": 1, "released": 1}
 # kind -> what it says
 KINDS = {
     "capture": "the provider took the buyer's money", "refund": "back to the buyer, by the provider",
