@@ -347,11 +347,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
-<<<<<<< HEAD
-        _receipts(), _mismatched(), _copied(), *promised(),
-=======
-        _receipts(), _mismatched(), _bank(), *promised(),
->>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
+        _receipts(), _mismatched(), _copied(), _bank(), *promised(),
     ]
 
 

@@ -30,13 +30,8 @@ from services.shipping import storage
 EXITS = {"completed", "rejected: total_mismatch"} | {f"cancelled: {reason}" for reason in (
     "no_stock", "payment_declined", "reservation_expired", "authorisation_expired", "cancelled", "short_pick",
     "packing_rejected", "hold_expired", "destroyed", "spoiled", "season_closed", "sold_out", "customs_refused", "not_collected", "reported_lost", "no_scan", "lost", "returned", "granted",
-<<<<<<< HEAD
     "dispute_lost", "merchant_closed", "denied_party", "brand_not_authorised", "counterfeit", "not_inspected",
-    "papers_expired", "documents_mismatch", "list_rejected", "over_limit")}
-=======
-    "dispute_lost", "merchant_closed", "denied_party", "brand_not_authorised",
     "papers_expired", "documents_mismatch", "list_rejected", "over_limit", "chargeback")}
->>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
 
 
 # -- what is closed -------------------------------------------------------------------------------------------------------

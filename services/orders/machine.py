@@ -14,11 +14,7 @@ from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
-<<<<<<< HEAD
-from services.orders import brands, complaints, denied, holds, merchants
-=======
-from services.orders import brands, contested, denied, holds, merchants
->>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
+from services.orders import brands, complaints, contested, denied, holds, merchants
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,

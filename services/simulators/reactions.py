@@ -15,8 +15,7 @@ from collections.abc import Callable
 from services.simulators import buyers, chinese_customs, cold, inspectors, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
-from services.simulators.scenario import COLD, INSPECTED, SEASONS
-        "ListAccepted": (buyers.cancel_listed, frozenset({"china_revoked"})),
+from services.simulators.scenario import ANSWERED, COLD, INSPECTED, SEASONS
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})

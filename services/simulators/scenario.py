@@ -146,13 +146,8 @@ ANSWERED = frozenset({"bank_inquiry", "bank_won", "bank_late_won"})  # with evid
 
 # Their ends wait for a deadline of the trade, which a short run at a slow clock has no time for.
 WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait"})
-<<<<<<< HEAD
-WAIT_LONGER = SEASONS | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
-                         "leg_late", "brand_revoked", "inspection_undecided"}
-=======
 WAIT_LONGER = SEASONS | DISPUTED_BY_THE_BANK | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
-                         "leg_late", "brand_revoked"}
->>>>>>> 0de8333 (Follow disputes of buyers' banks through all their states, told late, twice and in the wrong order, before and after settlement)
+                         "leg_late", "brand_revoked", "inspection_undecided"}
 assert SCENARIOS.keys() >= WAIT_A_DAY | WAIT_LONGER and not any(SCENARIOS[n].fast for n in WAIT_A_DAY | WAIT_LONGER)
 
 assert sum(s.weight for s in SCENARIOS.values()) == 1000, "the weights are per mille of the exits"
