@@ -165,6 +165,7 @@ def _three_documents() -> list[Row]:
     return [
         *_rows("shipping", "DocumentsMismatched", (before, "correcting"), ("amending", "amending")),
         *_rows("shipping", "DocumentsMatched", (before, "declared"), ("amending", "redeclared")),
+        *_loops("shipping", "BackorderFilled", "allocated"),
         *_rows("shipping", "ListAccepted", ("declared", "documented"), ("redeclared", "requested")),
         *_rows("shipping", "ListRejected", ("declared", "correcting"), ("redeclared", "amending")),
         *_rows("shipping", "ParcelShortPicked", (after, "amending")),
@@ -190,6 +191,7 @@ def _parcel(name: str, customs: bool, papers: list[Row]) -> Machine:
     last_mile = "released" if customs else "handed_over"
     return Machine(name, [
         *_rows("shipping", "ParcelsAllocated", (NEW, "allocated")),
+        *_loops("shipping", "ParcelBackordered", "allocated"),
         *papers,
         *_rows("shipping", "FulfilmentRequested", ("documented", "requested")),
         *_rows("shipping", "PackingHeld", ("requested", "on_hold")),
@@ -224,7 +226,8 @@ def _parcel(name: str, customs: bool, papers: list[Row]) -> Machine:
     ], {"cancelled", "delivered", "returned", "destroyed", "lost"})
 
 
-_READY = [*_rows("shipping", "DocumentsReady", ("allocated", "documented")),
+_READY = [*_loops("shipping", "BackorderFilled", "allocated", "documented"),
+          *_rows("shipping", "DocumentsReady", ("allocated", "documented")),
           *_loops("shipping", "ParcelShortPicked", "requested", "on_hold"),
           *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:4])]
 PARCEL = {

@@ -60,7 +60,8 @@ class Season(CommandPart):
 class PlaceOrder(Command):
     """Place an order. `total` = sum of line amounts + freight + tax, or the order is refused.
 
-    `on_shortage`: what happens when only part of the stock is there: ship that and cancel the rest, or wait.
+    `on_shortage`: what happens when only part of the stock is there: ship that and cancel the rest, or wait. `backorder`: ship
+    what is there, and the rest later in parcels of its own, one a line.
     `quote`: duty and taxes are paid with the order; it is refused when the quote does not hold.
     """
 
@@ -73,6 +74,7 @@ class PlaceOrder(Command):
     tax: Minor = 0
     total: Minor
     on_shortage: Literal["ship_available", "wait"] = "ship_available"
+    backorder: bool = False
     payment_token: Id
     buyer: SealedParty
     consignee: SealedParty

@@ -75,6 +75,7 @@ class OrderPlaced(Event):
     tax: Minor
     total: Minor
     on_shortage: Literal["ship_available", "wait"]
+    backorder: bool = False
     payment_token: Id
     buyer_token: str
     buyer_hash: str

@@ -52,7 +52,7 @@ class ParcelPlan(Part):
     """One parcel: what is in it and what the buyer owes for it (`amount` = lines + freight). `tax`: what of it was quoted as
     duty and taxes that the platform owes an authority.
 
-    `route` is absent where the network has no place for the destination. `sscc` names the parcel, `waybill_no` (UPU S10) on its way across a border; no two parcels have one in common."""
+    `warehouse` is empty where the goods are not there yet: see ParcelBackordered. `route` is absent where the network has no place for the destination. `sscc` names the parcel, `waybill_no` (UPU S10) on its way across a border; no two parcels have one in common."""
 
     parcel_id: str
     warehouse: str
@@ -91,6 +91,24 @@ class Backordered(Event):
     """Part of the stock is missing and the order asked to wait."""
 
     missing: list[MissingLine]
+
+
+class ParcelBackordered(Event):
+    """Units that were not there when the rest was allocated, and follow in a parcel of their own: paid for like the others, packed
+    when a warehouse has them, or paid back at `until`."""
+
+    parcel_id: str
+    line_no: int
+    sku: str
+    quantity: int
+    until: Time
+
+
+class BackorderFilled(Event):
+    """A warehouse has them now, and they are reserved."""
+
+    parcel_id: str
+    warehouse: str
 
 
 class StockReceived(Event):
@@ -540,7 +558,7 @@ class ParcelRerouted(ParcelEvent):
 
 
 MESSAGES = (
-    ParcelsAllocated, AllocationFailed, Backordered, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
+    ParcelsAllocated, AllocationFailed, Backordered, ParcelBackordered, BackorderFilled, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
     DocumentsMismatched, ListAccepted, ListRejected,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,

@@ -316,6 +316,16 @@ def _reviewed() -> World:
     return world
 
 
+def _follows() -> World:
+    """Two of three units are there; the third comes the next day."""
+    world, _ = given(order("follows", destination="US", lines=(("FOLLOWS", 3, 6000),), backorder=True), stock={"FOLLOWS": {"SEA1": 2}})
+    world.wait(days=1)
+    world.send(report.InboundReceived(order_id="stock:PVD1:FOLLOWS", warehouse="PVD1", sku="FOLLOWS", quantity=1), "/warehouse")
+    world.run()
+    world.wait(hours=7)
+    return world
+
+
 def promised() -> list[World]:
     """What goes on besides the plan: held by customs, forgotten, re-routed, held for an officer."""
     return [_held_up(), _late(), _rerouted(), _reviewed()]
@@ -347,7 +357,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
-        _receipts(), _mismatched(), _copied(), _bank(), *promised(),
+        _receipts(), _mismatched(), _copied(), _bank(), _follows(), *promised(),
     ]
 
 

@@ -605,6 +605,14 @@ def a_hold_without_an_end(h):
     h.drop(SHIPMENT.name, "PromiseResumed", "reviewed")
 
 
+def packed_before_it_came(h):
+    h.change(SHIPMENT.name, "ParcelBackordered", "follows", until="2026-11-23T13:00:00Z")
+
+
+def awaited_without_a_word(h):
+    h.change(SHIPMENT.name, "ParcelBackordered", "follows", quantity=2)
+
+
 def a_broken_promise_told_as_kept(h):
     h.change(SHIPMENT.name, "ParcelDelivered", "late", kept=True)
 
@@ -719,7 +727,7 @@ PLANTED = [
     (released_while_contested, {7, 9, 10, 12, 16, 24, 25, 28, 44}), (the_reserve_was_spared, {44}), (a_chargeback_nobody_decided, {20, 21, 24, 25, 28, 44}),
     (evidence_missed_before_its_time, {44}), (taken_by_nobody_but_the_bank, {7}),
     (rerouted_round_what_was_behind_it, {40}),
-    (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}),
+    (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}), (packed_before_it_came, {15}), (awaited_without_a_word, {15}),
     (a_pause_of_customs_without_an_end, {17, 40}), (a_hold_without_an_end, {17, 40}),
     (a_broken_promise_told_as_kept, {40}), (a_clock_that_stood_longer, {40}),
     (remitted_and_not_booked, {28}), (converted_twice, {9}), (paid_more_than_due, {9, 28}), (remitted_too_much, {9, 28}),

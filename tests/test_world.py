@@ -76,6 +76,10 @@ CASES = [
     ("warehouse", "normal", [], parcel("ParcelReturning", reason="x"), "ReturnedToSender"),
     ("warehouse", "customs_refused", [], parcel("CustomsRefused", reason="x", refund=1), "ReturnedToSender"),
     ("warehouse", "return_whole", [], parcel("ReturnAuthorised", return_id="r-1"), "ReturnReceived"),
+    ("warehouse", "part_stock_follows", [], shipping.ParcelBackordered(
+        order_id=O, parcel_id=P, line_no=1, sku="PART-1", quantity=2, until=datetime(2026, 12, 7, tzinfo=UTC)), "InboundReceived"),
+    ("warehouse", "part_stock_expires", [], shipping.ParcelBackordered(
+        order_id=O, parcel_id=P, line_no=1, sku="PART-1", quantity=2, until=datetime(2026, 12, 7, tzinfo=UTC)), ""),
     ("warehouse", "part_stock_wait", [], shipping.Backordered(order_id=O, missing=[
         shipping.MissingLine(line_no=1, sku="PART-1", quantity=2)]), "InboundReceived"),
     ("warehouse", "no_stock", [], shipping.Backordered(order_id=O, missing=[

@@ -166,6 +166,9 @@ class Facts:
         kind, goods = event.type, event.data
         if kind == "ParcelsAllocated":
             self._stock(parcel, "reserved", parcel.left)
+        elif kind == "BackorderFilled":
+            parcel.plan = parcel.plan and parcel.plan._replace(warehouse=goods.ref)
+            self._stock(parcel, "reserved", parcel.left)
         elif kind == "ParcelPacked":
             self._stock(parcel, "consumed", parcel.left)
         elif kind == "ParcelHandedOver":
@@ -213,7 +216,7 @@ class Facts:
 
     def _stock(self, parcel: Parcel, kind: str, units: dict[int, int]) -> None:
         for line_no, count in units.items():
-            if count and parcel.plan and line_no in parcel.plan.lines:
+            if count and parcel.plan and parcel.plan.warehouse and line_no in parcel.plan.lines:
                 self.stock[parcel.plan.warehouse, parcel.plan.lines[line_no][0], kind] += count
 
     # -- money ----------------------------------------------------------------------------------------------------

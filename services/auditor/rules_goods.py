@@ -47,6 +47,28 @@ def no_more_than_ordered(case: Case) -> Iterator[Verdict]:
         yield None if right else [f"line {line_no}: ordered {ordered}, allocated {planned[line_no]}, shipped {shipped[line_no]}"]
 
 
+@order_rule(15, "what is awaited is packed only when it came, and paid back in time")
+def backorders_end(case: Case) -> Iterator[Verdict]:
+    told = case.story.of("shipping", "ParcelBackordered")
+    for event in told:
+        [(parcel_id, _)] = event.parcels
+        later = [e for e in case.story.events["shipping"] if any(p == parcel_id for p, _ in e.parcels)]
+        types = [e.type for e in later]
+        plan, wrong = case.facts.allocated.plans.get(parcel_id), []
+        if plan is None or plan.warehouse or [(n, units) for n, (_, units) in plan.lines.items()] != list(event.data.lines):
+            wrong.append(f"it was allocated as {plan}")
+        if "FulfilmentRequested" in types and "BackorderFilled" not in types[:types.index("FulfilmentRequested")]:
+            wrong.append("the warehouse is asked to pack what never came")
+        stood = case.story.of("orders", "OrderHeld")  # then its deadline was moved
+        late = [e for e in later if e.type == "BackorderFilled" and e.time > event.data.until + case.grace and not stood]
+        if not {"BackorderFilled", "ParcelCancelled"} & set(types) and case.story.of("orders", "OrderCompleted", "OrderCancelled"):
+            wrong.append("it never came, and nothing was paid back")
+        yield [str(event), *map(str, late), *wrong] if wrong or late else None
+    silent = [p for p, plan in (case.facts.allocated.plans if case.facts.allocated else {}).items() if not plan.warehouse]
+    if set(silent) - {p for e in told for p, _ in e.parcels}:
+        yield [f"parcels of no warehouse: {silent}"]
+
+
 @whole_rule(15, "stock is never negative, and never sold twice")
 def stock_is_possible(whole: Whole) -> Iterator[WholeVerdict]:
     for (warehouse, sku), row in whole.stock.items():

@@ -137,8 +137,10 @@ def captured_before_shipped(case: Case) -> Iterator[Verdict]:
     paid = set().union(*held.values())
     # Into China customs' receipt comes in between.
     listed = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "ListAccepted")}
+    # Paid for with the others, and awaited: what says that its goods are there lets it go on.
+    came = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "BackorderFilled")}
     for event in case.story.of("shipping", "FulfilmentRequested"):
-        right = any(event.parcels[0][0] in causes.get(event.cause, ()) for causes in (held, again, listed))
+        right = any(event.parcels[0][0] in causes.get(event.cause, ()) for causes in (held, again, listed, came))
         yield None if right else [str(event), f"its cause {event.cause!r} is no capture for {event.parcels[0][0]}"]
     for parcel_id, parcel in case.facts.parcels.items():
         shipped, paid = parcel.first.get("ParcelHandedOver"), parcel.first.get("PaymentHeld")

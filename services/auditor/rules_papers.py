@@ -154,11 +154,14 @@ def wrong_papers_end(case: Case) -> Iterator[Verdict]:
 
 @order_rule(47, "papers were right by their deadline", live=False)
 def papers_were_kept(case: Case) -> Iterator[Verdict]:
-    """From the money on. An order that was held stood still meanwhile."""
+    """From the money on, and the goods, where they are awaited. An order that was held stood still meanwhile."""
     if case.facts.regime != "china" or case.story.of("orders", "OrderHeld"):
         return
     for parcel_id, parcel in case.facts.parcels.items():
         ended = min((parcel.first[end] for end in ("ListAccepted", "ParcelCancelled") if end in parcel.first), default=None)
         if "PaymentHeld" in parcel.first and ended is not None:
-            late = ended - parcel.first["PaymentHeld"] - timedelta(seconds=deadlines()["papers"]) - case.grace
-            yield None if late <= timedelta() else [f"parcel {parcel_id}: held at {parcel.first['PaymentHeld']}, listed or ended {ended}"]
+            began = max(parcel.first["PaymentHeld"], parcel.first.get("BackorderFilled", parcel.first["PaymentHeld"]))
+            if "ParcelBackordered" in parcel.first and "BackorderFilled" not in parcel.first:
+                continue  # nothing is declared that is not there
+            late = ended - began - timedelta(seconds=deadlines()["papers"]) - case.grace
+            yield None if late <= timedelta() else [f"parcel {parcel_id}: held at {began}, listed or ended {ended}"]

@@ -164,13 +164,14 @@ class Money(NamedTuple):
 
 class Goods(NamedTuple):
     """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units). `claim`: on the carrier, or
-    what it paid. `units`: with serial numbers."""
+    what it paid. `units`: with serial numbers. `until`: a deadline that it tells."""
 
     refund: int = 0
     lines: tuple[tuple[int, int], ...] = ()
     ref: str = ""
     claim: int = 0
     units: tuple[str, ...] = ()
+    until: datetime | None = None
 
 
 class Looked(NamedTuple):
@@ -388,6 +389,8 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
     **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
+    "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),
+    "BackorderFilled": lambda m: (((m.parcel_id, 0),), Goods(ref=m.warehouse)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
     "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),

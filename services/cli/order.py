@@ -87,6 +87,7 @@ def place(
     ddp: Annotated[bool, typer.Option("--ddp", help="Duty and taxes, as `tradewind quote` gives them, are paid with it.")] = False,
     buyer: Annotated[str, typer.Option(help="The buyer's name; it is sealed before it leaves.")] = Wish.buyer,
     on_shortage: Annotated[str | None, typer.Option(help="ship_available or wait.")] = None,
+    backorder: Annotated[bool, typer.Option("--backorder", help="What is missing follows later, in parcels of its own.")] = False,
     scenario: Annotated[str | None, typer.Option(help="What happens in the simulated world; `list` names them all.")] = None,
     id: Annotated[str | None, typer.Option("--id", help="The order's id; the same order under it is placed once.")] = None,
     key: Key = None,
@@ -108,7 +109,7 @@ def place(
             return
         settings, tail = _settings(), _tail("place", "", key)
         target = until.value if until else "accepted" if wait else "sent"
-        wish = Wish(merchant, sku or [], currency, origin, destination, freight, tax, buyer, on_shortage, scenario)
+        wish = Wish(merchant, sku or [], currency, origin, destination, freight, tax, buyer, on_shortage, scenario, backorder=backorder)
         if from_ is not None and (sku or scenario):
             raise WrongInput("the file says what is ordered", "--from", "Leave out --sku and --scenario.")
         if ddp and tax:

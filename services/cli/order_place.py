@@ -14,7 +14,7 @@ from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from services.runtime.processes import StartError
 from services.simulators.demo_orders import CODES, SHELVES
-from services.simulators.scenario import (SCENARIOS, TOKEN, brand_of, cold_of, forced_id, hs_code_of, merchant_of, name_of, on_shortage_of,
+from services.simulators.scenario import (SCENARIOS, TOKEN, backorder_of, brand_of, cold_of, forced_id, hs_code_of, merchant_of, name_of, on_shortage_of,
                                           payment_token_of, season_of, sku_of)
 
 HS_CODE = "950300"  # toys; a papers' code that customs knows
@@ -42,6 +42,7 @@ class Wish:
     on_shortage: str | None = None
     scenario: str | None = None
     reference: str = ""
+    backorder: bool = False
 
 
 def order_id_for(tail: str, scenario: str | None, given: str | None) -> str:
@@ -70,7 +71,7 @@ def order_of(wish: Wish, order_id: str, key: bytes, now: datetime) -> PlaceOrder
     return _checked("options", dict(
         order_id=order_id, merchant_id=merchant_of(scenario, order_id, wish.merchant), currency=wish.currency, origin=wish.origin,
         destination=wish.destination, lines=lines, freight=wish.freight, tax=wish.tax, total=total,
-        on_shortage=wish.on_shortage or on_shortage_of(scenario), payment_token=payment_token_of(scenario), buyer=party,
+        on_shortage=wish.on_shortage or on_shortage_of(scenario), backorder=wish.backorder or backorder_of(scenario), payment_token=payment_token_of(scenario), buyer=party,
         consignee=party, placed_at=now, season=season_of(scenario, now), merchant_reference=wish.reference))
 
 

@@ -107,6 +107,9 @@ def _parcel(look: Look, parcel_id: str) -> list[str]:
 def _waits(look: Look, parcel_id: str, goods: Any, hold: Any) -> list[str]:
     if goods.status == "lost":
         return ["the carrier must pay the claim"] if goods.claim_open else []
+    if goods.aside is not None and goods.aside.awaits and goods.status != "cancelled":
+        return [f"a warehouse must have its goods; shipping looks again{_by(look, _timer(look, 'stock', parcel_id))}, and pays them "
+                f"back{_by(look, _timer(look, 'stock_ends', parcel_id))}"]
     if goods.quarantined:
         due = _timer(look, "quality", parcel_id)
         return [f"merchant or warehouse must decide about {', '.join(goods.aside.quarantine)}: the goods were too warm or too cold "

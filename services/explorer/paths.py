@@ -138,6 +138,12 @@ PATHS: tuple[Path, ...] = (
     _path("waits", "part of the stock is there, the rest may come", "confirm, cancel", DOMESTIC | {
         "cancelled: no_stock", "cancelled: cancelled"}, order=order(destination="US", on_shortage="wait"), stock=1,
         inbound=(("SEA1", "CHERRY", 5),)),
+    _path("follows", "part of the stock is sent, the rest may come", "confirm, express, cancel line", {"completed"},
+          order=order(destination="US", backorder=True), stock=1, regime="domestic", inbound=(("SEA1", "CHERRY", 5),),
+          timers=frozenset({"stock"})),
+    _path("follows-not", "it never comes, or is cancelled before", "cancel, confirm, express", {
+        "completed", "cancelled: cancelled"}, order=order(destination="US", backorder=True), stock=1,
+        regime="domestic", timers=frozenset({"stock_ends"})),
     _path("waits-line", "one unit is cancelled while stock is missing", "confirm, cancel line", DOMESTIC | {
         "cancelled: no_stock"}, order=order(destination="US", on_shortage="wait"), stock=1,
         inbound=(("SEA1", "CHERRY", 5),)),

@@ -86,7 +86,7 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         destination=command.destination, regime=fresh.regime,
         lines=[out.PlacedLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=l.quantity, amount=l.amount,
                                               hs_code=l.hs_code) for l in command.lines],
-        freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage,
+        freight=command.freight, tax=command.tax, total=command.total, on_shortage=command.on_shortage, backorder=command.backorder,
         payment_token=command.payment_token, buyer_token=buyer.token, buyer_hash=buyer.hash,
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
         china=found.china, terms=found.terms, cold=_cold(command), screening=found.screening,

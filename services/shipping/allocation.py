@@ -58,6 +58,7 @@ class Wanted:
     hs_digits: int = 6
     declaration: str = ""
     held: list[tuple[str, str, int]] = field(default_factory=list)
+    backorder: bool = False
 
     @classmethod
     def of(cls, placed: Any, accepted_at: datetime | None = None) -> Wanted:
@@ -71,7 +72,8 @@ class Wanted:
                    placed.cold and {l.line_no: Band.model_construct(
                        low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
                        for l in placed.cold}, accepted_at, placed.season is not None, placed.china,
-                   *((placed.declaration.hs_digits, placed.declaration.name) if placed.declaration else ()))
+                   *((placed.declaration.hs_digits, placed.declaration.name) if placed.declaration else ()),
+                   backorder=placed.backorder and placed.season is None)
 
     def without(self, units: dict[int, int]) -> Wanted:
         """The same with some units taken out."""
@@ -119,6 +121,9 @@ class Document:
         return common_band(bands) if bands else None
 
 
+AWAITED = "\0"  # begins what stands for the warehouse that will have a line's units some day; no warehouse is called so
+
+
 @dataclass(slots=True)
 class Allocation:
     parcels: dict[str, Content] = field(default_factory=dict)
@@ -131,7 +136,7 @@ def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[
     `available(sku)`: (warehouse, units) pairs.
 
     Pure; two lines of the same SKU share what is there. Freight follows the value of what is sent; nothing is charged
-    for what is missing."""
+    for what is missing. With a backorder what is missing is a parcel a line, of no warehouse yet."""
     taken: dict[tuple[str, str], int] = {}
     content: dict[str, list[Line]] = {}
     result = Allocation()
@@ -152,12 +157,16 @@ def allocate(order_id: str, wanted: Wanted, available: Callable[[str], Iterable[
             open_units, done = open_units - units, done + units
         if open_units:
             result.missing.append((line, open_units))
+    if wanted.backorder and content:
+        content |= {f"{AWAITED}{line.line_no}": [Line(line.line_no, line.sku, units, line.amount - line.amount * (
+            line.quantity - units) // line.quantity, line.hs_code)] for line, units in result.missing}
+        result.missing.clear()
     values = {w: sum(line.amount for line in lines) for w, lines in content.items()}
     freights = shares(wanted.freight, list(values.values()), wanted.goods)
     taxes = shares(wanted.tax, list(values.values()), wanted.goods) if wanted.tax else [0] * len(values)
     for n, (warehouse, lines) in enumerate(content.items(), 1):
         freight = freights[n - 1]
-        result.parcels[f"{order_id}-P{n}"] = Content(warehouse, lines, freight, values[warehouse] + freight, tax=taxes[n - 1])
+        result.parcels[f"{order_id}-P{n}"] = Content("" if warehouse.startswith(AWAITED) else warehouse, lines, freight, values[warehouse] + freight, tax=taxes[n - 1])
     return result
 
 

@@ -30,6 +30,11 @@ def paid(work: Work, parcel_id: str, document: PaymentDocument | None) -> None:
     parcel = work.shipment.parcels[parcel_id]
     if parcel.status not in WRONG:
         return
+    if parcel.aside is not None and parcel.aside.awaits:  # nothing is declared that is not there
+        parcel.aside.ready = True
+        if document is not None:
+            _papers(parcel).payment = document
+        return
     if document is None:  # placed before papers were matched: as it was then
         work.step(parcel, "DocumentsMatched")
         work.emit(out.DocumentsMatched, parcel_id=parcel_id)
@@ -58,7 +63,7 @@ def match(work: Work, parcel_id: str) -> None:
     """Declare the list when the papers agree; name the fields when they do not; wait while one is missing or old."""
     parcel = work.shipment.parcels[parcel_id]
     papers = _papers(parcel)
-    if parcel.status not in WRONG or papers.payment is None or papers.order is None or _old(work, parcel_id, parcel, papers):
+    if parcel.status not in WRONG or parcel.aside.awaits or papers.payment is None or papers.order is None or _old(work, parcel_id, parcel, papers):
         return
     found = differences(papers.order, papers.payment, parcel_id, work.document.china and work.document.china.consignee)
     if not found:

@@ -15,8 +15,8 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import (after_delivery, china, inspection, packing, papers, promise, quality, reports, rerouting, reservation,
-                               scans, season, serials,
+from services.shipping import (after_delivery, backorders, china, inspection, packing, papers, promise, quality, reports, rerouting,
+                               reservation, scans, season, serials,
                                stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
@@ -108,11 +108,10 @@ def _held(work: Work, incoming: Incoming) -> NotYet | None:
         return NotYet("ParcelsAllocated")
     work.disarm("reservation")
     for part in incoming.data.parcels:
-        parcel = s.parcels[part.parcel_id]
         if s.regime == "china":
             china.paid(work, part.parcel_id, incoming.data.document)
-        elif work.step(parcel, "FulfilmentRequested"):
-            packing.request(work, part.parcel_id)
+        else:
+            packing.go_on(work, part.parcel_id)
     return None
 
 
@@ -139,6 +138,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
             reservation.fail(work, "no_stock")
         elif kind == "retry" and s.pending is not None:
             reservation.try_to_allocate(work, first=False)
+            backorders.tell(work)
         elif kind == "reservation":
             for each in s.parcels:
                 undoing.cancel_parcel(work, each, "reservation_expired")
@@ -146,6 +146,10 @@ def _timer(work: Work, incoming: Incoming) -> None:
             promise.overdue(work, parcel_id)
         elif kind == "hold" and work.step(s.parcels[parcel_id], "ParcelCancelled"):
             packing.cancel(work, parcel_id, "on_hold", "hold_expired")
+        elif kind == "stock":
+            backorders.try_again(work, parcel_id)
+        elif kind == "stock_ends":
+            backorders.expired(work, parcel_id)
         elif kind == "opens":
             season.opens(work)
         elif kind == "closes":
@@ -165,7 +169,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
 
 
 FIRST = {"OrderPlaced", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
-STOCK_TIMERS = {"reservation", "hold", "papers", "opens", "closes"}
+STOCK_TIMERS = {"reservation", "hold", "papers", "opens", "closes", "stock"}
 TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
@@ -195,7 +199,7 @@ HANDLERS = {
     **dict.fromkeys(MERCHANT_STATUS), STANDING: partial(stops.stands, decide=_again),
     "OrderHeld": stops.held, "OrderResumed": partial(stops.resumed, decide=_again),
     "CloseLane": rerouting.close, "OpenLane": rerouting.reopen, LANES_CHANGED: rerouting.changed,
-    "OrderPlaced": partial(reservation.placed, presell=season.presell), "InboundReceived": reservation.inbound,
+    "OrderPlaced": partial(reservation.placed, presell=season.presell, backordered=backorders.tell), "InboundReceived": reservation.inbound,
     "HarvestAnnounced": season.announced,
     "PaymentAuthorised": _authorised, "PaymentHeld": _held, "PaymentDeclined": _not_paid, "PaymentExpired": _not_paid,
     "ComplaintFiled": inspection.complained,

@@ -13,12 +13,21 @@ from services.shipping.shipment import Work, line_units
 from services.shipping.storage import StockMove
 
 
+def go_on(work: Work, parcel_id: str) -> None:
+    """Its papers and its money are right: the warehouse is asked to pack it, as soon as the goods are there."""
+    parcel = work.shipment.parcels[parcel_id]
+    if parcel.aside is not None and parcel.aside.awaits:
+        parcel.aside.ready = True
+    elif work.step(parcel, "FulfilmentRequested"):
+        request(work, parcel_id)
+
+
 def request(work: Work, parcel_id: str, replaces: str = "") -> None:
     """Ask the warehouse to pack it. `replaces`: the SSCC of the box that was spoiled."""
-    content, (sscc, waybill_no) = work.content(parcel_id), work.label(parcel_id)
+    sscc, waybill_no = work.label(parcel_id)
     lines = [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=units, amount=l.amount * units // l.quantity)
              for l, units in work.left(parcel_id) if units]
-    work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=content.warehouse, destination=work.document.destination,
+    work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=work.shipment.parcels[parcel_id].warehouse, destination=work.document.destination,
               regime=work.shipment.regime, lines=lines, sscc=sscc, waybill_no=waybill_no, replaces=replaces,
               cold=work.document.band(parcel_id) if work.document.cold else None,
               planned=promise.planned(work, parcel_id, "hand over"))

@@ -18,8 +18,8 @@ from services.shipping.storage import StockMove
 
 
 
-def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None]) -> Stale | None:
-    """`presell`: what is done for an order with a season."""
+def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None], backordered: Callable[[Work], None]) -> Stale | None:
+    """`presell`: what is done for an order with a season; `backordered`: for one of whose parcels some wait for their goods."""
     s, event = work.shipment, incoming.data
     if s.status != "new":
         return Stale("placed before")
@@ -31,6 +31,8 @@ def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None])
         presell(work, event.season)
     else:
         try_to_allocate(work, first=True)
+        if event.backorder and s.parcels:
+            backordered(work)
     return None
 
 
@@ -45,7 +47,7 @@ def try_to_allocate(work: Work, first: bool) -> None:
         fail(work, "over_parcel_limit")
     elif found.parcels and (not found.missing or s.pending.on_shortage == "ship_available" and not s.pending.season):
         _reserve(work, found, routes, s.pending.accepted_at if first else work.now)
-    elif s.pending.on_shortage == "wait" or s.pending.season:
+    elif s.pending.on_shortage == "wait" or s.pending.season or s.pending.backorder:
         work.arm("retry", "backorder_retry")
         if first and not s.pending.season:  # whose end is its season's
             work.arm("backorder", "backorder")
@@ -65,7 +67,9 @@ def _reserve(work: Work, found: Any, routes: dict[str, out.Route], accepted_at: 
     s.pending, s.status = None, "open"
     plans = []
     for parcel_id, content in contents.items():
-        s.parcels[parcel_id] = Parcel(content.warehouse)
+        s.parcels[parcel_id] = parcel = Parcel(content.warehouse)
+        if not content.warehouse:
+            parcel.beside().awaits = True
         work.move(parcel_id, "reserve")
         plans.append(out.ParcelPlan.model_construct(
             parcel_id=parcel_id, warehouse=content.warehouse, freight=content.freight,

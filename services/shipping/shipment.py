@@ -51,7 +51,8 @@ class Aside:
     """What only few parcels need. `attempt_at`: when the carrier last scanned an attempt to deliver; `short`: units of a line
     that were not on the shelf, whoever they were for. `quarantine`: excursions that nobody decided about yet; `judged`: the
     others. `inspections`: those without a result, `inspected`: the others, `wanted`: [id, reason, detail] of those that begin
-    when it is packed. `units`: keys of the serial numbers in it (serials.py) -> line. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced."""
+    when it is packed. `units`: keys of the serial numbers in it (serials.py) -> line. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced.
+    `awaits`: its goods, which no warehouse had (backorders.py); `ready`: everything else of it is, so it goes on with them."""
 
     attempt_at: datetime | None = None
     short: dict[int, int] = field(default_factory=dict)
@@ -66,11 +67,13 @@ class Aside:
     inspected: list[str] = field(default_factory=list)
     wanted: list[list[str]] = field(default_factory=list)
     units: dict[str, int] = field(default_factory=dict)
+    awaits: bool = False
+    ready: bool = False
 
     def draft(self) -> Aside:
         return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
                      dict(self.spoiled), self.clock, self.papers and self.papers.draft(), list(self.inspections),
-                     list(self.inspected), list(self.wanted), dict(self.units))
+                     list(self.inspected), list(self.wanted), dict(self.units), self.awaits, self.ready)
 
 
 @dataclass(slots=True)
@@ -115,7 +118,7 @@ class Shipment:
     that it obeys; `stops`: why its goods go no further, since `held_since`; `kept`: (type, body) of what would let them;
     `lanes`: the label of the closed lanes that its routes avoid."""
 
-    STANDS_STILL: ClassVar[frozenset[str]] = frozenset({"reservation", "backorder", "retry", "hold", "papers"})  # timers, while it is stopped
+    STANDS_STILL: ClassVar[frozenset[str]] = frozenset({"reservation", "backorder", "retry", "hold", "papers", "stock", "stock_ends"})  # timers, while it is stopped
 
     order_id: str
     status: str = "new"
@@ -200,7 +203,10 @@ class Work:
 
     def move(self, parcel_id: str, kind: str, lines: list[tuple[Line, int]] | None = None) -> None:
         """Move stock of the parcel's warehouse: reserve, release, consume, restock, shrink."""
-        warehouse = self.shipment.parcels[parcel_id].warehouse
+        parcel = self.shipment.parcels[parcel_id]
+        if parcel.aside is not None and parcel.aside.awaits:
+            return  # nothing of it is reserved
+        warehouse = parcel.warehouse
         for line, units in lines if lines is not None else self.left(parcel_id):
             if units:
                 self.moves.append(StockMove(warehouse, line.sku, kind, units))

@@ -24,7 +24,7 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
     left = work.left(parcel_id)
     if parcel.status in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
         parcel.reason = reason
-        work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
+        work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}", f"stock:{parcel_id}", f"stock_ends:{parcel_id}")
         work.move(parcel_id, kind, left)
         work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
         if all(p.status == "cancelled" for p in work.shipment.parcels.values()):

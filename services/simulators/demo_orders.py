@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, brand_of, cold_of, destinations_of, forced_id, hs_code_of, merchant_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, backorder_of, brand_of, cold_of, destinations_of, forced_id, hs_code_of, merchant_of,
                                           name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
@@ -131,6 +131,7 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
     return PlaceOrder(
         order_id=order_id, merchant_id=merchant_of(scenario, order_id, merchant), currency=currency, origin=ORIGIN, destination=destination, lines=lines,
         freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
+        backorder=backorder_of(scenario),
         payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key, name_of(scenario, "")),
         consignee=_party(consignee, destination, key), placed_at=placed_at, season=season_of(scenario, placed_at))
 

@@ -91,6 +91,16 @@ def restock(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     return said
 
 
+def restock_rest(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """What was missing comes within a day; or never."""
+    event = heard.data
+    if scenario == "part_stock_expires" or event.sku.startswith(SKU_NOWHERE):
+        return []
+    warehouse = warehouse_of(event.sku)
+    message = report.InboundReceived(order_id=f"stock:{warehouse}:{event.sku}", warehouse=warehouse, sku=event.sku, quantity=event.quantity)
+    return [after(6, 24, memory, REPORT.name, f"/warehouse/{warehouse}", said_id("inbound", heard.id), message)]
+
+
 def harvest(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     """What was announced comes some hours before its season opens; or never."""
     event, said = heard.data, []

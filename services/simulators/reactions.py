@@ -46,7 +46,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     "warehouse": {
         "FulfilmentRequested": (logistics.pack, None), "ReturnAuthorised": (logistics.return_arrives, None),
         "ParcelReturning": (logistics.goods_are_back, None), "CustomsRefused": (logistics.goods_are_back, None),
-        "Backordered": (logistics.restock, None), "ParcelQuarantined": (cold.decide, COLD),
+        "Backordered": (logistics.restock, None), "ParcelBackordered": (logistics.restock_rest, None), "ParcelQuarantined": (cold.decide, COLD),
         "PreSold": (logistics.harvest, SEASONS),
     },
     "carrier": {

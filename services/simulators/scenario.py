@@ -131,6 +131,8 @@ SCENARIOS = {s.name: s for s in (
     Scenario("no_stock", 20, "no warehouse has it; no money moves"),
     Scenario("part_stock_ship", 30, "part of it is there: ship that, cancel the rest"),
     Scenario("part_stock_wait", 20, "part of it is there: wait for the rest", fast=False),
+    Scenario("part_stock_follows", 0, "part of it is there and is sent, the rest follows when it has come", fast=False),
+    Scenario("part_stock_expires", 0, "part of it is there and is sent, the rest never comes and is paid back", fast=False),
 )}
 
 BRANDED = frozenset({"brand_refused", "brand_revoked", "brand_covered"})
@@ -145,8 +147,8 @@ DISPUTED_BY_THE_BANK = frozenset(name for name in SCENARIOS if name.startswith("
 ANSWERED = frozenset({"bank_inquiry", "bank_won", "bank_late_won"})  # with evidence
 
 # Their ends wait for a deadline of the trade, which a short run at a slow clock has no time for.
-WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait"})
-WAIT_LONGER = SEASONS | DISPUTED_BY_THE_BANK | {"lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
+WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait", "part_stock_follows"})
+WAIT_LONGER = SEASONS | DISPUTED_BY_THE_BANK | {"part_stock_expires", "lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
                          "leg_late", "brand_revoked", "inspection_undecided"}
 assert SCENARIOS.keys() >= WAIT_A_DAY | WAIT_LONGER and not any(SCENARIOS[n].fast for n in WAIT_A_DAY | WAIT_LONGER)
 
@@ -205,7 +207,8 @@ def destinations_of(scenario: str, usual: list[str]) -> list[str]:
 
 def sku_of(scenario: str, order_id: str, usual: str) -> str:
     """The SKU of the order's first line; where stock is the point it is the order's own, so that others keep theirs."""
-    prefix = {"no_stock": SKU_NOWHERE, "part_stock_ship": SKU_PART, "part_stock_wait": SKU_PART}.get(scenario)
+    prefix = {"no_stock": SKU_NOWHERE, "part_stock_ship": SKU_PART, "part_stock_wait": SKU_PART,
+              "part_stock_follows": SKU_PART, "part_stock_expires": SKU_PART}.get(scenario)
     prefix = SKU_SEASON if scenario in SEASONS else prefix
     if prefix is None:
         return usual
@@ -250,6 +253,11 @@ def cold_of(scenario: str) -> AskedBand | None:
 def goods_needed(order_id: str) -> int:
     """How often the goods of an order must be there: twice where they are sent once more."""
     return 2 if order_id.startswith(f"{FORCED}cold_reshipped.") else 1
+
+
+def backorder_of(scenario: str) -> bool:
+    """Whether what is missing is to follow."""
+    return scenario in ("part_stock_follows", "part_stock_expires")
 
 
 def on_shortage_of(scenario: str) -> str:

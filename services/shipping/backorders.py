@@ -1,0 +1,47 @@
+"""Units that were not there when the rest of an order was allocated. They follow in parcels of their own, one a line: paid for like
+the others, packed when a warehouse has all of them, or paid back when none has them in time. Pure."""
+
+from __future__ import annotations
+
+from schemas import shipping_shipment as out
+from services.shipping import china, packing, undoing
+from services.shipping.shipment import Work
+
+EXPIRED = "backorder_expired"
+
+
+def tell(work: Work) -> None:
+    """After the allocation: what is awaited, and until when."""
+    for parcel_id, parcel in work.shipment.parcels.items():
+        if parcel.aside is not None and parcel.aside.awaits:
+            work.arm(f"stock:{parcel_id}", "backorder_retry")
+            work.arm(f"stock_ends:{parcel_id}", "backorder")
+            [(line, units)] = work.left(parcel_id)
+            work.emit(out.ParcelBackordered, parcel_id=parcel_id, line_no=line.line_no, sku=line.sku, quantity=units,
+                      until=work.shipment.timers[f"stock_ends:{parcel_id}"])
+
+
+def try_again(work: Work, parcel_id: str) -> None:
+    """Reserve the goods where the most are, if that is enough, and go on where the parcel would stand by now."""
+    parcel = work.shipment.parcels[parcel_id]
+    [(line, units)] = work.left(parcel_id)
+    warehouse, free = max(work.stock.available(line.sku), key=lambda there: (there[1], there[0]), default=("", 0))
+    if free < units:
+        work.arm(f"stock:{parcel_id}", "backorder_retry")
+        return
+    aside, parcel.warehouse = parcel.aside, warehouse
+    aside.awaits = False
+    work.disarm(f"stock_ends:{parcel_id}")
+    work.move(parcel_id, "reserve")
+    work.step(parcel, "BackorderFilled")
+    work.emit(out.BackorderFilled, parcel_id=parcel_id, warehouse=warehouse)
+    if not aside.ready:
+        return
+    if work.shipment.regime == "china":
+        china.paid(work, parcel_id, aside.papers and aside.papers.payment)
+    else:
+        packing.go_on(work, parcel_id)
+
+
+def expired(work: Work, parcel_id: str) -> None:
+    undoing.cancel_parcel(work, parcel_id, EXPIRED)
