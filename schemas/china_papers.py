@@ -69,11 +69,13 @@ class ListedGoods(Part):
     gname: str
     gcode: str
     quantity: Quantity
+    item_record: str = ""
 
 
 class ImportList(Part):
     """CEB621, by shipping, once the three agree. `list_no` (copNo) names it; `replaces`: the one it is sent instead of.
-    `voyage`: the planned way over the border, absent where there is no plan."""
+    `voyage`: the planned way over the border, absent where there is no plan. Mode 1210: account book, area, and of each line its
+    record there."""
 
     list_no: str
     replaces: str = ""
@@ -84,6 +86,8 @@ class ImportList(Part):
     lines: list[ListedGoods]
     packs: Annotated[int, Field(ge=1, le=1)] = 1
     voyage: str = ""
+    ems_no: str = ""
+    area_code: str = ""
 
 
 class Difference(Part):

@@ -32,6 +32,9 @@ MACHINES = (
     ("Parcel, into China", PARCEL["china"],
      "The money is captured first; order, payment and waybill must agree (DocumentsMatched) and customs must have the import "
      "list (ListAccepted) before anything is packed; see [decision 30](decisions/0030-papers-into-china-agree-before-packing.md)."),
+    ("Parcel, from a bonded warehouse in China", PARCEL["bonded"],
+     "Mode 1210: the goods lie in China. Nothing is packed before customs has released them (ListReleased), and there are no legs "
+     "across a border."),
     ("Parcel, within a country", PARCEL["domestic"], "The customs rows are absent."),
     ("Declaration", DECLARATION, "One a parcel that crosses a border: its customs papers."),
     ("Return", RETURN, "One for each return a buyer asked for."),

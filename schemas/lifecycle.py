@@ -154,25 +154,43 @@ CORRESPONDENCE = frozenset({"InformationRequested", "InquiryClosed", "EvidenceSu
 _BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
 # Into China: papers that are not right yet before, or again after, the warehouse was asked to pack.
 _CORRECTING, _AMENDING = ("correcting", "declared"), ("amending", "redeclared")
-BEFORE_HANDOVER = (*_BEFORE_HANDOVER, *_CORRECTING, *_AMENDING)
+_RELEASING = ("listed", "relisted")  # from a bonded warehouse
+BEFORE_HANDOVER = (*_BEFORE_HANDOVER, *_CORRECTING, *_AMENDING, *_RELEASING)
 _LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup",
          "delivery_failed")
 
 
-def _three_documents() -> list[Row]:
-    """Order, payment and waybill agree, then customs has the list; what is changed later is agreed and declared once more."""
+def _three_documents(bonded: bool = False) -> list[Row]:
+    """Order, payment and waybill agree, then customs has the list; what is changed later is agreed and declared once more.
+    `bonded`: the goods lie in China, and nothing is packed before customs has released them (mode 1210)."""
     before, after = ("allocated", "correcting"), ("requested", "on_hold", *_AMENDING)
+    if bonded:
+        after = (*after, *_RELEASING[1:])
     return [
         *_rows("shipping", "DocumentsMismatched", (before, "correcting"), ("amending", "amending")),
         *_rows("shipping", "DocumentsMatched", (before, "declared"), ("amending", "redeclared")),
         *_loops("shipping", "BackorderFilled", "allocated"),
-        *_rows("shipping", "ListAccepted", ("declared", "documented"), ("redeclared", "requested")),
+        *([] if bonded else _rows("shipping", "ListAccepted", ("declared", "documented"), ("redeclared", "requested"))),
+        *(_bonded() if bonded else []),
         *_rows("shipping", "ListRejected", ("declared", "correcting"), ("redeclared", "amending")),
         *_rows("shipping", "ParcelShortPicked", (after, "amending")),
         *_rows("shipping", "ParcelLinesCancelled", ("allocated", "allocated"), (_CORRECTING, "correcting"), (after, "amending")),
         *_rows("shipping", "ParcelCancelled", ((*_CORRECTING, *_AMENDING), "cancelled")),
-        *_loops("shipping", "ParcelStopped", *_AMENDING),
-        *_loops("shipping", "ParcelCleared", *_AMENDING),
+        *_loops("shipping", "ListWithdrawn", "cancelled", "delivered"),
+        *_loops("shipping", "ParcelStopped", *_AMENDING, *(_RELEASING[1:] if bonded else ())),
+        *_loops("shipping", "ParcelCleared", *_AMENDING, *(_RELEASING[1:] if bonded else ())),
+    ]
+
+
+def _bonded() -> list[Row]:
+    """Between the list and the release: units may leave the parcel, and then it is declared anew."""
+    return [
+        *_rows("shipping", "ListAccepted", ("declared", "listed"), ("redeclared", "relisted")),
+        *_loops("shipping", "ListHeld", *_RELEASING),
+        *_rows("shipping", "ListReleased", ("listed", "documented"), ("relisted", "requested")),
+        *_rows("shipping", "ListRejected", ("listed", "correcting"), ("relisted", "amending")),
+        *_rows("shipping", "ParcelLinesCancelled", ("listed", "correcting")),
+        *_rows("shipping", "ParcelCancelled", (_RELEASING, "cancelled")),
     ]
 
 
@@ -234,6 +252,7 @@ PARCEL = {
     "abroad": _parcel("parcel", True, _READY),
     "china": _parcel("parcel (China)", True, _three_documents()),
     "domestic": _parcel("parcel (domestic)", False, _READY),
+    "bonded": _parcel("parcel (bonded, China)", False, _three_documents(bonded=True)),
 }
 
 DECLARATION = Machine("declaration", [
@@ -241,7 +260,12 @@ DECLARATION = Machine("declaration", [
     *_rows("shipping", "DocumentsMismatched", ((NEW, "wrong", "ready", "listed"), "wrong")),
     *_rows("shipping", "DocumentsMatched", ((NEW, "wrong", "ready", "listed"), "ready")),
     *_rows("shipping", "ListAccepted", ("ready", "listed")),
-    *_rows("shipping", "ListRejected", ("ready", "wrong")),
+    *_rows("shipping", "ListRejected", (("ready", "listed"), "wrong")),
+    *_loops("shipping", "ListHeld", "listed"),
+    *_rows("shipping", "ListReleased", ("listed", "released")),
+    *_rows("shipping", "DocumentsMismatched", ("released", "wrong")),
+    *_rows("shipping", "DocumentsMatched", ("released", "ready")),
+    *_rows("shipping", "ParcelCancelled", ("released", "withdrawn")),
     *_rows("shipping", "ParcelCancelled", (("ready", "wrong", "listed", NEW), "withdrawn")),
     *_rows("shipping", "CustomsPresented", (("ready", "listed"), "presented")),
     *_rows("shipping", "CustomsHeld", ("presented", "held")),
@@ -303,5 +327,5 @@ def deadlines() -> dict[str, int]:
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
         "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
-        "papers": 5 * day, "inspection": 5 * day,
+        "papers": 5 * day, "inspection": 5 * day, "customs_return": 45 * day,
     }

@@ -42,6 +42,7 @@ class OrderLine(CommandPart):
     hs_code: Annotated[str, Field(pattern=r"^\d{6,10}$")] | None = None
     gtin: Annotated[str, Field(pattern=r"^\d{8,14}$", description="the product's GTIN-8, -12, -13 or -14")] | None = None
     cold: AskedBand | None = None
+    item_record: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,30}$", description="of bonded goods: itemRecordNo")] | None = None
     origin: Country | None = None
     brand: Annotated[merchants.BrandName, Field(min_length=1)] | None = None
     net_grams: Annotated[int, Field(ge=1, le=10**9)] | None = None
@@ -55,6 +56,13 @@ class Season(CommandPart):
 
     ships_not_before: Time
     ships_not_after: Time
+
+
+class Bonded(CommandPart):
+    """Where goods lie that wait in a bonded warehouse in China (mode 1210): the account book (emsNo) and the area's code."""
+
+    ems_no: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,30}$")]
+    area_code: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,18}$")]
 
 
 class PlaceOrder(Command):
@@ -83,6 +91,7 @@ class PlaceOrder(Command):
     quote: StatedQuote | None = None
     fx_quote: Annotated[str, Field(max_length=80)] | None = None
     season: Season | None = None
+    bonded: Bonded | None = None
 
 
 class CancelOrder(Command):

@@ -27,6 +27,8 @@ class ChinaImport(Part):
     `person`: keyed hash of the identity number (of the person, where none is known); `value`: dutiable, counted to the `year`
     (Asia/Shanghai). A parcel is worth `per_parcel` at most, one with a single item in it `single_item`. `platform`: our code
     at customs (ebpCode).
+    `mode`: 9610, direct mail; 1210, from a bonded warehouse in China, of its account book `ems_no` in `area_code`; `records`:
+    each line's itemRecordNo there.
     """
 
     rules: list[str]
@@ -38,6 +40,10 @@ class ChinaImport(Part):
     single_item: Minor
     platform: str = ""
     consignee: Consignee | None = None
+    mode: Literal["9610", "1210"] = "9610"
+    ems_no: str = ""
+    area_code: str = ""
+    records: dict[int, str] = {}
 
 
 class Declaration(Part):

@@ -214,6 +214,17 @@ class CarrierScanReported(ParcelReport):
     reason: Text = ""
 
 
+class ListWithdrawalReported(ParcelReport):
+    """Chinese customs' receipt for a revocation (CEB624) of the import list `list_no`, or for the return of goods of it (CEB626,
+    which names `return_id`)."""
+
+    list_no: Id
+    form: Literal["CEB624", "CEB626"]
+    accepted: bool
+    return_id: Annotated[str, Field(max_length=200)] = ""
+    reason: Text = ""
+
+
 class ClaimPaidReported(ParcelReport):
     amount: Minor
 
@@ -251,6 +262,6 @@ MESSAGES = (
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,
-    ReturnReceivedReported, CarrierScanReported, ExcursionReported, RecordQualityDecision,
+    ReturnReceivedReported, ListWithdrawalReported, CarrierScanReported, ExcursionReported, RecordQualityDecision,
     SerialScanReported, OpenInspection, RecordInspection,
 )

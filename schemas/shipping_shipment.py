@@ -230,6 +230,20 @@ class ListAccepted(ParcelEvent):
     list_no: str
 
 
+class ListHeld(ParcelEvent):
+    """China, mode 1210: customs inspects or detains the goods in the bonded warehouse."""
+
+    list_no: str
+    status: str
+    reason: Text = ""
+
+
+class ListReleased(ParcelEvent):
+    """China, mode 1210: customs released the goods (status 800); they may be packed."""
+
+    list_no: str
+
+
 class ListRejected(ParcelEvent):
     """China: customs did not take the import list. `status` as its receipt (CEB622) says."""
 
@@ -334,10 +348,11 @@ class ParcelLinesCancelled(ParcelEvent):
 
 
 class ParcelCancelled(ParcelEvent):
-    """Undone before hand-over: unpacked and restocked."""
+    """Undone before hand-over: unpacked and restocked. `revokes`: China: the import list that customs has, which is revoked (CEB623)."""
 
     reason: str
     refund: Minor
+    revokes: str = ""
 
 
 class CancellationDeclined(ParcelEvent):
@@ -500,9 +515,25 @@ class ReturnAuthorised(ParcelEvent):
 
 
 class ReturnReceived(ParcelEvent):
+    """`returns_list`: China: the import list that these goods are returned of (CEB625), which customs takes for 45 days from its
+    release on; `late`: they came back later, and stay imported."""
+
     return_id: str
     lines: list[LineUnits]
     refund: Minor
+    returns_list: str = ""
+    late: bool = False
+
+
+class ListWithdrawn(ParcelEvent):
+    """China: customs' answer to a revocation (CEB624) or a return (CEB626) of an import list. Not `accepted`: a person must
+    talk to customs."""
+
+    list_no: str
+    form: Literal["CEB624", "CEB626"]
+    accepted: bool
+    return_id: str = ""
+    reason: Text = ""
 
 
 class GrantPriced(ParcelEvent):
@@ -559,7 +590,7 @@ class ParcelRerouted(ParcelEvent):
 
 MESSAGES = (
     ParcelsAllocated, AllocationFailed, Backordered, ParcelBackordered, BackorderFilled, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
-    DocumentsMismatched, ListAccepted, ListRejected,
+    DocumentsMismatched, ListAccepted, ListRejected, ListHeld, ListReleased, ListWithdrawn,
     FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,

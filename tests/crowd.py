@@ -17,6 +17,7 @@ from schemas import shipping_report as report
 from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.model import LineQuantity
+from schemas.orders_intake import Bonded
 from schemas.parties import Person, seal
 from schemas.payments_provider_result import ProviderAnswered
 from schemas.terms import ReportedAssessment
@@ -211,7 +212,7 @@ KINDS: dict[str, dict[str, Callable]] = {
     "half_disputed": {"ParcelDelivered": _confirm_first, "PaymentSettled": _first(_dispute), "DisputeOpened": nothing},
     "granted": {"OrderCompleted": _grant(100)}, "granted_too_much": {"OrderCompleted": _grant(10**7)},
     "capture_refused": {}, "taxed": {"CustomsPresented": _bill}, "taxed_short": {"FulfilmentRequested": _short},
-    "wrong_papers": {"DocumentsMismatched": _correct}, "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
+    "wrong_papers": {"DocumentsMismatched": _correct}, "bonded": {}, "held_up": {"FulfilmentRequested": _hold_up}, "spoiled": {"ParcelHandedOver": _spoil}, "spoiled_released": {
         "ParcelHandedOver": _spoil, "ParcelQuarantined": _release},
     "branded": {"ParcelPacked": _revoke}, "numbered": {"FulfilmentRequested": _pack_units}, "renumbered": {
         "FulfilmentRequested": _pack_units}, "copied": {
@@ -367,7 +368,7 @@ def _order(kind: str, n: int, seed: int):
     destination, currency = DESTINATIONS[(n + seed) % len(DESTINATIONS)]
     if kind in ("refused", "held", "undecided", "not_collected", "no_papers") and destination in ("US", "CN"):
         destination, currency = DESTINATIONS[0]
-    if kind == "wrong_papers":
+    if kind in ("wrong_papers", "bonded"):
         destination, currency = "CN", "CNY"
     skus = {"no_stock": ["NOWHERE"], "waits": ["LATER"], "half_returned": ["SHARED-0", "SHARED-1"],
             "half_disputed": ["SHARED-2", "SHARED-3"]}.get(kind, [f"SHARED-{(n + i) % 5}" for i in range(1 + n % 3)])
@@ -383,6 +384,9 @@ def _order(kind: str, n: int, seed: int):
         changes["lines"] = [line.model_copy(update={"hs_code": NO_PAPERS_HS_CODE}) for line in made.lines]
     if kind == "wrong_papers":
         changes["lines"] = [line.model_copy(update={"hs_code": "950300"}) if line.line_no == 1 else line for line in made.lines]
+    if kind == "bonded":
+        changes |= {"bonded": Bonded(ems_no="T2231W000123", area_code="310066"), "lines": [
+            line.model_copy(update={"item_record": f"R{line.line_no}"}) for line in made.lines]}
     made = made.model_copy(update=changes)
     return _with_duties(made) if kind.startswith("taxed") else made
 

@@ -282,6 +282,15 @@ def _mismatched() -> World:
     return given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})[0]
 
 
+def _revoked() -> World:
+    """Cancelled when it is packed and Chinese customs has its import list, which is revoked."""
+    outside = Outside()
+    outside.on[ship.ParcelPacked] = lambda e, w: w.send(_cancel(e))
+    outside.on[ship.ParcelCancelled] = lambda e, w: w.send(report.ListWithdrawalReported(
+        **ids(e), list_no=e.revokes, form="CEB624", accepted=True), "/customs/CN")
+    return given(**_args("revoked", destination="CN", outside=outside))[0]
+
+
 def _books(world: World) -> World:
     """And what finance books afterwards: the tax remitted, a statement closed and paid out."""
     line = StatementLine(currency="GBP", payout="USD", fx="fx1.20261123", rate="1.2345", market="1.2500", gross=5000, refunds=0,
@@ -357,7 +366,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
-        _receipts(), _mismatched(), _copied(), _bank(), _follows(), *promised(),
+        _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), *promised(),
     ]
 
 

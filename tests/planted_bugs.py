@@ -106,7 +106,8 @@ BUGS = (
          "buyer_token=buyer.token,", "buyer_token=__import__('schemas.parties').parties.unseal(buyer, vault_key).name,",
          {12}),
     _bug("document_is_missing", "what was ordered is not kept: lines can be sent back that were never bought", ORDERS,
-         "document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts,\n                                      papers_of(command, found.china)))", "document=None)",
+         "document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts,\n                                      papers_of(command, found.china),\n"
+         "                                      found.declaration.hs_digits if found.declaration else HS_DIGITS))", "document=None)",
          by="explorer"),
     _bug("consignee_is_the_buyer", "a gift goes to who paid for it", ORDERS,
          "consignee_token=consignee.token", "consignee_token=buyer.token", {12}),
@@ -202,9 +203,11 @@ BUGS = (
     # -- shipping
     _bug("match_is_skipped", "papers that disagree are declared to Chinese customs", SHIPPING,
          "    if not found:\n        _declare(", "    if True:\n        _declare(", {47}),
+    _bug("packed_in_bond_before_the_release", "goods leave a bonded warehouse that customs has not released", SHIPPING,
+         "    if parcel.status not in RELEASING:\n        _go_on(", "    if parcel.status == 'listed' and work.step(parcel, 'ListReleased') or True:\n        _go_on(", {47}),
     _bug("packed_before_customs_answered", "a parcel is packed whose import list customs may refuse", SHIPPING,
-         "number(parcel_id, papers), replaces, _voyage(work, parcel_id)))\n",
-         "number(parcel_id, papers), replaces, _voyage(work, parcel_id)))\n"
+         "number(parcel_id, papers), replaces, _voyage(work, parcel_id),\n        work.document.china))\n",
+         "number(parcel_id, papers), replaces, _voyage(work, parcel_id),\n        work.document.china))\n"
          "    _accept(work, parcel_id, parcel, number(parcel_id, papers))\n", {47}),
     _bug("stock_is_not_reserved", "the same unit is sold to everybody", SHIPPING,
          '        work.move(parcel_id, "reserve")\n', "", {15}),
@@ -232,7 +235,7 @@ BUGS = (
     _bug("reservation_never_expires", "an order that is never paid for keeps its goods for ever", SHIPPING,
          '    work.arm("reservation", "reservation")\n', "", {26}),
     _bug("lost_without_notice", "a parcel that nobody scans is never missed", SHIPPING,
-         '    work.arm(f"lost:{parcel_id}", "lost")\n    work.emit(out.ParcelHandedOver', "    work.emit(out.ParcelHandedOver",
+         '    work.arm(f"lost:{parcel_id}", "lost")\n    promise.resume(work, parcel_id)\n', "    promise.resume(work, parcel_id)\n",
          {24}),
     _bug("customs_may_take_for_ever", "a parcel without a decision never comes back", SHIPPING,
          '    work.arm(f"customs:{parcel_id}", "customs")\n', "", {26}),

@@ -691,6 +691,10 @@ def wrong_papers_counted_twice(h):
     h.change(SHIPMENT.name, "DocumentsMismatched", "mismatched", attempt=2)
 
 
+def a_list_that_nobody_revoked(h):
+    h.change(SHIPMENT.name, "ParcelCancelled", "revoked", revokes="")
+
+
 def listed_long_after_the_deadline(h):
     late = (START + timedelta(days=6)).isoformat().replace("+00:00", "Z")
     h.change(SHIPMENT.name, "ListAccepted", "receipts", {"ce_time": late})
@@ -722,7 +726,7 @@ def taken_by_nobody_but_the_bank(h):
 
 PLANTED = [
     (another_payer, {47}), (a_fen_more_on_the_order_document, {47}), (a_list_without_a_line, {47}),
-    (packed_before_the_amended_list_was_there, {16, 47}), (wrong_papers_counted_twice, {47}), (listed_long_after_the_deadline, {47}),
+    (packed_before_the_amended_list_was_there, {16, 47}), (wrong_papers_counted_twice, {47}), (a_list_that_nobody_revoked, {47}), (listed_long_after_the_deadline, {47}),
     (a_review_taken_for_a_release, {47}), (a_release_that_nobody_heard, {16, 17, 24, 47}),
     (released_while_contested, {7, 9, 10, 12, 16, 24, 25, 28, 44}), (the_reserve_was_spared, {44}), (a_chargeback_nobody_decided, {20, 21, 24, 25, 28, 44}),
     (evidence_missed_before_its_time, {44}), (taken_by_nobody_but_the_bank, {7}),

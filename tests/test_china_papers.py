@@ -11,7 +11,7 @@ from schemas import shipping_shipment as ship
 from schemas.china_papers import Consignee, OrderDocument, OrderedGoods, PaymentDocument
 from schemas.model import LineQuantity
 from schemas.topics import MODELS
-from services.explorer.simulation import order
+from services.explorer.simulation import bonded_order, order
 from services.orders import quota as orders_quota
 from services.shipping.matching import differences
 from tests.test_lifecycle import Outside, accepted, ends, given, ids, nothing
@@ -227,3 +227,109 @@ def test_an_order_whose_number_is_too_long_for_customs_is_refused():
     long = "A" * (orders_quota.ORDER_ID_MAX + 1)
     world, _ = given(placed(order_id=long))
     assert world.state("orders", long).reason == "order_no_too_long"
+
+
+# -- from a bonded warehouse (mode 1210) -----------------------------------------------------------------------------------
+
+
+def test_goods_in_bond_are_packed_when_customs_has_released_them_and_cross_no_border():
+    world, _ = given(bonded_order())
+    types = world.types("shipping")
+    assert types[types.index("DocumentsMatched"):] == ["DocumentsMatched", "ListAccepted", "ListReleased", "FulfilmentRequested",
+                                                       "ParcelPacked", "ParcelHandedOver", "ParcelOutForDelivery", "ParcelDelivered"]
+    listed = told(world, "DocumentsMatched")[0].import_list
+    assert (listed.mode, listed.ems_no, listed.area_code, listed.lines[0].item_record) == ("1210", "T2231W000123", "310066", "R1")
+    assert told(world, "FulfilmentRequested")[0].regime == "domestic", "to the warehouse and the carrier it is a way within China"
+    ends(world, "completed", buyer=-5700, released=5700)
+    assert quota(world) == {"reserved": 5700, "released": 0, "committed": 5700, "restored": 0}
+
+
+@pytest.mark.parametrize("statuses, end, packed", [
+    (("120", "300", "500", "501", "800"), "completed", True), (("120", "700"), "cancelled", False),
+    (("120", "500", "-621018"), "cancelled", False), (("800", "120"), "completed", True),
+])
+def test_what_customs_does_with_goods_in_bond(statuses, end, packed):
+    outside = Outside()
+
+    def says(event, world):
+        for n, status in enumerate(statuses):
+            world.send(report.CarrierScanReported(**ids(event), dialect="ceb622", code=status, at=world.now, reason="x",
+                                                  tracking_no=event.import_list.list_no), "/customs/CN", f"r{n}")
+    outside.on[ship.DocumentsMatched] = says
+    world, _ = given(bonded_order(), outside=outside)
+    assert world.state("orders").status == end and ("ParcelPacked" in world.types()) == packed
+    moved = quota(world)
+    assert moved["committed"] - moved["restored"] == (5700 if packed else 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_short_pick_in_bond_is_declared_and_released_anew(seed):
+    outside = Outside()
+
+    def short(event, world):
+        world.send(report.ShortPickReported(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
+        world.send(report.PackedReported(**ids(event)), "/warehouse")
+    outside.on[ship.FulfilmentRequested] = short
+    world, _ = given(bonded_order(lines=(("CHERRY", 3, 6000),)), outside=outside, seed=seed)
+    assert world.types().count("ListReleased") == 2 and world.types().count("FulfilmentRequested") == 1
+    ends(world, "completed", buyer=-6700, released=4700, refunded=2000)
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"origin": "CN"}, "bonded_not_into_china"), ({"destination": "DE"}, "bonded_not_into_china"), ({"lines": 0}, "item_record_missing")])
+def test_goods_in_bond_need_what_their_list_asks_for(changes, reason):
+    made = bonded_order()
+    if "lines" in changes:
+        changes = {"lines": [each.model_copy(update={"item_record": None}) for each in made.lines]}
+    world, _ = given(made.model_copy(update=changes))
+    assert world.state("orders").reason == reason
+
+
+# -- taken back ------------------------------------------------------------------------------------------------------------
+
+
+def withdraws(event, world):
+    """Customs answers a revocation or a return, twice."""
+    form, list_no = ("CEB624", event.revokes) if hasattr(event, "revokes") else ("CEB626", event.returns_list)
+    for copy in "ab" if list_no else ():
+        world.send(report.ListWithdrawalReported(**ids(event), list_no=list_no, form=form, accepted=True,
+                                                 return_id=getattr(event, "return_id", "")), "/customs/CN", f"{form}:{list_no}:{copy}")
+
+
+def world_that_takes_back(on: type, act, **more):
+    outside = Outside()
+    outside.on[ship.ParcelCancelled] = outside.on[ship.ReturnReceived] = withdraws
+    outside.on[on] = act
+    return given(placed(**more), outside=outside)[0]
+
+
+@pytest.mark.parametrize("on, revoked", [(ship.ListAccepted, "A1-P1.L1"), (ship.ParcelPacked, "A1-P1.L1"), (ship.ParcelsAllocated, "")])
+def test_a_cancelled_parcels_list_is_revoked(on, revoked):
+    world = world_that_takes_back(on, lambda e, w: w.send(ask.CancelOrder(order_id="A1")))
+    [cancelled] = told(world, "ParcelCancelled")
+    assert cancelled.revokes == revoked or on is ship.ParcelsAllocated
+    assert [(each.form, each.list_no) for each in told(world, "ListWithdrawn")] == ([("CEB624", cancelled.revokes)] if cancelled.revokes else [])
+    assert world.state("orders").status == "cancelled" and world.dead == []
+
+
+def test_a_list_that_customs_rejected_is_not_revoked():
+    outside = Outside()
+    outside.on[ship.DocumentsMatched] = lambda e, w: accepted(e, w, "-621018")
+    world, _ = given(placed(), outside=outside)
+    assert told(world, "ParcelCancelled")[0].revokes == ""
+
+
+@pytest.mark.parametrize("first, then, late", [(0, 1, False), (29, 30, True)])
+def test_goods_that_are_back_in_time_return_their_list_and_the_year(first, then, late):
+    world = world_that_takes_back(ship.ReturnAuthorised, nothing)
+    world.wait(days=first)
+    world.send(ask.RequestReturn(order_id="A1"))
+    world.run()
+    [asked] = told(world, "ReturnAuthorised")
+    world.wait(days=then)
+    world.send(report.ReturnReceivedReported(**ids(asked), return_id=asked.return_id), "/warehouse")
+    world.run()
+    [back] = told(world, "ReturnReceived")
+    assert (back.returns_list, back.late) == ("" if late else "A1-P1.L1", late)
+    assert [each.form for each in told(world, "ListWithdrawn")] == ([] if late else ["CEB626"])
+    assert quota(world)["restored"] == (0 if late else 5700) and world.dead == []

@@ -85,6 +85,8 @@ def accepted(event, world, status="120"):
     """Chinese customs has the import list, or says another `status` of it."""
     world.send(report.CarrierScanReported(**ids(event), dialect="ceb622", code=status, at=world.now, reason="as told",
                                           tracking_no=event.import_list.list_no), "/customs/CN", f"{event.import_list.list_no}:{status}")
+    if event.import_list.mode == "1210" and status == "120":  # the goods lie there already
+        accepted(event, world, "800")
 
 
 def nothing(event, world):

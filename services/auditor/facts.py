@@ -98,6 +98,8 @@ class Facts:
         if self.allocated:
             self.parcels = {parcel_id: Parcel(plan) for parcel_id, plan in self.allocated.plans.items()}
         self.regime = self.placed.regime if self.placed else ""
+        if self.placed and self.placed.china and self.placed.china.mode == "1210":
+            self.regime = "bonded"
         self.broken: list[tuple[str, list[str]]] = []
         self.steps = 0
         self.promised: tuple[tuple[str, str, int], ...] = ()

@@ -14,7 +14,7 @@ from services.auditor.story import Event
 
 FROZEN = "merchant_frozen"
 _ENDS = ("OrderCompleted", "OrderCancelled")
-_FORWARD = {"DocumentsReady", "DocumentsMatched", "ListAccepted", "FulfilmentRequested", "PaymentHeld", "PaymentSettled"}
+_FORWARD = {"DocumentsReady", "DocumentsMatched", "ListAccepted", "ListReleased", "FulfilmentRequested", "PaymentHeld", "PaymentSettled"}
 _WITHIN = 40  # of a deadline's grace (120 s) that part in which every order has heard of it
 
 

@@ -136,7 +136,7 @@ def captured_before_shipped(case: Case) -> Iterator[Verdict]:
     again = {e.cause: {p for p, _ in e.parcels} for e in case.story.of("shipping", "ParcelReplaced")}  # paid for once before
     paid = set().union(*held.values())
     # Into China customs' receipt comes in between.
-    listed = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "ListAccepted")}
+    listed = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "ListAccepted", "ListReleased")}
     # Paid for with the others, and awaited: what says that its goods are there lets it go on.
     came = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "BackorderFilled")}
     for event in case.story.of("shipping", "FulfilmentRequested"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from services.auditor.facts import QUOTA_KINDS, Parcel
 from services.auditor.rules_papers import lists_of
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
-from services.auditor.story import Placed
+from services.auditor.story import Event, Placed
 
 YEARLY_FEN = 2_600_000      # since 2019-01-01; a year's limit as the auditor knows it, not as the events state it
 PER_PARCEL_FEN = 500_000
@@ -34,7 +35,8 @@ def quota_follows_the_goods(case: Case) -> Iterator[Verdict]:
     if not facts.placed or not facts.placed.china:
         return
     open_ = quota["reserved"] - quota["released"] - quota["committed"]
-    kept, came = quota["committed"] - quota["restored"], sum(_came_in(facts.placed, p) for p in facts.parcels.values())
+    kept, late = quota["committed"] - quota["restored"], [e for e in case.story.of("shipping", "ReturnReceived") if e.data.late]
+    came = sum(_came_in(facts.placed, p, [e for e in late if e.parcels[0][0] == k]) for k, p in facts.parcels.items())
     yield None if open_ == 0 and kept == came else [
         f"open {open_}, kept {kept}, came in and stayed {came}", str(dict(quota)), *(str(e) for e in facts.of("QuotaMoved"))]
 
@@ -55,11 +57,14 @@ def committed_by_the_lists(case: Case) -> Iterator[Verdict]:
     yield None if committed == listed else [f"committed {committed}, the lists that customs took declare {listed}"]
 
 
-def _came_in(placed: Placed, parcel: Parcel) -> int:
-    """The dutiable value of what the buyer has of this parcel."""
-    if parcel.goods != "delivered" or parcel.plan is None or not any(parcel.left.values()):
+def _came_in(placed: Placed, parcel: Parcel, late: list[Event]) -> int:
+    """The dutiable value of what the buyer has of this parcel, and of what he sent back too late."""
+    left = Counter(parcel.left)
+    for event in late:
+        left.update(dict(event.data.lines))
+    if parcel.goods != "delivered" or parcel.plan is None or not any(left.values()):
         return 0
-    goods = sum(placed.lines[n][2] * units // placed.lines[n][1] for n, units in parcel.left.items())
+    goods = sum(placed.lines[n][2] * units // placed.lines[n][1] for n, units in left.items())
     return goods + parcel.plan.freight
 
 

@@ -67,6 +67,9 @@ class China(NamedTuple):
     single_item: int
     platform: str = ""
     consignee: Consignee | None = None
+    mode: str = "9610"
+    bond: tuple[str, str] = ("", "")
+    records: dict[int, str] = {}
 
 
 class TaxBill(NamedTuple):
@@ -164,7 +167,8 @@ class Money(NamedTuple):
 
 class Goods(NamedTuple):
     """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units). `claim`: on the carrier, or
-    what it paid. `units`: with serial numbers. `until`: a deadline that it tells."""
+    what it paid. `units`: with serial numbers. `until`: a deadline that it tells.
+    `paper`: the import list that it withdraws; `late`: goods that are back too late for that."""
 
     refund: int = 0
     lines: tuple[tuple[int, int], ...] = ()
@@ -172,6 +176,8 @@ class Goods(NamedTuple):
     claim: int = 0
     units: tuple[str, ...] = ()
     until: datetime | None = None
+    paper: str = ""
+    late: bool = False
 
 
 class Looked(NamedTuple):
@@ -291,7 +297,8 @@ def _readings(m: Any) -> list[tuple[str, Band, list[Reading]]]:
 
 
 def _china(m: Any) -> China | None:
-    return m and China(m.person, m.year, m.value, m.yearly, m.per_parcel, m.single_item, m.platform, m.consignee)
+    return m and China(m.person, m.year, m.value, m.yearly, m.per_parcel, m.single_item, m.platform, m.consignee, m.mode,
+                       (m.ems_no, m.area_code), m.records)
 
 
 def _landed(m: Any) -> Landed:
@@ -416,6 +423,11 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "ParcelRerouted": lambda m: (((m.parcel_id, 0),), Tick(ref=m.lane, way=_way(m.route))),
     "OrderDocumented": lambda m: (((m.parcel_id, 0),), m.document), "DocumentsMatched": lambda m: (((m.parcel_id, 0),), m.import_list),
     "DocumentsMismatched": lambda m: (((m.parcel_id, 0),), (m.attempt,)),
+    **dict.fromkeys(("ListReleased", "ListHeld"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.list_no))),
+    "ParcelCancelled": lambda m: (((m.parcel_id, 0),), Goods(m.refund, ref=m.reason, paper=m.revokes)),
+    "ReturnReceived": lambda m: (((m.parcel_id, 0),), Goods(m.refund, tuple((x.line_no, x.quantity) for x in m.lines), m.return_id,
+                                                            paper=m.returns_list, late=m.late)),
+    "ListWithdrawn": lambda m: (((m.parcel_id, 0),), Goods(ref=m.list_no)),
     "ListRejected": lambda m: (((m.parcel_id, 0),), (m.attempt, m.status)),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }

@@ -17,6 +17,8 @@ _GOODS = {
     "declared": ("Chinese customs must take its import list", "papers", "it is cancelled and refunded"),
     "amending": ("units left it: order, payment document and import list must be told anew", "papers", "it is cancelled and refunded"),
     "redeclared": ("Chinese customs must take its amended import list", "papers", "it is cancelled and refunded"),
+    "listed": ("Chinese customs must release the goods in the bonded warehouse", "papers", "it is cancelled and refunded"),
+    "relisted": ("Chinese customs must release the goods in the bonded warehouse once more", "papers", "it is cancelled and refunded"),
     "documented": ("the money must be captured", "authorisation", "the authorisation expires and the parcel is cancelled"),
     "requested": ("the warehouse must pack it", "", ""),
     "on_hold": ("the warehouse holds it up and must go on packing it", "hold", "it is cancelled and refunded"),

@@ -50,8 +50,10 @@ def _papers(data: dict[str, Any]) -> list[str]:
     """Of an import into China."""
     parts = [f"{d['field']} ({d['between']})" for d in data.get("differences") or ()]
     if isinstance(listed := data.get("import_list"), dict):
-        parts.append(f"import list {listed['list_no']}, waybill {listed['logistics_no']}" + (
+        parts.append(f"import list {listed['list_no']}, mode {listed.get('mode', '9610')}, waybill {listed['logistics_no']}" + (
             f", instead of {listed['replaces']}" if listed.get("replaces") else ""))
+    if isinstance(bond := data.get("bonded"), dict):
+        parts.append(f"from bonded warehouse {bond['ems_no']}, area {bond['area_code']}")
     if "list_no" in data:
         parts.append(f"list {data['list_no']}" + (f", status {data['status']}" if "status" in data else ""))
     if isinstance(paper := data.get("document"), dict):

@@ -359,12 +359,27 @@ def _list(e, words):
     def say(status):
         return _report(e, report.CarrierScanReported, "/customs", f":{e.import_list.list_no}:{status}", dialect="ceb622",
                        code=status, at=START, reason="as told", tracking_no=e.import_list.list_no)
-    ways = [Way("takes the list", (say("120"),))]
+    bonded = e.import_list.mode == "1210"
+    ways = [Way("takes the list", (say("120"),), (Offer(f"bond {e.import_list.list_no}", (
+        Way("releases the goods in bond", (say("800"),)),
+        *((Way("inspects, then releases them", (say("500"), say("800"))),) if "holds" in words else ()),
+        *((Way("sends the goods in bond back", (say("700"),)),) if "refuses" in words else ())), must=True),) if bonded else ())]
     if "rejects list" in words:
         ways += [Way("rejects the list", (say("100"),), needs=(f"token rejects list {e.order_id}",)),
                  Way("never got the list", (say("4"),), needs=(f"token rejects list {e.order_id}",)),
                  Way("finds the buyer above the limit", (say("-621018"),))]
     return [Offer(f"list {e.import_list.list_no}", tuple(ways), must=True)]
+
+
+def _withdraw(e, words):
+    """Chinese customs' answer when a list is revoked, or goods of it are returned."""
+    form, list_no = ("CEB624", e.revokes) if hasattr(e, "revokes") else ("CEB626", e.returns_list)
+    if not list_no:
+        return []
+    of = getattr(e, "return_id", "")
+    return [_offer(f"withdraw {list_no} {of}", "takes the list back", _report(
+        e, report.ListWithdrawalReported, "/customs", f":{list_no}:{of}", list_no=list_no, form=form, accepted=True, return_id=of),
+        must=True)]
 
 
 def _customs(e, words):
@@ -477,7 +492,7 @@ def _payout(e, words):
 
 _UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
     "PaymentHeld": _captured, "PaymentSettled": _settled, "ChargebackOpened": _taken,
-    "DocumentsMatched": _list, "FulfilmentRequested": _fulfil, "ParcelPacked": _packed, "ParcelHandedOver": _handed_over, "ParcelExported": _exported,
+    "DocumentsMatched": _list, "ParcelCancelled": _withdraw, "ReturnReceived": _withdraw, "FulfilmentRequested": _fulfil, "ParcelPacked": _packed, "ParcelHandedOver": _handed_over, "ParcelExported": _exported,
     "ParcelArrived": _arrived, "CustomsPresented": _customs, "CustomsHeld": _customs, "CustomsReleased": _last_mile,
     "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,
     "DisputeOpened": _arbiter, "InterceptRequested": _stop, "ParcelReturning": _coming_back, "CustomsRefused": _coming_back,

@@ -17,7 +17,7 @@ from schemas.parties import Person, seal
 from services.explorer.machines import Machines
 from services.explorer.outside import BRAND, authorisation
 from services.explorer.ownership import ALL_TOLD, Ownership
-from services.explorer.simulation import KEY, START, order
+from services.explorer.simulation import KEY, START, bonded_order, order
 from services.explorer.system import Setting, System
 from services.shipping.plans import Plans
 
@@ -164,13 +164,20 @@ PATHS: tuple[Path, ...] = (
     _path("wrong-amount-china", "the same into China", "wrong amount, cancel, express", CHINA | {"cancelled: cancelled"},
           regime="china"),
     # Papers into China.
-    _path("papers", "customs does not take the list, for good or not", "rejects list, cancel, express", CHINA | {
-        "cancelled: over_limit", "cancelled: list_rejected", "cancelled: cancelled"}, regime="china", resends=1),
+    _path("papers", "customs does not take the list, for good or not", "rejects list, cancel, express", {
+        "completed", "cancelled: papers_expired", "cancelled: over_limit", "cancelled: list_rejected", "cancelled: cancelled"},
+        regime="china", resends=1, timers=frozenset({"papers", "confirm"})),
     _path("papers-wrong", "a customs code is wrong; the merchant may supply it at any moment, or another wrong one",
-          "supply digits, supply, express", CHINA | {"cancelled: documents_mismatch"}, order=_wrong_code(), regime="china", resends=1),
+          "supply digits, supply, express", {"completed", "cancelled: papers_expired", "cancelled: documents_mismatch"},
+          order=_wrong_code(), regime="china", resends=1, timers=frozenset({"papers", "confirm"})),
     _path("papers-amended", "units leave the parcel while it is declared or packed", "short, rejects, cancel line, express",
           {"completed", "cancelled: packing_rejected", "cancelled: papers_expired", "cancelled: short_pick", "cancelled: cancelled"},
           regime="china", timers=frozenset({"papers", "confirm"})),
+    _path("bonded", "from a bonded warehouse in China: packed when customs has released it", "holds, refuses, confirm",
+          LATE | {"completed", "cancelled: list_refused", "cancelled: papers_expired", "cancelled: lost", "cancelled: no_scan"},
+          order=bonded_order()),
+    _path("bonded-amended", "units leave it at any moment, or all of it", "short, cancel line, cancel",
+          {"completed", "cancelled: short_pick", "cancelled: cancelled"}, order=bonded_order(), timers=frozenset({"confirm"})),
     # Cancelled.
     _path("cancel", "cancelled at any moment", "cancel, stops", ABROAD | {"cancelled: cancelled"}),
     _path("cancel-china", "the same into China", "cancel, stops", CHINA | {"cancelled: cancelled"}, regime="china"),

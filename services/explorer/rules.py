@@ -22,7 +22,7 @@ OUTCOMES = {
     "lost": {"refunded", "charged_back", "settled"},  # settled: the carrier's claim went on to the merchant
 }
 YEARLY_FEN = 2_600_000  # what the law allows a person, said once more: the rules must not be judged by themselves
-FORWARD = {"authorise", "capture", "release", "OrderPlaced", "DocumentsReady", "DocumentsMatched", "ListAccepted", "FulfilmentRequested",
+FORWARD = {"authorise", "capture", "release", "OrderPlaced", "DocumentsReady", "DocumentsMatched", "ListAccepted", "ListReleased", "FulfilmentRequested",
            "ParcelCleared", "OrderResumed"}
 
 

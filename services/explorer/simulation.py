@@ -15,7 +15,7 @@ from functools import partial
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.ledger import ASIDE, side
-from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.orders_intake import Bonded, OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.orders import machine as orders
@@ -228,3 +228,10 @@ def order(order_id: str = "A1", destination: str = "DE", lines=(("CHERRY", 2, 50
         total=sum(a for _, _, a in lines) + freight, on_shortage=on_shortage, payment_token=token, buyer=person,
         consignee=person, placed_at=START)
     return PlaceOrder(**(fields | more))
+
+
+def bonded_order(order_id: str = "A1", **more) -> PlaceOrder:
+    """The same into China from a bonded warehouse there (mode 1210)."""
+    made = order(order_id, "CN", **more)
+    return made.model_copy(update={"bonded": Bonded(ems_no="T2231W000123", area_code="310066"), "lines": [
+        line.model_copy(update={"item_record": f"R{line.line_no}"}) for line in made.lines]})

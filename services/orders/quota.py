@@ -97,7 +97,15 @@ def limits(command: PlaceOrder, rows: Any, rules: Rules, platform: str, consigne
     if rows.used(key) + value > yearly:  # how much is used is the buyer's own business: what we say here stands on a topic
         return "quota_exceeded", f"the buyer would pass the {yearly} fen of {day.year}; wait for the next year"
     return ChinaImport(rules=names, person=key.split(":")[1], year=day.year, value=value, yearly=yearly, per_parcel=per_parcel,
-                       single_item=single, platform=platform, consignee=consignee)
+                       single_item=single, platform=platform, consignee=consignee, **_bonded(command))
+
+
+def _bonded(command: PlaceOrder) -> dict[str, Any]:
+    """What is declared of goods that lie in a bonded warehouse."""
+    if command.bonded is None:
+        return {}
+    return {"mode": "1210", "ems_no": command.bonded.ems_no, "area_code": command.bonded.area_code,
+            "records": {line.line_no: line.item_record for line in command.lines}}
 
 
 def _limits_of(rules: Rules, day: date) -> tuple[list[str], int, int, int] | str:
@@ -161,7 +169,9 @@ def _given_back(decision: Decision, quota: Quota, document: Any, event: Any) -> 
 
 
 def _cut(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
-    """Some units are no longer in the parcel, or went back in time."""
+    """Some units are no longer in the parcel, or went back in time; what goes back too late has come in."""
+    if getattr(event, "late", False):
+        return
     gone = {line.line_no: line.quantity for line in event.lines}
     left = {n: units - gone.get(n, 0) for n, units in quota.shares[event.parcel_id].units.items()}
     _cut_to(decision, quota, document, event.parcel_id, {n: units for n, units in left.items() if units > 0})

@@ -104,6 +104,8 @@ def screen(command: PlaceOrder, vault_key: bytes, persons: list[bytes] | None = 
         return "total_mismatch", f"lines {goods} + freight {command.freight} + tax {command.tax} = {total}, not {command.total}"
     if command.total <= 0:
         return "nothing_to_pay", "the total must be above zero"
+    if command.bonded is not None and (wrong := _bonded_wrong(command)) is not None:
+        return wrong
     try:
         buyer = check(command.buyer, vault_key)
         found = [buyer] if command.consignee.token == command.buyer.token else [buyer, check(command.consignee, vault_key)]
@@ -112,6 +114,13 @@ def screen(command: PlaceOrder, vault_key: bytes, persons: list[bytes] | None = 
     if persons is not None:
         persons += found
     return _identity_wrong(command.buyer, buyer, vault_key) if quota.is_import(command) else None
+
+
+def _bonded_wrong(command: PlaceOrder) -> tuple[str, str] | None:
+    if not quota.is_import(command):
+        return "bonded_not_into_china", "goods of a bonded warehouse (mode 1210) are imported into China; leave `bonded` out, or correct the countries"
+    missing = [line.line_no for line in command.lines if line.item_record is None]
+    return ("item_record_missing", f"line {missing[0]} has no item_record; mode 1210 asks for each line's") if missing else None
 
 
 def _identity_wrong(sealed: SealedParty, buyer: bytes, vault_key: bytes) -> tuple[str, str] | None:

@@ -37,7 +37,7 @@ the rows, not this file. `tradewind quote` answers by them:
 | Shares | freight and insurance are shared out by the lines' prices in minor units; the parts add up exactly (largest remainder) |
 | Duty | a percentage of goods + freight + insurance (cif) or of the goods alone (fob), or a flat amount for each six-digit code in the consignment |
 | VAT | a percentage of goods + freight + insurance + duty |
-| China's papers | order, payment and waybill are matched field by field on keyed hashes, then the import list is declared (facts, certainty A); wrong ones are corrected `TRADEWIND_CHINA_RESENDS` times (3: ours, a setting), the buyer's year is committed by the list that customs takes ([decision 30](decisions/0030-papers-into-china-agree-before-packing.md)) |
+| China's papers | order, payment and waybill are matched field by field on keyed hashes, then the import list is declared (facts, certainty A); modes 9610 and, from a bonded warehouse there, 1210; wrong ones are corrected `TRADEWIND_CHINA_RESENDS` times (3: ours, a setting), the buyer's year is committed by the list that customs takes ([decision 30](decisions/0030-papers-into-china-agree-before-packing.md)) |
 | China | P = (goods + shares + duty) / (1 − c); consumption tax P·c·relief, VAT P·v·relief; c and v are the line's rates |
 | Rates | by HS code, the longest prefix; of equals the one that names the origin |
 | Tax as assessed | customs' bill is booked on arrival; what it differs from the quote is the platform's, and each authority's tax payable is what was assessed less what was remitted ([money.md](money.md)) |

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from schemas import shipping_shipment as out
+from schemas.lifecycle import deadlines
 from services.runtime.decision import Incoming, Stale
 from services.shipping.reports import reported
 from services.shipping.shipment import Work, line_units
@@ -26,7 +29,12 @@ def return_received(work, report, parcel_id, parcel, before):
     else:
         taken, refund = work.cut(parcel_id, wanted)
     work.move(parcel_id, "restock", taken)
-    work.emit(out.ReturnReceived, parcel_id=parcel_id, return_id=report.return_id, lines=line_units(taken), refund=refund)
+    listed = work.listed(parcel_id)
+    late = bool(listed) and work.now > parcel.aside.papers.released + timedelta(seconds=deadlines()["customs_return"])
+    if listed and not late:
+        parcel.aside.papers.returning.append(report.return_id)
+    work.emit(out.ReturnReceived, parcel_id=parcel_id, return_id=report.return_id, lines=line_units(taken), refund=refund,
+              returns_list="" if late else listed, late=late)
 
 
 def return_expired(work: Work, incoming: Incoming) -> Stale | None:

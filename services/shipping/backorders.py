@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from schemas import shipping_shipment as out
 from services.shipping import china, packing, undoing
-from services.shipping.shipment import Work
+from services.shipping.shipment import CHINESE, Work
 
 EXPIRED = "backorder_expired"
 
@@ -37,7 +37,7 @@ def try_again(work: Work, parcel_id: str) -> None:
     work.emit(out.BackorderFilled, parcel_id=parcel_id, warehouse=warehouse)
     if not aside.ready:
         return
-    if work.shipment.regime == "china":
+    if work.shipment.regime in CHINESE:
         china.paid(work, parcel_id, aside.papers and aside.papers.payment)
     else:
         packing.go_on(work, parcel_id)

@@ -13,15 +13,17 @@ from schemas.china_papers import PaymentDocument
 from services.runtime.decision import STANDING, Incoming, NotYet, Stale
 from services.shipping import packing, promise
 from services.shipping.matching import differences, import_list
-from services.shipping.shipment import Papers, Parcel, Shipment, Work
+from services.shipping.shipment import CHINESE, Papers, Parcel, Shipment, Work
 from services.shipping.undoing import cancel_parcel
 
 WRONG = ("allocated", "correcting", "amending")
 DECLARED = ("declared", "redeclared")
-BEFORE_PACKING = (*WRONG, *DECLARED, "documented", "requested", "on_hold")
+RELEASING = ("listed", "relisted")  # mode 1210: customs has the list, and the goods
+BEFORE_PACKING = (*WRONG, *DECLARED, *RELEASING, "documented", "requested", "on_hold")
 REFUSED = {"4", "100"}                                             # may be corrected, or sent again
 FINAL = {"-621005": "over_limit", "-621018": "over_limit", "700": "list_refused"}
 SENDING_FAILED = "4"
+HELD = {"500", "501", "502", "503", "599"}
 ON_ITS_WAY = {"1", "2", "3", "4", "120"}  # what tells of the list alone, not of the parcel at the border
 
 
@@ -65,7 +67,7 @@ def match(work: Work, parcel_id: str) -> None:
     papers = _papers(parcel)
     if parcel.status not in WRONG or parcel.aside.awaits or papers.payment is None or papers.order is None or _old(work, parcel_id, parcel, papers):
         return
-    found = differences(papers.order, papers.payment, parcel_id, work.document.china and work.document.china.consignee)
+    found = differences(papers.order, papers.payment, parcel_id, work.document.china.consignee)
     if not found:
         _declare(work, parcel_id, parcel, papers)
         return
@@ -86,9 +88,11 @@ def _old(work: Work, parcel_id: str, parcel: Parcel, papers: Papers) -> bool:
 def _declare(work: Work, parcel_id: str, parcel: Parcel, papers: Papers) -> None:
     replaces = number(parcel_id, papers) if papers.lists else ""
     papers.lists += 1
+    papers.listed = number(parcel_id, papers)
     work.step(parcel, "DocumentsMatched")
     work.emit(out.DocumentsMatched, parcel_id=parcel_id, import_list=import_list(
-        papers.order, work.label(parcel_id)[1], number(parcel_id, papers), replaces, _voyage(work, parcel_id)))
+        papers.order, work.label(parcel_id)[1], number(parcel_id, papers), replaces, _voyage(work, parcel_id),
+        work.document.china))
     promise.resume(work, parcel_id)
 
 
@@ -120,7 +124,7 @@ def _correct(work: Work, parcel_id: str, papers: Papers, reason: str) -> None:
 def about_the_list(scan: Any, parcel: Parcel) -> bool:
     """Whether a receipt tells of the list it names, and not of the parcel at the border."""
     papers = parcel.aside and parcel.aside.papers
-    return parcel.status in DECLARED or scan.code in ON_ITS_WAY or papers is None or scan.tracking_no != number(scan.parcel_id, papers)
+    return parcel.status in (*DECLARED, *RELEASING) or scan.code in ON_ITS_WAY or papers is None or scan.tracking_no != number(scan.parcel_id, papers)
 
 
 def receipt(work: Work, scan: Any, parcel: Parcel) -> NotYet | Stale | None:
@@ -128,13 +132,15 @@ def receipt(work: Work, scan: Any, parcel: Parcel) -> NotYet | Stale | None:
     papers, parcel_id = parcel.aside and parcel.aside.papers, scan.parcel_id
     if papers is None or scan.tracking_no != number(parcel_id, papers):
         return Stale("a receipt of a list that is not this parcel's, or not any more")
+    if parcel.status in RELEASING:
+        return _in_bond(work, scan, parcel, papers)
     if parcel.status not in DECLARED:
         return Stale(f"status {scan.code} of a list, for a parcel that is {parcel.status}")
     if scan.code == "120":
         _accept(work, parcel_id, parcel, scan.tracking_no)
     elif scan.code in REFUSED or scan.code in FINAL:
         _reject(work, scan, parcel, papers)
-    elif scan.code == "800":
+    elif scan.code == "800" or scan.code in HELD and work.shipment.regime == "bonded":
         return NotYet("ListAccepted")
     else:
         return Stale(f"status {scan.code} decides nothing about a list")
@@ -148,17 +154,41 @@ def ends(scan: Any) -> bool:
 
 def may_end(shipment: Shipment, event: str) -> bool:
     """Whether this event may: papers that are wrong once more, or what was kept while the order stood still."""
-    if shipment.regime != "china":
+    if shipment.regime not in CHINESE:
         return False
     if event in ("OrderDocumented", "PaymentDocumentAmended"):
         return any(parcel.aside and parcel.aside.papers and parcel.aside.papers.wrong for parcel in shipment.parcels.values())
     return bool(shipment.kept) and event in ("OrderResumed", STANDING)
 
 
+def _in_bond(work: Work, scan: Any, parcel: Parcel, papers: Papers) -> Stale | None:
+    """Mode 1210: what customs does with the goods, which lie in the bonded warehouse."""
+    parcel_id, told = scan.parcel_id, {"parcel_id": scan.parcel_id, "list_no": scan.tracking_no}
+    if scan.code == "800":
+        papers.released = work.now
+        work.step(parcel, "ListReleased")
+        work.emit(out.ListReleased, **told)
+        _go_on(work, parcel_id, parcel)
+    elif scan.code in HELD:
+        work.step(parcel, "ListHeld")
+        work.emit(out.ListHeld, **told, status=scan.code, reason=scan.reason)
+    elif scan.code == "100" or scan.code in FINAL:
+        _reject(work, scan, parcel, papers)
+    else:
+        return Stale(f"status {scan.code} of a list, for a parcel that is {parcel.status}")
+    return None
+
+
 def _accept(work: Work, parcel_id: str, parcel: Parcel, list_no: str) -> None:
-    work.disarm(f"papers:{parcel_id}")
     work.step(parcel, "ListAccepted")
     work.emit(out.ListAccepted, parcel_id=parcel_id, list_no=list_no)
+    if parcel.status not in RELEASING:
+        _go_on(work, parcel_id, parcel)
+
+
+def _go_on(work: Work, parcel_id: str, parcel: Parcel) -> None:
+    """It may be packed."""
+    work.disarm(f"papers:{parcel_id}")
     if work.step(parcel, "FulfilmentRequested"):  # else the warehouse was asked before, and the list is an amended one
         packing.request(work, parcel_id)
 
@@ -166,6 +196,7 @@ def _accept(work: Work, parcel_id: str, parcel: Parcel, list_no: str) -> None:
 def _reject(work: Work, scan: Any, parcel: Parcel, papers: Papers) -> None:
     parcel_id = scan.parcel_id
     papers.wrong += 1
+    papers.listed = ""
     work.step(parcel, "ListRejected")
     work.emit(out.ListRejected, parcel_id=parcel_id, list_no=scan.tracking_no, status=scan.code, attempt=papers.wrong,
               reason=scan.reason)
@@ -175,6 +206,24 @@ def _reject(work: Work, scan: Any, parcel: Parcel, papers: Papers) -> None:
         match(work, parcel_id)
     else:
         _correct(work, parcel_id, papers, "list_rejected")
+
+
+def withdrawn(work: Work, incoming: Incoming) -> Stale | None:
+    """Customs' answer to the revocation of a list, or to a return of its goods."""
+    answer = incoming.data
+    parcel = work.shipment.parcels.get(answer.parcel_id)
+    revoked = answer.form == "CEB624"
+    if parcel is None or not (listed := work.listed(answer.parcel_id)) or answer.list_no != listed or (
+            parcel.status != "cancelled" if revoked else answer.return_id not in parcel.aside.papers.returning):
+        return Stale("of no list that was to be withdrawn, or answered before")
+    if revoked:
+        parcel.aside.papers.listed = ""
+    else:
+        parcel.aside.papers.returning.remove(answer.return_id)
+    work.step(parcel, "ListWithdrawn")
+    work.emit(out.ListWithdrawn, parcel_id=answer.parcel_id, list_no=answer.list_no, form=answer.form, accepted=answer.accepted,
+              return_id=answer.return_id, reason=answer.reason)
+    return None
 
 
 def overdue(work: Work, parcel_id: str) -> None:

@@ -19,6 +19,7 @@ from services.shipping import (after_delivery, backorders, china, inspection, pa
                                reservation, scans, season, serials,
                                stops, undoing)
 from services.shipping.allocation import Document
+from services.shipping.shipment import CHINESE
 from services.shipping.plans import Plans
 from services.shipping.shipment import Shipment, Work
 
@@ -108,7 +109,7 @@ def _held(work: Work, incoming: Incoming) -> NotYet | None:
         return NotYet("ParcelsAllocated")
     work.disarm("reservation")
     for part in incoming.data.parcels:
-        if s.regime == "china":
+        if s.regime in CHINESE:
             china.paid(work, part.parcel_id, incoming.data.document)
         else:
             packing.go_on(work, part.parcel_id)
@@ -190,7 +191,7 @@ REPORTS = {
     "InterceptAccepted": reports.intercepted, "InterceptRefused": reports.intercept_refused,
     "ReturnedToSenderReported": reports.returned_to_sender, "LossReported": reports.lost,
     "DestroyedReported": reports.destroyed, "ClaimPaidReported": reports.claim_paid,
-    "ReturnReceivedReported": after_delivery.return_received,
+    "ListWithdrawalReported": china.withdrawn, "ReturnReceivedReported": after_delivery.return_received,
     "SerialScanReported": inspection.scanned, "OpenInspection": inspection.opened, "RecordInspection": inspection.ended,
     "ExcursionReported": quality.found, "RecordQualityDecision": quality.decided,
 }

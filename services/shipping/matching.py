@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.china_papers import CNY, CODE_DIGITS, Consignee, Difference, ImportList, ListedGoods, OrderDocument, PaymentDocument
+from schemas.orders_order import ChinaImport
 
 _PAID_FOR = (("order_no", "order_no"), ("platform", "platform"), ("currency", "currency"), ("transaction", "transaction"),
              ("buyer", "payer"), ("paid", "amount"))
@@ -45,9 +46,11 @@ def _unsound(order: OrderDocument) -> Iterator[str]:
             yield f"lines.{line.gnum}.gcode"
 
 
-def import_list(order: OrderDocument, waybill_no: str, list_no: str, replaces: str, voyage: str) -> ImportList:
+def import_list(order: OrderDocument, waybill_no: str, list_no: str, replaces: str, voyage: str, china: ChinaImport) -> ImportList:
     """One list a parcel, its lines those of the order document."""
     return ImportList.model_construct(
         list_no=list_no, replaces=replaces, order_no=order.order_no, logistics_no=waybill_no, buyer=order.buyer, voyage=voyage,
-        lines=[ListedGoods.model_construct(gnum=line.gnum, gname=line.gname, gcode=line.gcode, quantity=line.quantity)
+        mode=china.mode, ems_no=china.ems_no, area_code=china.area_code,
+        lines=[ListedGoods.model_construct(gnum=line.gnum, gname=line.gname, gcode=line.gcode, quantity=line.quantity,
+                                           item_record=china.records.get(line.line_no, ""))
                for line in order.lines])

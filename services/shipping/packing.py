@@ -28,7 +28,7 @@ def request(work: Work, parcel_id: str, replaces: str = "") -> None:
     lines = [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=units, amount=l.amount * units // l.quantity)
              for l, units in work.left(parcel_id) if units]
     work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=work.shipment.parcels[parcel_id].warehouse, destination=work.document.destination,
-              regime=work.shipment.regime, lines=lines, sscc=sscc, waybill_no=waybill_no, replaces=replaces,
+              regime=work.legs, lines=lines, sscc=sscc, waybill_no=waybill_no, replaces=replaces,
               cold=work.document.band(parcel_id) if work.document.cold else None,
               planned=promise.planned(work, parcel_id, "hand over"))
 
@@ -44,7 +44,7 @@ def packed(work, report, parcel_id, parcel, before):
     units = getattr(report, "units", ())  # a scan knows of none
     told = {"units": [out.PackedUnit.model_construct(**unit.__dict__) for unit in units]} if units else {}
     work.emit(out.ParcelPacked, parcel_id=parcel_id, warehouse=parcel.warehouse, destination=work.document.destination,
-              regime=work.shipment.regime, sscc=sscc, waybill_no=waybill_no, planned=promise.planned(work, parcel_id, "hand over"),
+              regime=work.legs, sscc=sscc, waybill_no=waybill_no, planned=promise.planned(work, parcel_id, "hand over"),
               **told)
     if units or parcel.aside is not None:
         inspection.packed(work, parcel_id, units)
@@ -60,7 +60,7 @@ def cancel(work: Work, parcel_id: str, before: str, reason: str) -> None:
     work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
     work.move(parcel_id, "restock" if before == "packed" else "release")
     work.shipment.parcels[parcel_id].reason = reason
-    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
+    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id), revokes=work.listed(parcel_id))
 
 
 @reported("PackingHeld")
@@ -107,7 +107,8 @@ def _short_picked(work, report, parcel_id, parcel, before):
             work.step(parcel, "ParcelCancelled")
             work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
             parcel.reason, parcel.undone = "short_pick", True
-            work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund)
+            work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund,
+                      revokes=work.listed(parcel_id))
     if not _write_off(work, report, units_taken) and not taken:
         return Stale("the missing units are no longer the buyer's, and nobody counts on them")  # his cancellation was known
     return None

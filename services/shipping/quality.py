@@ -11,7 +11,7 @@ from schemas import shipping_shipment as out
 from services.runtime.decision import Incoming, NotYet, Stale
 from services.shipping.packing import request
 from services.shipping.reports import reported
-from services.shipping.shipment import Work
+from services.shipping.shipment import CHINESE, Work
 from services.shipping.undoing import destroy
 
 DEADLINE = "deadline"
@@ -67,7 +67,7 @@ def _can_be_replaced(work: Work, parcel_id: str) -> bool:
 
     Into China one sub-order is one waybill and one list: there it is paid back."""
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
-    if s.stops or s.regime == "china" or parcel.intercept or parcel.aside.inspections or parcel.status in ("returning", "delivered"):
+    if s.stops or s.regime in CHINESE or parcel.intercept or parcel.aside.inspections or parcel.status in ("returning", "delivered"):
         return False
     wanted: Counter[str] = Counter()
     for line, units in work.left(parcel_id):

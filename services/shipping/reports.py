@@ -76,8 +76,8 @@ def handed_over(work, report, parcel_id, parcel, before):
     work.arm(f"lost:{parcel_id}", "lost")
     promise.resume(work, parcel_id)
     work.emit(out.ParcelHandedOver, parcel_id=parcel_id, carrier=report.carrier, tracking_no=report.tracking_no,
-              destination=work.document.destination, regime=work.shipment.regime, despite=list(work.shipment.stops),
-              planned=promise.planned(work, parcel_id, *("go out", "deliver") if work.shipment.regime == "domestic" else
+              destination=work.document.destination, regime=work.legs, despite=list(work.shipment.stops),
+              planned=promise.planned(work, parcel_id, *("go out", "deliver") if work.legs == "domestic" else
                                       ("export", "arrive")))
 
 
@@ -111,6 +111,8 @@ def customs_held(work, report, parcel_id, parcel, before):
 @reported("CustomsReleased")
 def customs_released(work, report, parcel_id, parcel, before):
     work.disarm(f"customs:{parcel_id}")
+    if parcel.aside is not None and parcel.aside.papers is not None:
+        parcel.aside.papers.released = work.now
     promise.resume(work, parcel_id)
     work.emit(out.CustomsReleased, parcel_id=parcel_id, planned=promise.planned(work, parcel_id, "go out", "deliver"))
     assessed = getattr(report, "assessed", None)  # a carrier that scans the release knows of no bill

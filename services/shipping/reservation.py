@@ -24,6 +24,8 @@ def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None],
     if s.status != "new":
         return Stale("placed before")
     s.status, s.merchant_id, s.regime = "waiting", event.merchant_id, event.regime
+    if event.china is not None and event.china.mode == "1210":
+        s.regime = "bonded"
     if event.screening == "REVIEW":
         stops.stop(work, SCREENING)
     s.pending, s.lanes = Wanted.of(event, incoming.time), incoming.lanes.label if incoming.lanes else ""
@@ -39,7 +41,7 @@ def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None],
 def try_to_allocate(work: Work, first: bool) -> None:
     s = work.shipment
     wanted, shares, routes = s.pending, {}, {}
-    if work.plans is not None:
+    if work.plans is not None and s.regime != "bonded":  # whose warehouses the network does not have
         # One that waited is promised anew, from the moment its goods are there.
         shares, routes = work.plans.plan(wanted, work.stock.available, wanted.accepted_at if first else work.now, work.closed)
     found = allocate(s.order_id, wanted, work.stock.available, shares)

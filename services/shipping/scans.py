@@ -15,6 +15,7 @@ from schemas.lifecycle import deadlines
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
 from services.shipping import china
 from services.shipping.reports import no_parcel
+from services.shipping.shipment import CHINESE as REGIMES
 from services.shipping.shipment import Work
 
 CLOCKS_DIFFER = timedelta(days=1)
@@ -38,7 +39,7 @@ def scanned(reports: dict[str, Any]):
             code = meaning_of(scan)
         except UnknownCode as why:
             raise Impossible(Reason.UNKNOWN_CODE, str(why)) from None
-        if scan.dialect == CHINESE and work.shipment.parcels and work.shipment.regime != "china":
+        if scan.dialect == CHINESE and work.shipment.parcels and work.shipment.regime not in REGIMES:
             raise Impossible(Reason.UNKNOWN_CODE, f"dialect: {CHINESE} is of Chinese customs; this order does not go to China")
         if scan.at > work.now + CLOCKS_DIFFER:
             raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")

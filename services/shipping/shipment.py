@@ -17,6 +17,9 @@ from services.shipping.serials import back
 from services.shipping.storage import StockMove
 
 
+CHINESE = ("china", "bonded")  # regimes whose papers Chinese customs sees
+
+
 @dataclass(slots=True, frozen=True)
 class Clock:
     """What has become of a promise (promise.py). `slip_s`: how long it stood still before; `paused`: why it does, `since` when;
@@ -35,15 +38,19 @@ class Clock:
 @dataclass(slots=True)
 class Papers:
     """Into China, until it is packed: the newest order and payment documents, how many lists were declared, and how often papers
-    were found wrong."""
+    were found wrong. `listed`: the list that customs may have; `released`: when it let the goods in; `returning`: returns that
+    it has not answered yet."""
 
     order: OrderDocument | None = None
     payment: PaymentDocument | None = None
     lists: int = 0
     wrong: int = 0
+    listed: str = ""
+    released: datetime | None = None
+    returning: list[str] = field(default_factory=list)
 
     def draft(self) -> Papers:
-        return Papers(self.order, self.payment, self.lists, self.wrong)
+        return Papers(self.order, self.payment, self.lists, self.wrong, self.listed, self.released, list(self.returning))
 
 
 @dataclass(slots=True)
@@ -173,6 +180,11 @@ class Work:
             parcel.status = to
         return answer is Answer.APPLIED
 
+    @property
+    def legs(self) -> str:
+        """The regime that tells which way a parcel goes: from a bonded warehouse as within a country."""
+        return "domestic" if self.shipment.regime == "bonded" else self.shipment.regime
+
     def content(self, parcel_id: str) -> Content:
         return (self.fresh_document or self.document).parcels[parcel_id]
 
@@ -226,6 +238,11 @@ class Work:
         if parcel.aside is not None and parcel.aside.papers is not None:
             self.disarm(f"hold:{parcel_id}")
             self.arm(f"papers:{parcel_id}", "papers")
+
+    def listed(self, parcel_id: str) -> str:
+        """The import list of a parcel that Chinese customs may have; empty: none."""
+        aside = self.shipment.parcels[parcel_id].aside
+        return aside.papers.listed if aside is not None and aside.papers is not None else ""
 
     def undo(self, parcel_id: str) -> int:
         """Nothing of the parcel will be the buyer's: returns by how much the buyer owes less."""

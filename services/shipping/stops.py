@@ -19,7 +19,7 @@ from services.shipping.shipment import Shipment, Work
 
 KEPT = frozenset({"PaymentAuthorised", "PaymentHeld",  # their money lets goods go forward
                   "OrderDocumented", "PaymentDocumentAmended"})
-AT_WAREHOUSE = ("requested", "on_hold", "packed", "amending", "redeclared")
+AT_WAREHOUSE = ("requested", "on_hold", "packed", "amending", "redeclared", "relisted")
 
 
 def merchant(subject: Shipment, incoming: Incoming) -> Decision:
@@ -90,8 +90,9 @@ def clear(work: Work, reason: str, decide: Callable[[Work, Incoming], Any]) -> N
         work.emit(out.ParcelCleared, parcel_id=parcel_id, reason=reason)
     if s.stops:
         return
-    for parcel_id in s.parcels:
-        promise.resume(work, parcel_id)
+    for parcel_id, parcel in s.parcels.items():
+        if parcel.status in promise.OPEN:  # else it was cancelled meanwhile, and its clock with it
+            promise.resume(work, parcel_id)
     standing_still = work.now - s.held_since
     s.timers = {name: due + standing_still if name.partition(":")[0] in s.STANDS_STILL else due
                 for name, due in s.timers.items()}

@@ -26,7 +26,7 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
         parcel.reason = reason
         work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}", f"stock:{parcel_id}", f"stock_ends:{parcel_id}")
         work.move(parcel_id, kind, left)
-        work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id))
+        work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id), revokes=work.listed(parcel_id))
         if all(p.status == "cancelled" for p in work.shipment.parcels.values()):
             work.disarm("reservation")
 

@@ -45,6 +45,11 @@ def cancel_planned(heard: Heard, scenario: str, memory: Memory) -> list[Reaction
     return _ask(0, 0, memory, f"cancel:{order_id}", buyer.CancelOrder(order_id=order_id, reason="changed my mind"))
 
 
+def cancel_listed(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    order_id = heard.data.order_id
+    return _ask(0, 0, memory, f"cancel:{order_id}", buyer.CancelOrder(order_id=order_id, reason="found it cheaper"))
+
+
 def cancel_held(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     if memory.answered_another(heard):  # into China every parcel has a payment of its own; one cancellation is enough
@@ -68,7 +73,7 @@ def buyer_has_it(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return []
     if scenario == platform.UPHELD:
         return platform.freeze(heard, scenario, memory)
-    if scenario == "return_whole":
+    if scenario in ("return_whole", "china_returned"):
         message = buyer.RequestReturn(order_id=order_id, parcel_id=parcel_id, reason="not as expected")
         return _ask(12, 48, memory, f"return:{parcel_id}", message)
     if scenario == "return_line":

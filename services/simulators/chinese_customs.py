@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from schemas import shipping_report as report
 from schemas.topics import REPORT
-from services.simulators.outsiders import Heard, Memory, Reaction, hours, moment_of
+from services.simulators.outsiders import Heard, Memory, Reaction, after, hours, moment_of, said_id
 
 SOURCE = "/customs/CN"
 SCENARIOS = frozenset({"china_receipts"})
 # What becomes of an import list: by scenario, for the first and for all later ones, (status, trade hours, why). Elsewhere it is
 # taken. The list that was never got comes again at once; the one that is rejected when the merchant has corrected it.
 TAKEN = (("120", 0.1, ""),)
+RELEASED = (*TAKEN, ("800", 0.5, ""))  # from a bonded warehouse, where the goods lie already
 LISTS: dict[str, tuple[tuple[tuple[str, float, str], ...], ...]] = {
     "china_receipts": ((("1", 0.02, ""), ("4", 0.06, "no connection"), ("120", 3.0, "")),
                        (("2", 0.05, ""), ("300", 0.1, ""), ("120", 0.3, ""), ("3", 0.4, ""))),
+    "china_bonded": ((*TAKEN, ("300", 0.2, ""), ("500", 0.5, "inspection"), ("800", 4.0, "")),),
+    "china_bonded_refused": ((*TAKEN, ("501", 0.5, "detained"), ("700", 6.0, "returned")),),
     "china_list_rejected": ((("100", 0.2, "lines.1.gcode"),), TAKEN),
     "china_over_limit": ((("2", 0.05, ""), ("-621018", 0.5, "above the person's limit per year"), ("120", 1.0, "")),),
 }
@@ -35,8 +38,20 @@ def answer_list(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     listed = heard.data.import_list
     if listed is None:
         return []
-    known = LISTS.get(scenario, (TAKEN,))
+    known = LISTS.get(scenario, (RELEASED if listed.mode == "1210" else TAKEN,))
     return receipts(heard, known[0] if not listed.replaces else known[-1], memory, listed.list_no)
+
+
+def withdraw(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """A list is revoked (CEB624), or goods of it are returned (CEB626)."""
+    event = heard.data
+    form, list_no = ("CEB624", event.revokes) if hasattr(event, "revokes") else ("CEB626", event.returns_list)
+    if not list_no:
+        return []
+    return_id = getattr(event, "return_id", "")
+    message = report.ListWithdrawalReported(order_id=event.order_id, parcel_id=event.parcel_id, list_no=list_no, form=form,
+                                            return_id=return_id, accepted=True)
+    return [after(0.5, 6, memory, REPORT.name, SOURCE, said_id(form, f"{list_no}:{return_id}"), message)]
 
 
 def receipts(heard: Heard, told: tuple[tuple[str, float, str], ...], memory: Memory, list_no: str = "") -> list[Reaction]:

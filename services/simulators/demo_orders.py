@@ -8,9 +8,9 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 from schemas.numbers import resident_check
-from schemas.orders_intake import OrderLine, PlaceOrder
+from schemas.orders_intake import Bonded, OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, backorder_of, brand_of, cold_of, destinations_of, forced_id, hs_code_of, merchant_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, backorder_of, brand_of, cold_of, destinations_of, forced_id, hs_code_of, is_bonded, merchant_of,
                                           name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
@@ -133,15 +133,16 @@ def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
         freight=freight, tax=tax, total=goods + freight + tax + (scenario == "refused"), on_shortage=on_shortage_of(scenario),
         backorder=backorder_of(scenario),
         payment_token=payment_token_of(scenario), buyer=_party(buyer, destination, key, name_of(scenario, "")),
-        consignee=_party(consignee, destination, key), placed_at=placed_at, season=season_of(scenario, placed_at))
+        consignee=_party(consignee, destination, key), placed_at=placed_at, season=season_of(scenario, placed_at),
+        bonded=Bonded(ems_no="T2231W000123", area_code="310066") if is_bonded(scenario) and destination == "CN" else None)
 
 
 def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str) -> list[OrderLine]:
     """One to four lines, all from one warehouse or, in a fifth of the orders, from both."""
     rate, codes = MARKETS[destination][2], CODES.get(destination, {})
     first_sku = sku_of(scenario, order_id, "")
-    home = warehouse_of(first_sku) if first_sku else rng.choice(WAREHOUSES)
-    chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" or scenario in SEASONS else rng.randint(1, 3))
+    home = warehouse_of(first_sku) if first_sku and not is_bonded(scenario) else rng.choice(WAREHOUSES)
+    chosen = rng.sample(SHELVES[merchant, home], 1 if scenario == "no_stock" or scenario in SEASONS or is_bonded(scenario) else rng.randint(1, 3))
     if not first_sku and rng.randrange(1000) < TWO_WAREHOUSES_PERMILLE:
         away = WAREHOUSES[1 - WAREHOUSES.index(home)]
         chosen = [*chosen[:2], rng.choice(SHELVES[merchant, away])]
@@ -161,5 +162,6 @@ def _lines(rng: random.Random, order_id: str, scenario: str, merchant: str, dest
             hs_code = codes.get(hs_code, hs_code)
         lines.append(OrderLine(line_no=line_no, sku=sku, description=text, quantity=quantity, hs_code=hs_code,
                                amount=round(cents * rate) * quantity, cold=cold_of(scenario) if line_no == 1 else None,
-                               brand=brand_of(scenario, order_id) if line_no == 1 else None))
+                               brand=brand_of(scenario, order_id) if line_no == 1 else None,
+                               item_record=f"R{line_no:05d}" if is_bonded(scenario) else None))
     return lines

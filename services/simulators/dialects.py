@@ -79,9 +79,9 @@ def _in_dialect(heard: Heard, dialect: str, leg: Leg, after_s: float):
 def _untidy(said: list[Reaction], heard: Heard, carrier: str, memory: Memory) -> list[Reaction]:
     """The same scans, badly told: of two the later comes first, each comes once more some hours later as a message of its own,
     and what is information only comes when the parcel is long elsewhere."""
-    delays = [one.delay_s for one in said]
-    swapped = [delays[n ^ 1] if n ^ 1 < len(delays) else delays[n] for n in range(len(delays))]
-    told = [one._replace(delay_s=delay) for one, delay in zip(said, swapped)]
+    # Nobody tells of a scan before it was made: the earlier of two waits for the later.
+    told = [one._replace(delay_s=said[n + 1].delay_s + AT_LEAST_S) if n % 2 == 0 and n + 1 < len(said) else one
+            for n, one in enumerate(said)]
     again = [one._replace(delay_s=one.delay_s + hours(memory, f"again:{one.id}", 2, 30), id=f"{one.id}:again", unless_stopped="")
              for one in said]
     asides = [row for row in codes() if row.dialect == DIALECTS[carrier] and not row.report]

@@ -48,13 +48,13 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         resumed = after(12, 24, memory, REPORT.name, source, f"resume:{parcel_id}",
                         report.PackingResumedReported(order_id=order_id, parcel_id=parcel_id), held.delay_s)
         said, start = [held, resumed], resumed.delay_s
-    if scenario == "short_pick":
+    if scenario in ("short_pick", "china_bonded_short"):
         missing = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
         said.append(after(1, 2, memory, REPORT.name, source, f"short:{parcel_id}",
                         report.ShortPickReported(order_id=order_id, parcel_id=parcel_id, lines=missing), 0.0, parcel_id))
         if sum(line.quantity for line in event.lines) == 1:
             return said  # nothing is left to pack
-    slow = scenario in BEFORE_HANDOVER
+    slow = scenario in BEFORE_HANDOVER or scenario == "china_revoked"
     low, high = (36, 48) if slow else (2, 6)
     packed = after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
                    report.PackedReported(order_id=order_id, parcel_id=parcel_id, units=inspectors.units(event, scenario)), start,

@@ -27,6 +27,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
     "storefront": {
         "ParcelsAllocated": (buyers.cancel_planned, frozenset({"cancel_before_payment"})),
         "DocumentsMissing": (buyers.supply, frozenset({"documents_supplied", "documents_code_short"})),
+        "ListAccepted": (buyers.cancel_listed, frozenset({"china_revoked"})),
         "DocumentsMismatched": (buyers.correct, buyers.CORRECTS), "ListRejected": (buyers.correct, buyers.CORRECTS),
         "PaymentHeld": (buyers.cancel_held, BEFORE_HANDOVER),
         "ParcelHandedOver": (buyers.cancel_late, _LATE),
@@ -55,7 +56,8 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "ParcelAtPickup": (logistics.collected, frozenset({"delivery_pickup", "pickup_point"})),
         "InterceptRequested": (logistics.intercept, None),
     },
-    "customs": {"DocumentsMatched": (chinese_customs.answer_list, None), "ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},
+    "customs": {"DocumentsMatched": (chinese_customs.answer_list, None), "ParcelCancelled": (chinese_customs.withdraw, None),
+                "ReturnReceived": (chinese_customs.withdraw, None), "ParcelArrived": (logistics.present, None), "CustomsPresented": (logistics.clear, None)},
 }
 # Type -> the role that remembers something of it, and in which scenarios.
 NOTED: dict[str, tuple[str, frozenset[str] | None]] = {

@@ -19,9 +19,10 @@ EXITS_PERMILLE = 50
 TOKEN = "tok_test_ok"
 NO_PAPERS_HS_CODE = "000000"
 # An SKU with the first prefix is in no warehouse; one with the second is stocked with one unit less than was ordered.
-SKU_NOWHERE, SKU_PART, SKU_SEASON = "NONE-", "PART-", "SEASON-"
+SKU_NOWHERE, SKU_PART, SKU_SEASON, SKU_BOND = "NONE-", "PART-", "SEASON-", "BOND-"
 FULL_DECLARATION = ["DE", "GB"]  # they ask for more than six digits above a value
 WAREHOUSES = ("SEA1", "PVD1")
+BONDED_WAREHOUSE = "SHB1"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ SCENARIOS = {s.name: s for s in (
              fast=False),
     Scenario("china_mismatch", 0, "the papers into China disagree on a customs code, which the merchant corrects", fast=False),
     Scenario("china_mismatch_kept", 0, "the same, and the merchant corrects it wrongly each time: paid back", fast=False),
+    Scenario("china_revoked", 0, "cancelled when Chinese customs has the import list, which is revoked", fast=False),
+    Scenario("china_returned", 0, "sent back from China in time: the list is returned, the buyer's year given back", fast=False),
+    Scenario("china_bonded", 0, "sold from a bonded warehouse in China: packed when customs has inspected and released it", fast=False),
+    Scenario("china_bonded_short", 0, "the same, and a unit is not on the shelf: declared and released anew", fast=False),
+    Scenario("china_bonded_refused", 0, "the same, and customs sends it back (700): paid back", fast=False),
     Scenario("china_list_rejected", 0, "Chinese customs rejects the import list; corrected and sent again", fast=False),
     Scenario("assessed_more", 0, "customs assesses more tax than was quoted; the platform bears it"),
     Scenario("assessed_less", 0, "customs assesses less tax than was quoted; the platform keeps it"),
@@ -205,11 +211,16 @@ def destinations_of(scenario: str, usual: list[str]) -> list[str]:
     return FULL_DECLARATION if scenario == "documents_code_short" else usual
 
 
+def is_bonded(scenario: str) -> bool:
+    """Whether its goods lie in a bonded warehouse in China."""
+    return scenario.startswith("china_bonded")
+
+
 def sku_of(scenario: str, order_id: str, usual: str) -> str:
     """The SKU of the order's first line; where stock is the point it is the order's own, so that others keep theirs."""
     prefix = {"no_stock": SKU_NOWHERE, "part_stock_ship": SKU_PART, "part_stock_wait": SKU_PART,
               "part_stock_follows": SKU_PART, "part_stock_expires": SKU_PART}.get(scenario)
-    prefix = SKU_SEASON if scenario in SEASONS else prefix
+    prefix = SKU_SEASON if scenario in SEASONS else SKU_BOND if is_bonded(scenario) else prefix
     if prefix is None:
         return usual
     return prefix + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
@@ -267,4 +278,6 @@ def on_shortage_of(scenario: str) -> str:
 @lru_cache(maxsize=65_536)
 def warehouse_of(sku: str) -> str:
     """The one warehouse that keeps this SKU."""
+    if sku.startswith(SKU_BOND):
+        return BONDED_WAREHOUSE
     return WAREHOUSES[hashlib.blake2b(sku.encode(), digest_size=1).digest()[0] % len(WAREHOUSES)]
