@@ -93,6 +93,7 @@ ORDER = Machine("order", [
     *_loops("orders", "OrderHeld", *_OPEN, "after_sale"),
     *_loops("orders", "OrderResumed", *_OPEN, "after_sale"),
     *_loops("orders", "ScreeningDecided", *_OPEN),
+    *_loops("orders", "ScreeningRepeated", *_OPEN),
     *_loops("orders", "ComplaintFiled", *_OPEN, *_SOLD, "cancelled"),
     *_loops("orders", "ReceiptConfirmed", "fulfilling", "after_sale"),
     *_rows("orders", "ReturnRequested", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),

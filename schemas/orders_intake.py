@@ -155,6 +155,13 @@ class FileComplaint(Command):
     detail: Text = ""
 
 
+class RescreenOrder(Command):
+    """A newer list of denied parties means a person of this order: said by the second screening, about an order that is open."""
+
+    result: Literal["REVIEW", "BLOCK"]
+    screening_list: Annotated[str, Field(min_length=1, max_length=100)]
+
+
 class SuppliedCode(CommandPart):
     line_no: LineNo
     hs_code: Annotated[str, Field(pattern=r"^(0[1-9]|[1-9]\d)\d{4,8}$")]
@@ -167,5 +174,5 @@ class SupplyDocuments(Command):
 
 
 MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund, DecideScreening,
-            SupplyDocuments, FileComplaint,
+            SupplyDocuments, FileComplaint, RescreenOrder,
             *merchants.COMMANDS, *brands.COMMANDS)

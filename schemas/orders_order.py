@@ -140,6 +140,14 @@ class ScreeningDecided(Event):
     detail: Text = ""
 
 
+class ScreeningRepeated(Event):
+    """A newer list of denied parties means a person of this order, who was clear when it was accepted. BLOCK: what has not left is
+    undone. REVIEW: it stands still until an officer decides."""
+
+    result: Literal["REVIEW", "BLOCK"]
+    screening_list: str
+
+
 class CancellationRequested(Event):
     cancellation_id: str
     lines: list[LineUnits] | None = None
@@ -245,5 +253,5 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved, OrderDocumented,
-    OrderHeld, OrderResumed, ScreeningDecided, DocumentsSupplied, ComplaintFiled, *merchants.EVENTS, *brands.EVENTS,
+    OrderHeld, OrderResumed, ScreeningDecided, ScreeningRepeated, DocumentsSupplied, ComplaintFiled, *merchants.EVENTS, *brands.EVENTS,
 )

@@ -242,6 +242,20 @@ def _copied() -> World:
     return world
 
 
+def _listed_later() -> World:
+    """Packed, its buyer is nearly on a newer list; the next day an officer clears him."""
+    outside, packed = Outside(), []
+    outside.on[ship.ParcelPacked] = lambda e, w: packed.append(e)
+    world, _ = given(**_args("listed_later", outside=outside))
+    for days, message in ((0, ask.RescreenOrder(order_id="listed_later", result="REVIEW", screening_list="L2")),
+                          (1, ask.DecideScreening(order_id="listed_later", outcome="clear", decided_by="o")),
+                          (0, report.HandedOverReported(**ids(packed[0]), carrier="c", tracking_no="T1"))):
+        world.wait(days=days)
+        world.send(message, "/platform")
+        world.run()
+    return world
+
+
 def _split() -> World:
     """The same for a merchant with terms, and customs bills more than was quoted."""
     args = _args("split", destination="GB", currency="GBP", merchant_id="split")
@@ -367,6 +381,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
         _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), *promised(),
+        _listed_later(),
     ]
 
 

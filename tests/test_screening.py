@@ -6,11 +6,13 @@ from datetime import date
 
 import pytest
 
-from schemas.orders_intake import DecideScreening
+from schemas.orders_intake import DecideScreening, RescreenOrder
 from schemas.parties import Person, seal
 from services.explorer.simulation import KEY, World, order
 from services.orders import denied
+from services.orders.rescreen import graver
 from services.simulators.scenario import SCENARIOS, name_of
+from tests.test_freeze import Until
 from tests.test_lifecycle import ends, given
 
 LISTS = denied.load()
@@ -78,4 +80,55 @@ def test_blocked_or_not_decided_in_time_it_is_undone_and_no_money_has_moved(deci
 
 def test_the_simulated_buyers_are_on_the_list_that_is_shipped():
     results = {name: denied.compare(name_of(name, ""), LISTS[0]) for name in SCENARIOS if name_of(name, "")}
-    assert results == {"denied_party": "BLOCK", "screening_cleared": "REVIEW", "screening_blocked": "REVIEW"}
+    assert results == {"denied_party": "BLOCK", "screening_cleared": "REVIEW", "screening_blocked": "REVIEW",
+                       "denied_later": "CLEAR"}
+
+
+# -- again, by the version that holds then ----------------------------------------------------------------------------------
+
+def _listed(stop: str, result: str = "BLOCK", **more):
+    world, outside = given(order(**more), outside=Until(stop))
+    world.send(RescreenOrder(order_id="A1", result=result, screening_list="L2"), "/screening", "rescreen:L2:A1")
+    world.run()
+    return world, outside
+
+
+@pytest.mark.parametrize("stop", ["authorise", "capture", "FulfilmentRequested", "ParcelPacked"])
+def test_who_comes_onto_a_newer_list_gets_nothing_and_the_money_back(stop):
+    world, outside = _listed(stop)
+    outside.go_on(world)
+    world.wait(days=30)
+    state = world.state("orders")
+    assert (state.status, state.reason, state.closed) == ("cancelled", "denied_party", True), state
+    assert "ParcelHandedOver" not in world.types() and world.balance().get("held", 0) == world.balance().get("released", 0) == 0
+
+
+@pytest.mark.parametrize("outcome, end", [("clear", "completed"), ("block", "cancelled"), (None, "cancelled")])
+def test_who_is_nearly_on_a_newer_list_waits_for_an_officer(outcome, end):
+    world, outside = _listed("ParcelPacked", "REVIEW")
+    assert world.state("shipping").stops == ["screening"] and world.types("shipping")[-1] == "ParcelStopped"
+    if outcome:
+        world.send(DecideScreening(order_id="A1", outcome=outcome, decided_by="officer"), "/platform")
+        world.run()
+    else:
+        world.wait(days=3, hours=1)
+    if end == "completed":
+        outside.go_on(world)
+    world.wait(days=30)
+    state = world.state("orders")
+    assert (state.status, state.reason) == (end, "denied_party" if end == "cancelled" else ""), state
+
+
+def test_what_the_buyer_has_is_not_touched_by_a_newer_list():
+    world, _ = _listed("")
+    assert "ScreeningRepeated" not in world.types() and not world.dead
+
+
+@pytest.mark.parametrize("name, found", [("Severin Halloway", "BLOCK"), ("Severin Hallowey", "REVIEW"), ("Viktor Grauhaven", None),
+                                         ("Mei Lin", None)])
+def test_only_whom_the_newer_list_means_more_than_an_older_one(name, found):
+    old = denied.DeniedList("L1", date(2026, 1, 1), "", "C", (denied.plain("Viktor Grauhafen"),))
+    new = denied.DeniedList("L2", date(2026, 11, 24), "", "C", (denied.plain("Viktor Grauhafen"), denied.plain("Severin Halloway")))
+    person = Person(name=name).model_dump_json().encode()
+    assert graver(person, date(2026, 11, 24), (new, old)) == found
+    assert graver(person, date(2026, 11, 23), (new, old)) is None, "it does not hold yet"

@@ -45,7 +45,7 @@ INVARIANTS = {
     30: "What was read of an order once is never taken back.",
     31: "The auditor notices planted bugs.",
     32: "What a person brings into China in a year: never above the limit; reserved, committed and given back with the goods.",
-    33: "Nothing is handed over of an order whose persons were not screened by a list, or before a review was cleared.",
+    33: "Nothing is handed over of an order whose persons were not screened by a list, or before a review was cleared; nor what a newer list means.",
     34: "While a merchant is frozen nothing of his open orders goes forward; lifted, all go on; upheld, all are undone.",
     36: "Nothing is packed whose customs codes are not what its declaration asks for.",
     37: "Parcels' numbers hold, and no two parcels have one in common.",

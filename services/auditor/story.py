@@ -402,7 +402,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
-    "ScreeningDecided": lambda m: ((), m.outcome), "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
+    "ScreeningDecided": lambda m: ((), m.outcome), "ScreeningRepeated": lambda m: ((), m.result), "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
     **dict.fromkeys(("MerchantFrozen", "FreezeLifted", "FreezeUpheld"), lambda m: ((), (m.merchant_id, m.freeze_no))),
     **dict.fromkeys(("ParcelStopped", "ParcelCleared"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.reason))),
     "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +84,8 @@ def demo(
         settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed,
                                            "terms_file": base.terms_file or TERMS})
         _empty(settings.data_folder)
+        if settings.denied_file is None:
+            settings = settings.model_copy(update={"denied_file": _lists(settings.data_folder)})
         size = Size(SHORT_ORDERS if short else None, corridors)
         told = asyncio.run(_run(settings, file, size, timeout, out))
         line = _result(told, time.monotonic() - started, settings.seed, speed)
@@ -96,6 +99,19 @@ def _code(told: Told) -> int:
     if not told.report.clean:
         return exits.VIOLATIONS
     return exits.OK if told.done else exits.REFUSED
+
+
+def _lists(folder: Path) -> Path:
+    """The lists of denied parties that we ship, and one that holds from tomorrow."""
+    from services.orders.denied import SHIPPED
+    from services.simulators.scenario import LISTED_LATER
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date()
+    path = folder / "denied_parties.toml"
+    path.write_text(SHIPPED.read_text() + f'\n[[list]]\nid = "denied.{tomorrow}"\nvalid_from = {tomorrow}\nsource = "invented, for the demo"\n'
+                    f'certainty = "C"\nnames = ["Viktor Grauhafen", "{LISTED_LATER}"]\n')
+    return path
 
 
 def _empty(folder: Path) -> None:

@@ -30,6 +30,7 @@ PROGRAMS = (
     Program("payments", "services.payments.app"),
     Program("shipping", "services.shipping.app"),
     Program("payments-webhook", "services.payments.webhook", port="webhook_port"),
+    Program("rescreening", "services.orders.rescreen", nice=10),
     # Rebuilt from the topics at any time, and never slowing the money path.
     Program("console-views", "services.console.views", ("worker",), nice=10, port="console_port"),
     Program("cold-chain-view", "services.shipping.views", ("worker", "--without-web"), nice=5),
@@ -37,7 +38,7 @@ PROGRAMS = (
     Program("provider", "services.simulators.provider", needs=("payments-webhook",), port="provider_port"),
     *(Program(role, "services.simulators.world", ("--role", role)) for role in _WORLD),
 )
-VIEWS = {"console-views", "cold-chain-view"}  # Faust apps, on which no money waits: left out where only that is measured
+VIEWS = {"console-views", "cold-chain-view", "rescreening"}  # on which no money waits: left out where only that is measured
 _HTTP_PROVIDER = {"provider", "payments-webhook"}
 OUTSIDE = ("provider", *_WORLD)
 

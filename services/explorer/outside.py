@@ -70,6 +70,7 @@ WORDS = {
     "brand": "an authorisation of the brand is revoked, and another granted",
     "bank": "the buyer's bank asks, takes the money back, gives it back, takes it again, and the provider tells late",
     "bank late": "the same, after the money was released", "evidence": "the merchant sends evidence against a chargeback",
+    "rescreens": "a newer list of denied parties means the buyer, or nearly",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
@@ -115,6 +116,10 @@ class Outside:
             offers.append(_offer(f"inbound {warehouse} {sku}", f"{quantity} units of {sku} arrive at {warehouse}", Send(
                 report.InboundReceived(order_id=f"stock:{warehouse}:{sku}", warehouse=warehouse, sku=sku, quantity=quantity),
                 "/warehouse", f"inbound-{warehouse}-{sku}")))
+        if "rescreens" in self.words:
+            offers.append(Offer(f"rescreen {order_id}", tuple(Way(f"a newer list: {result}", (Send(ask.RescreenOrder(
+                order_id=order_id, result=result, screening_list="L2"), "/screening", f"rescreen:{order_id}:{result}"),))
+                for result in ("BLOCK", "REVIEW"))))
         if "officer" in self.words:
             offers.append(Offer(f"screen {order_id}", tuple(Way(f"the officer decides: {outcome}", (Send(ask.DecideScreening(
                 order_id=order_id, outcome=outcome, decided_by="officer"), "/platform", f"screen:{order_id}:{outcome}"),))

@@ -282,6 +282,8 @@ PATHS: tuple[Path, ...] = (
     _path("screening", "the buyer is nearly a denied party", "officer, confirm", {
         "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"}),
         order=order(destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
+    _path("rescreened", "a newer list of denied parties means the buyer", "rescreens, officer, confirm", {
+        "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"})),
     _path("inspection", "somebody wants to look at it at any moment", "inspects, confirm, cancel", {"completed",
         "cancelled: counterfeit", "cancelled: not_inspected", "cancelled: cancelled"}, regime="domestic",
         timers=frozenset({"inspection", "confirm"})),

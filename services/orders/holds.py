@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer, deadlines
-from services.runtime.decision import CLOSED, FROZEN, SCREENING, Standing
+from services.runtime.decision import CLOSED, FROZEN, SCREENING, Decision, Stale, Standing
 
 DENIED, UNAUTHORISED = "denied_party", "brand_not_authorised"
 REVIEW_TIMER, BRAND_TIMER = "screening:", "brand:"
@@ -29,8 +29,26 @@ def decide_review(order: Any, outcome: str, by: str, detail: str, ref: str, now:
     order.timers.pop(REVIEW_TIMER, None)
     events = [out.ScreeningDecided(order_id=order.order_id, outcome=outcome, decided_by=by, detail=detail)]
     if outcome == "clear":
+        order.reason = ""
         return events + resume(order, SCREENING, ref, now)
+    if order.reason == DENIED:  # the second screening: what has left goes on, where it cannot be stopped
+        return [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED), *resume(order, SCREENING, ref, now)]
     return [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED)]
+
+
+def rescreened(order: Any, document: Any, incoming: Any, now: datetime) -> Decision | Stale:
+    """A newer list of denied parties means a person of this order."""
+    command = incoming.data
+    if order.closed or ORDER.answer(order.status, "ScreeningRepeated")[0] is not Answer.APPLIED or (
+            order.parcels and all(p.goods != "open" for p in order.parcels.values())):
+        return Stale("nothing of it is on its way any more")
+    if order.reason == DENIED or SCREENING in order.stops:
+        return Stale("it is held or undone for this already")
+    order.reason = DENIED
+    events = [out.ScreeningRepeated(order_id=order.order_id, result=command.result, screening_list=command.screening_list)]
+    if command.result == "REVIEW":
+        return Decision(order, events + review(order, command.screening_list, now))
+    return Decision(order, [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=incoming.id, reason=DENIED)])
 
 
 def denied(order: Any) -> bool:

@@ -280,7 +280,7 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
 _SUBJECTS = dict.fromkeys(merchants.HANDLERS, merchants.misplaced) | dict.fromkeys(brands.HANDLERS, brands.misplaced)
 HANDLERS = {
     **_SUBJECTS,
-    "FileComplaint": complaints.filed, "InspectionEnded": complaints.inspected,
+    "FileComplaint": complaints.filed, "InspectionEnded": complaints.inspected, "RescreenOrder": holds.rescreened,
     "PlaceOrder": _place, "CancelOrder": _cancel, "SupplyDocuments": _supply, "DecideScreening": _decide_screening,
     "ConfirmReceipt": confirm, "RequestReturn": request_return, "GrantRefund": grant_refund,
     "OpenDispute": open_dispute, "ResolveDispute": resolve_dispute,

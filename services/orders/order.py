@@ -155,6 +155,8 @@ def _why_undone(order: Order) -> str:
         return holds.CLOSED
     if order.brands is not None and order.brands.lapsed:
         return holds.UNAUTHORISED
+    if order.reason == holds.DENIED:
+        return holds.DENIED
     return holds.DENIED if holds.denied(order) else next((p.reason for p in order.parcels.values() if p.reason), "refunded")
 
 

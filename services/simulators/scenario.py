@@ -119,6 +119,7 @@ SCENARIOS = {s.name: s for s in (
     Scenario("brand_revoked", 0, "its brand's authorisation is revoked while it is packed, and nobody closes the gap", fast=False),
     Scenario("brand_covered", 0, "its brand's authorisation is revoked; another one lets it go on", fast=False),
     Scenario("denied_party", 0, "the buyer stands on the list of denied parties: refused at intake"),
+    Scenario("denied_later", 0, "the buyer comes onto the list the day after: undone before hand-over", fast=False),
     Scenario("screening_cleared", 0, "the buyer's name is nearly on the list; an officer clears it", fast=False),
     Scenario("screening_blocked", 0, "the buyer's name is nearly on the list; an officer blocks the order", fast=False),
     Scenario("never_confirmed", 40, "the buyer says nothing; the confirmation timer does", fast=False),
@@ -141,6 +142,7 @@ SCENARIOS = {s.name: s for s in (
     Scenario("part_stock_expires", 0, "part of it is there and is sent, the rest never comes and is paid back", fast=False),
 )}
 
+LISTED_LATER = "Severin Halloway-Pike"  # on a list of the demo's own, from the day after it begins
 BRANDED = frozenset({"brand_refused", "brand_revoked", "brand_covered"})
 SERIALS = frozenset({"serial_twice", "serial_far"})
 INSPECTED = SERIALS | {"inspection_random", "brand_complaint"}
@@ -228,7 +230,7 @@ def sku_of(scenario: str, order_id: str, usual: str) -> str:
 
 def name_of(scenario: str, usual: str) -> str:
     """The buyer's name: one of the list of denied parties (services/orders/lists), or nearly."""
-    return {"denied_party": "Viktor Grauhafen", "screening_cleared": "Victor Grauhafn", "screening_blocked": "Viktor Grauhaven"
+    return {"denied_party": "Viktor Grauhafen", "denied_later": LISTED_LATER, "screening_cleared": "Victor Grauhafn", "screening_blocked": "Viktor Grauhaven"
             }.get(scenario, usual)
 
 

@@ -1,0 +1,125 @@
+"""The second screening of denied parties: `python -m services.orders.rescreen`, a process of its own beside the orders service.
+
+When another version of the list holds, the persons of all open orders are looked at once more, where their seal is open; for
+whom the new version is graver than an earlier one was, a command about that order is published. Its id names order and
+version, so that whoever looks twice says the same twice; nothing is kept, and a process that begins anew looks at all again.
+It reads the database and writes no row: what is to happen to an order, orders decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from datetime import date
+from pathlib import Path
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from schemas.envelope import Envelope, dataschema_of, headers_of
+from schemas.orders_intake import RescreenOrder
+from schemas.parties import SealBroken, SealedParty, check
+from schemas.topics import INTAKE
+from services.orders import denied
+from services.runtime.clock import Clock
+from services.runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+SOURCE = "/screening"
+EVERY_S, PAUSE_S = 0.5, 2.0
+GRAVITY = {"CLEAR": 0, "REVIEW": 1, "BLOCK": 2}
+_OPEN = ("SELECT o.order_id, o.merchant, v.token, v.hash, v.sealed FROM orders o JOIN vault v USING (order_id)"
+         " WHERE NOT o.closed AND o.order_id > $1 ORDER BY o.order_id, v.role LIMIT 2000")
+
+
+def graver(person: bytes, day: date, lists: tuple[denied.DeniedList, ...]) -> denied.Result | None:
+    """The person's result by the list that holds on this day, where it is graver than by an earlier version: an officer who has
+    cleared somebody nearly listed is not asked again about the same name."""
+    held = [each for each in lists if each.valid_from <= day]
+    results = [denied.screened([person], each.valid_from, (each,))[0] for each in held]
+    return results[0] if len(results) > 1 and GRAVITY[results[0]] > min(GRAVITY[r] for r in results[1:]) else None
+
+
+async def hits(conn: asyncpg.Connection, key: bytes, day: date, lists: tuple[denied.DeniedList, ...]
+               ) -> AsyncIterator[tuple[str, str, denied.Result]]:
+    """(order, merchant, result) of the open orders whose buyer or consignee the newest list means."""
+    after = ""
+    while rows := await conn.fetch(_OPEN, after):
+        found: dict[str, tuple[str, denied.Result]] = {}
+        for order_id, merchant, token, hash_, sealed in rows:
+            try:
+                person = check(SealedParty(token=token, hash=hash_, sealed=sealed), key)
+            except SealBroken as why:
+                log.error("the persons of %s cannot be screened again: %s", order_id, why)
+                continue
+            result = graver(person, day, lists)
+            if result and GRAVITY[result] > GRAVITY[found.get(order_id, ("", "CLEAR"))[1]]:
+                found[order_id] = merchant, result
+        for order_id, (merchant, result) in found.items():
+            yield order_id, merchant, result
+        if len(rows) < 2000:
+            return
+        after = rows[-2][0] if rows[-1][0] != rows[-2][0] else rows[-3][0]  # the last one's other person may be still to come
+
+
+async def screen(settings: Settings, lists: tuple[denied.DeniedList, ...], clock: Clock) -> int:
+    """Look at all open orders once; how many commands were published."""
+    now, count = clock.now(), 0
+    newest = denied.holds_on(lists, now.date())
+    if newest is None:
+        return 0
+    conn = await asyncpg.connect(settings.dsn("orders"), server_settings={"default_transaction_read_only": "on"})
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all", enable_idempotence=True)
+    try:
+        await producer.start()
+        async for order_id, merchant, result in hits(conn, settings.vault_key_bytes(), now.date(), lists):
+            message = RescreenOrder(order_id=order_id, result=result, screening_list=newest.id)
+            envelope = Envelope(f"rescreen:{newest.id}:{order_id}", "RescreenOrder", SOURCE, now, order_id, 0, f"place:{order_id}", "", merchant)
+            await producer.send_and_wait(INTAKE.name, message.model_dump_json().encode(), key=order_id.encode(),
+                                         headers=headers_of(envelope, dataschema_of(INTAKE.name, "RescreenOrder")))
+            count += 1
+    finally:
+        await producer.stop()
+        await conn.close()
+    return count
+
+
+async def run(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
+    """Until `stop`: whenever another version holds. A file that cannot be read, a database or broker that is away: tried again."""
+    done = ""
+    while not stop.is_set():
+        try:
+            denied.load.cache_clear()  # a new version comes into the file while we run
+            lists = denied.load(settings.denied_file)
+            newest = denied.holds_on(lists, clock.now().date())
+            if newest is not None and newest.id != done:
+                count = await screen(settings, lists, clock)
+                log.info("screened open orders again by %s: %d are meant", newest.id, count)
+                done = newest.id
+            wait = EVERY_S
+        except (denied.BadList, KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as why:
+            log.error("open orders could not be screened again: %s: %s", type(why).__name__, why)
+            wait = PAUSE_S
+        try:
+            await asyncio.wait_for(stop.wait(), wait)
+        except TimeoutError:
+            pass
+
+
+async def main() -> None:
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    if ready := os.environ.get("TRADEWIND_READY_FILE"):
+        Path(ready).touch()
+    await run(settings, Clock.from_env(), stop)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
