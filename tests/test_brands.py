@@ -15,6 +15,7 @@ from schemas import shipping_shipment as ship
 from schemas.cold_chain import AskedBand
 from services.explorer.simulation import World, order
 from services.orders.brands import chain
+from tests.history import network_plans
 from tests.test_freeze import Until
 from tests.test_lifecycle import ends, given, ids
 
@@ -177,3 +178,12 @@ def test_commands_about_a_brand_are_refused_by_name():
 def test_a_brands_command_under_an_orders_key_is_a_dead_letter_and_the_other_way_round():
     world = world_of(*REGISTERED, grant("A7", "a", "b").model_copy(update={"order_id": "A1"}), ask.ConfirmReceipt(order_id=KEY, parcel_id="p"))
     assert len(world.dead) == 2
+
+
+def test_the_promise_of_what_is_undone_is_void_and_its_clock_never_goes_on():
+    world, _ = given(placed(), outside=Until("ParcelPacked"), before=register, plans=network_plans())
+    world.send(b.RevokeAuthorisation(authorisation_id="A2", **BY), "/platform")
+    world.run()
+    assert "PromiseHeld" in world.types()
+    world.wait(days=4)
+    assert "ParcelCancelled" in world.types() and "PromiseResumed" not in world.types()

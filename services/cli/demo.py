@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,16 +102,23 @@ def _code(told: Told) -> int:
 
 
 def _lists(folder: Path) -> Path:
-    """The lists of denied parties that we ship, and one that holds from tomorrow."""
+    """The lists of denied parties that we ship, in a file that grows while the demo runs."""
     from services.orders.denied import SHIPPED
-    from services.simulators.scenario import LISTED_LATER
 
     folder.mkdir(parents=True, exist_ok=True)
-    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date()
     path = folder / "denied_parties.toml"
-    path.write_text(SHIPPED.read_text() + f'\n[[list]]\nid = "denied.{tomorrow}"\nvalid_from = {tomorrow}\nsource = "invented, for the demo"\n'
-                    f'certainty = "C"\nnames = ["Viktor Grauhafen", "{LISTED_LATER}"]\n')
+    path.write_text(SHIPPED.read_text())
     return path
+
+
+def _list_grows(settings: Settings, now: datetime) -> None:
+    """Its publisher adds a version that holds from tomorrow; whoever orders today was clear."""
+    from services.simulators.scenario import LISTED_LATER
+
+    path, tomorrow = settings.data_folder / "denied_parties.toml", (now + timedelta(days=1)).date()
+    if settings.denied_file == path:
+        path.write_text(path.read_text() + f'\n[[list]]\nid = "denied.{tomorrow}"\nvalid_from = {tomorrow}\nsource = "invented, for the '
+                        f'demo"\ncertainty = "C"\nnames = ["Viktor Grauhafen", "{LISTED_LATER}"]\n')
 
 
 def _empty(folder: Path) -> None:
@@ -147,6 +154,7 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     from services.simulators.scenario import SCENARIOS, scenario_of
 
     now, key = supervisor.clock.now(), settings.vault_key_bytes()
+    _list_grows(settings, now)
     shown = _duties_paid(settings, demo_orders(settings.seed, len(SCENARIOS) + MORE_ORDERS, vault_key=key, placed_at=now))
     reading = imports.anchored(reading, file, settings.data_folder, now)
     plan = imports.plan(reading, file, key, settings.seed, size.of_file)

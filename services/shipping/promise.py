@@ -16,6 +16,7 @@ from services.shipping.shipment import Clock, Parcel, Work
 BEFORE_HANDOVER = frozenset(WAITING)
 ON_ITS_WAY = BEFORE_HANDOVER | {"handed_over", "exported", "arrived", "presented", "customs_held", "released"}
 OPEN = ON_ITS_WAY | {"out_for_delivery", "delivery_failed", "at_pickup"}
+_GOES_ON = OPEN | {"delivered"}  # else its promise is void, and no clock of it runs any more
 
 
 def begin(work: Work, parcel_id: str) -> None:
@@ -121,7 +122,7 @@ def resume(work: Work, parcel_id: str) -> None:
     """What it waited for has come. It may be told of one thing and wait for another as well."""
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
     clock = _clock(parcel)
-    if clock.paused and not (parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers or parcel.aside.inspections)):
+    if clock.paused and parcel.status in _GOES_ON and not (parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers or parcel.aside.inspections)):
         stood = max(0, int((work.at - clock.since).total_seconds()))
         _set(work, parcel_id, clock, paused="", since=None, slip_s=clock.slip_s + stood)
         work.emit(out.PromiseResumed, parcel_id=parcel_id, reason=clock.paused, at=work.at, paused_s=stood,
