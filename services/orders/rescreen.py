@@ -1,8 +1,9 @@
 """The second screening of denied parties: `python -m services.orders.rescreen`, a process of its own beside the orders service.
 
 When another version of the list holds, the persons of all open orders are looked at once more, where their seal is open; for
-whom the new version is graver than an earlier one was, a command about that order is published. Its id names order and
-version, so that whoever looks twice says the same twice; nothing is kept, and a process that begins anew looks at all again.
+whom the new version is graver than an earlier one was, a command about that order is published. For some weeks they are looked at
+again and again: an order that was placed before the version began may be accepted after it. A command's id names order and
+version, so that whoever looks twice says the same twice; a process that begins anew looks at all again.
 It reads the database and writes no row: what is to happen to an order, orders decides."""
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -30,6 +32,8 @@ from services.runtime.settings import Settings
 log = logging.getLogger(__name__)
 SOURCE = "/screening"
 EVERY_S, PAUSE_S = 0.5, 2.0
+AGAIN_FOR = timedelta(days=30)  # trade time, from the first day of a version: no order is accepted later than that
+REST = 20  # times as long as it took to look at all: a twentieth of its time at most
 GRAVITY = {"CLEAR": 0, "REVIEW": 1, "BLOCK": 2}
 _OPEN = ("SELECT o.order_id, o.merchant, v.token, v.hash, v.sealed FROM orders o JOIN vault v USING (order_id)"
          " WHERE NOT o.closed AND o.order_id > $1 ORDER BY o.order_id, v.role LIMIT 2000")
@@ -65,21 +69,21 @@ async def hits(conn: asyncpg.Connection, key: bytes, day: date, lists: tuple[den
         after = rows[-2][0] if rows[-1][0] != rows[-2][0] else rows[-3][0]  # the last one's other person may be still to come
 
 
-async def screen(settings: Settings, lists: tuple[denied.DeniedList, ...], clock: Clock) -> int:
-    """Look at all open orders once; how many commands were published."""
-    now, count = clock.now(), 0
-    newest = denied.holds_on(lists, now.date())
-    if newest is None:
-        return 0
+async def screen(settings: Settings, lists: tuple[denied.DeniedList, ...], newest: denied.DeniedList, now: datetime, told: set[str]) -> int:
+    """Look at all open orders once; how many commands were published. `told`: ids of those that were before, and get the new."""
+    count = 0
     conn = await asyncpg.connect(settings.dsn("orders"), server_settings={"default_transaction_read_only": "on"})
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all", enable_idempotence=True)
     try:
         await producer.start()
         async for order_id, merchant, result in hits(conn, settings.vault_key_bytes(), now.date(), lists):
             message = RescreenOrder(order_id=order_id, result=result, screening_list=newest.id)
-            envelope = Envelope(f"rescreen:{newest.id}:{order_id}", "RescreenOrder", SOURCE, now, order_id, 0, f"place:{order_id}", "", merchant)
+            if (id_ := f"rescreen:{newest.id}:{order_id}") in told:
+                continue
+            envelope = Envelope(id_, "RescreenOrder", SOURCE, now, order_id, 0, f"place:{order_id}", "", merchant)
             await producer.send_and_wait(INTAKE.name, message.model_dump_json().encode(), key=order_id.encode(),
                                          headers=headers_of(envelope, dataschema_of(INTAKE.name, "RescreenOrder")))
+            told.add(id_)
             count += 1
     finally:
         await producer.stop()
@@ -89,16 +93,19 @@ async def screen(settings: Settings, lists: tuple[denied.DeniedList, ...], clock
 
 async def run(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
     """Until `stop`: whenever another version holds. A file that cannot be read, a database or broker that is away: tried again."""
-    done = ""
+    done, next_at, told = "", 0.0, set()
     while not stop.is_set():
         try:
             denied.load.cache_clear()  # a new version comes into the file while we run
             lists = denied.load(settings.denied_file)
-            newest = denied.holds_on(lists, clock.now().date())
-            if newest is not None and newest.id != done:
-                count = await screen(settings, lists, clock)
-                log.info("screened open orders again by %s: %d are meant", newest.id, count)
-                done = newest.id
+            now, began = clock.now(), time.monotonic()
+            newest = denied.holds_on(lists, now.date())
+            fresh = newest is not None and newest.id != done
+            if fresh or newest is not None and began >= next_at and now.date() < newest.valid_from + AGAIN_FOR:
+                count = await screen(settings, lists, newest, now, told)
+                if fresh or count:
+                    log.info("screened open orders again by %s: %d are meant", newest.id, count)
+                done, next_at = newest.id, time.monotonic() + max(PAUSE_S, REST * (time.monotonic() - began))
             wait = EVERY_S
         except (denied.BadList, KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as why:
             log.error("open orders could not be screened again: %s: %s", type(why).__name__, why)
