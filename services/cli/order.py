@@ -259,6 +259,32 @@ def supply(
     _ask(intake.SupplyDocuments, order_id, key, timeout, as_json, lines=lambda: _codes(code))
 
 
+@app.command()
+def papers(
+    order_id: OrderId,
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the files go. They hold names and identity numbers in clear.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Write an order's papers for Chinese customs (CEB311, 411, 511, 621) as signed XML, with its persons in clear.
+
+    Example:  tradewind order papers try.china_mismatch.demo-20101201 --out papers
+    """
+    from services.cli import order_ask, order_papers
+
+    with speaking(as_json) as out:
+        settings = _settings()
+        events = _run(timeline.story(settings, order_id))
+        if not events:
+            raise order_ask.unknown(order_id)
+        try:
+            written = _run(order_papers.write(settings, order_id, events, out_folder))
+        except OSError as error:
+            raise WrongInput(f"the papers cannot be written: {error.strerror}", str(error.filename), "Name a folder of your own with --out.") from error
+        for path in written:
+            out.say(str(path))
+        out.result({"order": order_id, "files": [str(path) for path in written]})
+
+
 def _codes(texts: list[str]) -> list[Any]:
     found = []
     for text in texts:

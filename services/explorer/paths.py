@@ -176,7 +176,7 @@ PATHS: tuple[Path, ...] = (
     _path("bonded", "from a bonded warehouse in China: packed when customs has released it", "holds, refuses, confirm",
           LATE | {"completed", "cancelled: list_refused", "cancelled: papers_expired", "cancelled: lost", "cancelled: no_scan"},
           order=bonded_order()),
-    _path("bonded-amended", "units leave it at any moment, or all of it", "short, cancel line, cancel",
+    _path("bonded-amended", "units leave it at any moment, or all of it", "short, cancel line",
           {"completed", "cancelled: short_pick", "cancelled: cancelled"}, order=bonded_order(), timers=frozenset({"confirm"})),
     # Cancelled.
     _path("cancel", "cancelled at any moment", "cancel, stops", ABROAD | {"cancelled: cancelled"}),

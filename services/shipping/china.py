@@ -37,7 +37,7 @@ def paid(work: Work, parcel_id: str, document: PaymentDocument | None) -> None:
         if document is not None:
             _papers(parcel).payment = document
         return
-    if document is None:  # placed before papers were matched: as it was then
+    if document is None or work.document.china is None:  # placed before papers were matched: as it was then
         work.step(parcel, "DocumentsMatched")
         work.emit(out.DocumentsMatched, parcel_id=parcel_id)
         _accept(work, parcel_id, parcel, "")
