@@ -15,7 +15,7 @@ from schemas.ledger import BOOKS
 from schemas.model import Command, CommandPart, Currency, Event, Id, Minor, Part
 from schemas.terms import Rate
 
-TAX_BOOK, MERCHANT_BOOK = f"{BOOKS}tax:", f"{BOOKS}merchant:"
+TAX_BOOK, MERCHANT_BOOK, PROVIDER_BOOK = f"{BOOKS}tax:", f"{BOOKS}merchant:", f"{BOOKS}provider:"
 Period = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="year and month of the assessment")]
 Signed = Annotated[int, Field(ge=-(10**13), le=10**13, description="minor units; negative: the merchant owes it")]
 Claim = Literal["payable", "withheld"]
@@ -73,6 +73,24 @@ class PayMerchant(Command):
     bank_reference: Annotated[str, Field(max_length=60)]
 
 
+class BookProviderFees(Command):
+    """What the provider's settlement files say it asked in a month, all together so far: the difference to what was booked of
+    that month is booked now."""
+
+    period: Period
+    currency: Currency
+    total: Minor
+
+
+class ProviderFeesBooked(Event):
+    """`amount` more (or less, when a file was corrected) of the month; `total`: all of it so far."""
+
+    period: str
+    currency: Currency
+    amount: Signed
+    total: Minor
+
+
 class TaxRemitted(Event):
     claim: Claim
     authority: str
@@ -109,5 +127,5 @@ class MerchantPaid(Event):
     bank_reference: str
 
 
-COMMANDS = (RemitTax, CloseStatement, PayMerchant)
-EVENTS = (TaxRemitted, StatementClosed, MerchantPaid)
+COMMANDS = (RemitTax, CloseStatement, PayMerchant, BookProviderFees)
+EVENTS = (TaxRemitted, StatementClosed, MerchantPaid, ProviderFeesBooked)

@@ -6,7 +6,7 @@ a slash: `payable/CN`. See docs/decisions/0020-the-ledgers-accounts.md.
 
 from __future__ import annotations
 
-BOOKS = "books:"  # begins the keys of what is no order: books:tax:<authority>, books:merchant:<merchant>
+BOOKS = "books:"  # begins the keys of what is no order: books:tax:<authority>, books:merchant:<merchant>, books:provider:<name>
 
 ACCOUNTS = {
     "buyer": "taken from buyers by the provider (negative)",
@@ -27,11 +27,13 @@ ACCOUNTS = {
     "paid_out": "paid out to merchants",
     "position": "what conversions owe in one currency and own in another",
     "fx": "exchange gain (positive) or loss",
+    "provider_fees": "what the payment provider asks for its work (negative)",
+    "provider": "owed to the payment provider, who keeps it of what he pays",
     "released": "before accounts were split: all that left escrow towards a merchant",
 }
 # Accounts that may be on one side alone, at any moment and in each currency; the others go either way.
 SIGNS = {"buyer": -1, "held": 1, "refunded": 1, "charged_back": 1, "carrier": 1, "fee": 1, "withheld": 1, "reserve": 1, "claims": -1,
-         "advanced": -1, "remitted": 1, "paid_out": 1, "released": 1}
+         "advanced": -1, "remitted": 1, "paid_out": 1, "released": 1, "provider_fees": -1, "provider": 1}
 # kind -> what it says
 KINDS = {
     "capture": "the provider took the buyer's money", "refund": "back to the buyer, by the provider",
@@ -45,7 +47,7 @@ KINDS = {
     "chargeback_lost": "what the platform had laid out, out of the reserve and then from the merchant",
     "assess": "customs' bill for a parcel", "declare": "quoted tax, declared as it is", "variance": "quoted less assessed",
     "remit": "paid to an authority", "reserve_back": "a reserve whose days are over", "convert": "a statement's net, once",
-    "payout": "paid out to a merchant",
+    "payout": "paid out to a merchant", "provider_fee": "the payment provider's fees of a month, by its settlement file",
 }
 RELEASES = ("release", "release_claim", "release_advance")
 # The names of the order's equation: captured (buyer, negative) + recovered (negative) = the others.

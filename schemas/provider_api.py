@@ -26,7 +26,7 @@ KINDS: tuple[IntentKind, ...] = ("authorise", "capture", "void", "refund", "rele
 WEBHOOK_TYPE, DISPUTE_WEBHOOK_TYPE = "payment.answered", "payment.disputed"
 BY_THE_BANK: tuple[DisputeStage, ...] = ("chargeback", "chargeback_reversed", "second_chargeback")  # these move money
 SETTLED: tuple[str, ...] = ("capture", "refund", "release", *BY_THE_BANK)
-SETTLEMENT_COLUMNS = ("line", "reference", "kind", "payment_id", "amount", "currency", "settled_at")
+SETTLEMENT_COLUMNS = ("line", "reference", "kind", "payment_id", "amount", "currency", "settled_at", "fee")  # of the same currency
 SETTLEMENT_END = "end"  # begins the last line, which has the number of lines before it
 
 # 190: "answer:" and the key together are an event's id, which has at most 200 characters.

@@ -15,7 +15,7 @@ from functools import lru_cache
 from schemas import brands, merchants
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
-from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
+from schemas.books import BookProviderFees, CloseStatement, PayMerchant, RemitTax, StatementLine
 from schemas import shipping_report as report
 from schemas import shipping_sensor as sensor
 from schemas import shipping_shipment as ship
@@ -312,7 +312,8 @@ def _books(world: World) -> World:
     for command in (
             RemitTax(order_id="books:tax:GB", claim="payable", period="2026-11", currency="GBP", amount=1000, bank_reference="B1"),
             CloseStatement(order_id="books:merchant:split", statement_id="s1", lines=[line]),
-            PayMerchant(order_id="books:merchant:split", batch_id="b1", currency="USD", amount=5000, bank_reference="B2")):
+            PayMerchant(order_id="books:merchant:split", batch_id="b1", currency="USD", amount=5000, bank_reference="B2"),
+            BookProviderFees(order_id="books:provider:payments", period="2026-11", currency="GBP", total=116)):
         world.send(command, "/finance")
         world.run()
     return world

@@ -724,6 +724,14 @@ def evidence_missed_before_its_time(h):
     h.change(PAYMENTS.name, "ChargebackOpened", "bank", evidence_due="2027-06-01T00:00:00Z")
 
 
+def fees_that_do_not_add_up(h):
+    h.change(PAYMENTS.name, "ProviderFeesBooked", "books:provider:payments", total=117)
+
+
+def an_account_on_the_wrong_side(h):
+    h.whole_.accounts["claims", "USD"] = 10**6
+
+
 def taken_by_nobody_but_the_bank(h):
     h.calls = [(o, c) for o, c in h.calls if not (o == "bank" and c.kind == "second_chargeback")]
 
@@ -734,6 +742,7 @@ PLANTED = [
     (a_review_taken_for_a_release, {47}), (a_release_that_nobody_heard, {16, 17, 24, 47}),
     (released_while_contested, {7, 9, 10, 12, 16, 24, 25, 28, 44}), (the_reserve_was_spared, {44}), (a_chargeback_nobody_decided, {20, 21, 24, 25, 28, 44}),
     (evidence_missed_before_its_time, {44}), (taken_by_nobody_but_the_bank, {7}),
+    (fees_that_do_not_add_up, {9}), (an_account_on_the_wrong_side, {8}),
     (rerouted_round_what_was_behind_it, {40}),
     (promised_other_than_planned, {40}), (a_plan_that_leaps, {40}), (accepted_at_another_time, {40}), (a_pause_made_longer, {40}), (packed_before_it_came, {15}), (awaited_without_a_word, {15}),
     (a_pause_of_customs_without_an_end, {17, 40}), (a_hold_without_an_end, {17, 40}),

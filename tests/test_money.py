@@ -11,7 +11,7 @@ from hypothesis import given as forall
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
+from schemas.books import BookProviderFees, CloseStatement, PayMerchant, RemitTax, StatementLine
 from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.dead_letters import Reason
@@ -73,6 +73,14 @@ def test_tax_is_remitted_once_for_a_period():
     assert book.sums() == {("payable/GB", "GBP"): -1140, ("remitted/GB", "GBP"): 1140}
     assert isinstance(book.tell(command), Stale)
     assert book.account.closed and book.account.merchant_id == "platform"
+
+
+def test_a_providers_fees_of_a_month_are_booked_as_far_as_they_are_new():
+    book = Finance("books:provider:payments")
+    for total in (300, 300, 450, 440):
+        book.tell(BookProviderFees(order_id="books:provider:payments", period="2026-11", currency="EUR", total=total))
+    assert book.sums() == {("provider_fees", "EUR"): -440, ("provider", "EUR"): 440}
+    assert [(e.amount, e.total) for e in book.events] == [(300, 300), (150, 450), (-10, 440)]
 
 
 def test_a_statement_converts_the_net_once_and_the_market_is_the_platforms():
@@ -252,7 +260,7 @@ async def test_the_ledger_knows_every_movement_of_the_provider(postgres, tmp_pat
     await stored(world, dsn)
     booked = await money_reconcile.movements(Settings(payments_dsn=dsn, data_folder=tmp_path))
     rows = [",".join((str(n), intent.intent_id, intent.kind, intent.body["payment_id"], str(intent.body["amount"]),
-                      intent.body["currency"], now.isoformat()))
+                      intent.body["currency"], now.isoformat(), "0"))
             for n, (intent, now) in enumerate((pair for pair in asked if pair[0].kind in SETTLED), 1)]
     found = money_reconcile.match("\n".join([",".join(SETTLEMENT_COLUMNS), *rows, f"end,{len(rows)}", ""]), booked)
     assert (found.lines, found.matched, found.open, found.breaks) == (5, 5, 0, [])

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
 from schemas.provider_api import SETTLEMENT_COLUMNS
+from schemas.provider_fees import FeeRow, NotAgreed, fee
 from services.cli.money_reconcile import BREAKS, Movement, match
 from services.explorer.simulation import START
+
+
+DAYS = {"valid_from": date(2020, 1, 1), "source": "for the test"}
+AGREED = (FeeRow(id="f1", kind="capture", share=140, fixed={"EUR": 25}, **DAYS),
+          FeeRow(id="f2", kind="refund", fixed={"EUR": 10}, **DAYS))
+
+
+@pytest.mark.parametrize("kind, amount, currency, expected", [
+    ("capture", 1000, "EUR", 39), ("capture", 1000, "JPY", 14), ("capture", 1035, "EUR", 39), ("capture", 1036, "EUR", 40),
+    ("capture", 35, "JPY", 0), ("capture", 36, "JPY", 1), ("refund", 99_999, "EUR", 10), ("release", 5000, "EUR", 0)])
+def test_a_fee_by_hand(kind, amount, currency, expected):
+    """1.4 % rounded half up, and 0.25 EUR; 10.35 EUR: 14.49 ct + 25; 10.36: 14.504 + 25; 35 yen: 0.49."""
+    assert fee(AGREED, kind, amount, currency, START.date()) == expected
+
+
+def test_a_day_without_terms_is_refused():
+    with pytest.raises(NotAgreed):
+        fee(AGREED, "capture", 1, "EUR", date(2019, 12, 31))
 
 
 def movements(n: int = 30) -> list[Movement]:
@@ -24,7 +43,8 @@ def movements(n: int = 30) -> list[Movement]:
 
 
 def settled(booked: list[Movement]) -> list[list[str]]:
-    return [[str(n), f"{m.payment_id}.{m.kind}.{n}", m.kind, m.payment_id, str(m.amount), m.currency, m.booked_at.isoformat()]
+    return [[str(n), f"{m.payment_id}.{m.kind}.{n}", m.kind, m.payment_id, str(m.amount), m.currency, m.booked_at.isoformat(),
+             str(fee(AGREED, m.kind, m.amount, m.currency, m.booked_at.date()))]
             for n, m in enumerate(booked, 1)]
 
 
@@ -50,6 +70,7 @@ def _other_amount(rows, booked):
 
 def _other_currency(rows, booked):
     rows[8][5] = "USD"
+    rows[8][7] = str(fee(AGREED, rows[8][2], int(rows[8][4]), "USD", START.date()))
     return [("currency_differs", rows[8][3])]
 
 
@@ -73,7 +94,7 @@ def _not_booked(rows, booked):
 
 
 def _stranger(rows, booked):
-    rows.append(["99", "x", "capture", "P-unknown", "5", "EUR", START.isoformat()])
+    rows.append(["99", "x", "capture", "P-unknown", "5", "EUR", START.isoformat(), "25"])
     return [("unknown_payment", "P-unknown")]
 
 
@@ -86,7 +107,17 @@ def _cut(rows, booked):
     return [("cut_short", "")]
 
 
-PLANTED = [_other_amount, _other_currency, _doubled, _moved_twice, _missing_line, _not_booked, _stranger, _garbage, _cut]
+def _wrong_fee(rows, booked):
+    rows[2][7] = str(int(rows[2][7]) + 1)
+    return [("fee_differs", rows[2][3])]
+
+
+def _fee_of_no_day(rows, booked):
+    rows[0][6], rows[0][7] = "2019-12-31T23:59:59+00:00", "0"
+    return [("fee_not_agreed", rows[0][3])]
+
+
+PLANTED = [_wrong_fee, _fee_of_no_day, _other_amount, _other_currency, _doubled, _moved_twice, _missing_line, _not_booked, _stranger, _garbage, _cut]
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__[1:])
@@ -94,7 +125,7 @@ def test_a_planted_break_is_found_and_no_other(plant):
     booked = movements()
     rows = settled(booked)
     expected = plant(rows, booked)
-    found = match(text(rows, f"end,{len(rows) + 1}" if plant is _cut else None), booked)
+    found = match(text(rows, f"end,{len(rows) + 1}" if plant is _cut else None), booked, AGREED)
     assert sorted((b.what, b.payment_id) for b in found.breaks) == sorted(expected)
 
 

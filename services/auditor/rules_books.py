@@ -9,8 +9,8 @@ from typing import Any
 
 import iso4217
 
-from schemas.books import MERCHANT_BOOK, TAX_BOOK
-from schemas.ledger import ACCOUNTS, BOOKS, KINDS, account_of
+from schemas.books import MERCHANT_BOOK, PROVIDER_BOOK, TAX_BOOK
+from schemas.ledger import ACCOUNTS, BOOKS, KINDS, SIGNS, account_of
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
 
 
@@ -36,6 +36,8 @@ def _fold(sums: Counter, book: str, type_: str, event: Any) -> None:
     if type_ == "TaxRemitted":
         authority = book.removeprefix(TAX_BOOK)
         move("remit", event.currency, **{f"{event.claim}/{authority}": -event.amount, f"remitted/{authority}": event.amount})
+    elif type_ == "ProviderFeesBooked":
+        move("provider_fee", event.currency, provider_fees=-event.amount, provider=event.amount)
     elif type_ == "MerchantPaid":
         move("payout", event.currency, merchant=-event.amount, paid_out=event.amount)
     elif type_ == "StatementClosed":
@@ -51,6 +53,25 @@ def _convert(line: Any, rate: str) -> int:
     """By decimals, not by the fractions that payments uses; half to even."""
     shift = iso4217.Currency(line.payout).exponent - iso4217.Currency(line.currency).exponent
     return int((Decimal(line.net) * Decimal(rate)).scaleb(shift).quantize(Decimal(1), ROUND_HALF_EVEN))
+
+
+@order_rule(9, "a provider's fees of a month add up to what its files say", stock=True)
+def provider_fees_add_up(case: Case) -> Iterator[Verdict]:
+    if not case.order_id.startswith(PROVIDER_BOOK):
+        return
+    sums: Counter[tuple[str, str]] = Counter()
+    for event in case.story.events["payments"]:
+        key = event.data.period, event.data.currency
+        sums[key] += event.data.amount
+        yield None if event.data.amount and sums[key] == event.data.total else [
+            str(event), f"{key}: {event.data.amount} more makes {sums[key]}, not {event.data.total}"]
+
+
+@whole_rule(8, "no account is on the wrong side", live=False)
+def signs_are_kept(whole: Whole) -> Iterator[WholeVerdict]:
+    for (account, currency), amount in whole.accounts.items():
+        if sign := SIGNS.get(account_of(account)):
+            yield None if amount * sign >= 0 else ("", [f"{account} has {amount} {currency}"])
 
 
 @order_rule(9, "a statement adds up, and is converted once; nobody is paid more than is due", stock=True)

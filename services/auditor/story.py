@@ -394,7 +394,7 @@ def handed_over_as(report: str, message: dict[str, Any] | Any) -> str:
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
     **dict.fromkeys(("BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
-    **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid"), lambda m: ((), m)),
+    **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid", "ProviderFeesBooked"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),
     "BackorderFilled": lambda m: (((m.parcel_id, 0),), Goods(ref=m.warehouse)),

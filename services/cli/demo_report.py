@@ -59,7 +59,7 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
     paid = ", ".join(money(amount, currency) for currency, amount in told.finance["paid_out"].items())
     out.say(f"Month's end: {told.finance['remitted']} tax remittances, {told.finance['statements']} merchants' statements, "
             f"{told.finance['payouts']} payouts ({paid}); {told.finance['settled']:,} lines of the provider's settlement file "
-            f"match the ledger, {len(told.finance['breaks'])} breaks")
+            f"match the ledger, {len(told.finance['breaks'])} breaks; {told.finance['fees']} postings of its fees")
     if told.duties_paid:
         out.say("Duty and taxes paid with the order, by rule: "
                 + ", ".join(f"{rule} {count}" for rule, count in sorted(told.duties_paid.items())))

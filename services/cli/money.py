@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from schemas.books import MERCHANT_BOOK, CloseStatement, PayMerchant, RemitTax
+from schemas.books import MERCHANT_BOOK, PROVIDER_BOOK, BookProviderFees, CloseStatement, PayMerchant, RemitTax
 from schemas.ledger import ACCOUNTS, account_of
 from services.cli import exits, money_books
 from services.cli.order_state import running_clock
@@ -168,9 +168,39 @@ async def reconciled(settings: Settings, file: Path | None = None, save: Path | 
     text = money_reconcile.read(file) if file is not None else await money_reconcile.ask(settings)
     if save is not None:
         save.write_text(text)
-    found = money_reconcile.match(text, await money_reconcile.movements(settings))
+    found = money_reconcile.match(text, await money_reconcile.movements(settings), load(settings.terms_file).fees)
     return {"lines": found.lines, "matched": found.matched, "open": found.open,
-            "breaks": [each._asdict() for each in found.breaks]}
+            "breaks": [each._asdict() for each in found.breaks],
+            "fees": [{"period": period, "currency": currency, "amount": amount} for (period, currency), amount in sorted(found.fees.items())]}
+
+
+@app.command()
+def fees(
+    book: Annotated[bool, typer.Option("--book", help="Post them: what is new since the last time, by month and currency.")] = False,
+    file: Annotated[Path | None, typer.Option(help="A settlement file (CSV); default: the provider is asked for it.",
+                                              show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the payment provider asks for its work, by its settlement file. `reconcile` says where a fee is not as agreed.
+
+    Example:  tradewind money fees --book
+    """
+    with Output(as_json) as out:
+        found = asyncio.run(provider_fees(Settings(), book, file))
+        table = _table("month", "currency", "fees", numbers=("fees",))
+        for row in found["fees"]:
+            table.add_row(row["period"], row["currency"], money(row["amount"], row["currency"]).removeprefix(f"{row['currency']} "))
+        out.say(table)
+        out.say(f"{found['booked']} new postings" if book else f"{len(found['fees'])} months and currencies")
+        out.result(found)
+
+
+async def provider_fees(settings: Settings, book: bool, file: Path | None = None) -> dict[str, Any]:
+    rows = (await reconciled(settings, file))["fees"]
+    commands = [BookProviderFees(order_id=f"{PROVIDER_BOOK}payments", period=row["period"], currency=row["currency"], total=row["amount"])
+                for row in rows if row["amount"]]
+    ids = [f"fees:{c.period}:{c.currency}:{c.total}" for c in commands]
+    return {"fees": rows, "booked": await money_books.book(settings, commands, ids) if book else 0}
 
 
 @app.command()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 
 from schemas.provider_api import SETTLED, SETTLEMENT_COLUMNS, SETTLEMENT_END
+from schemas.provider_fees import FeeRow, NotAgreed, fee
 from services.cli.order_records import database
 from services.cli.output import BadUsage, NotRunning
 from services.runtime.settings import Settings
@@ -25,6 +26,7 @@ BREAKS = {
     "unreadable": "the line is not as agreed", "cut_short": "the file does not end as it says",
     "doubled": "one reference on two lines", "unknown_payment": "the ledger knows no such payment",
     "not_in_ledger": "the provider moved money that we did not book", "not_in_file": "we booked what the provider does not know",
+    "fee_differs": "another fee than was agreed", "fee_not_agreed": "a fee for which no terms of that day are known",
     "amount_differs": "another amount", "currency_differs": "another currency",
 }
 # A payment is captured once for all its parcels, and so taken back by its buyer's bank. What was paid by hand never went
@@ -71,14 +73,18 @@ class _Line(NamedTuple):
     amount: int
     currency: str
     settled_at: datetime
+    fee: int
 
 
 @dataclass
 class Found:
+    """`fees`: (month, currency) -> what the provider asks, by the file."""
+
     lines: int = 0
     matched: int = 0
     open: int = 0
     breaks: list[Break] = field(default_factory=list)
+    fees: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def read(path: Path) -> str:
@@ -106,8 +112,8 @@ async def movements(settings: Settings) -> list[Movement]:
                 for row in await connection.fetch(_MOVEMENTS)]
 
 
-def match(text: str, booked: list[Movement]) -> Found:
-    """Every line of the file against the ledger's movements."""
+def match(text: str, booked: list[Movement], agreed: tuple[FeeRow, ...] = ()) -> Found:
+    """Every line of the file against the ledger's movements, and its fee against what is agreed (nothing: fees are not judged)."""
     found = Found()
     lines = _lines(text, found)
     last = max((line.settled_at for line in lines), default=None)
@@ -122,6 +128,9 @@ def match(text: str, booked: list[Movement]) -> Found:
         if references[line.reference] > 1:
             found.breaks.append(_break("doubled", line, None))
             continue
+        found.fees[f"{line.settled_at:%Y-%m}", line.currency] += line.fee
+        if agreed and (wrong := _wrong_fee(line, agreed)):
+            found.breaks.append(wrong)
         own = left[line.payment_id, line.kind]
         same = next((m for m in own if (m.amount, m.currency) == (line.amount, line.currency)), None)
         if same is None:
@@ -143,6 +152,15 @@ def match(text: str, booked: list[Movement]) -> Found:
     return found
 
 
+def _wrong_fee(line: _Line, agreed: tuple[FeeRow, ...]) -> Break | None:
+    told, where = f"fee {line.fee} {line.currency}", f"line {line.number}"
+    try:
+        right = fee(agreed, line.kind, line.amount, line.currency, line.settled_at.astimezone(UTC).date())
+    except NotAgreed as why:
+        return Break("fee_not_agreed", line.payment_id, line.kind, told, str(why), where)
+    return None if right == line.fee else Break("fee_differs", line.payment_id, line.kind, told, f"fee {right} {line.currency}", where)
+
+
 def _break(what: str, line: _Line | None, movement: Movement | None) -> Break:
     either = line or movement
     return Break(what, either.payment_id, either.kind, f"{line.amount} {line.currency}" if line else "-",
@@ -161,10 +179,10 @@ def _lines(text: str, found: Found) -> list[_Line]:
     body = rows[1:-1] if end else rows[1:]
     for number, row in enumerate(body, 2):
         try:
-            _, reference, kind, payment_id, amount, currency, settled_at = row
-            line = _Line(number, reference, kind, payment_id, int(amount), currency, datetime.fromisoformat(settled_at))
-            if kind not in SETTLED or line.amount <= 0 or line.settled_at.tzinfo is None:
-                raise ValueError("a kind, an amount above 0 and a time with its zone are needed")
+            _, reference, kind, payment_id, amount, currency, settled_at, asked = row
+            line = _Line(number, reference, kind, payment_id, int(amount), currency, datetime.fromisoformat(settled_at), int(asked))
+            if kind not in SETTLED or line.amount <= 0 or line.fee < 0 or line.settled_at.tzinfo is None:
+                raise ValueError("a kind, an amount above 0, a fee of 0 or more and a time with its zone are needed")
         except ValueError as why:
             found.breaks.append(Break("unreadable", "", "", ",".join(row)[:60], str(why)[:60], f"line {number}"))
             continue

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.model import Country, Currency, Id, Minor
+from schemas.provider_fees import FeeRow
 from schemas.terms import FxQuote, Permyriad, Rate, Terms
 from services.orders.rulebook import exponent
 from services.runtime.processes import StartError
@@ -89,6 +90,7 @@ class _File(BaseModel):
     plan: tuple[Plan, ...] = ()
     merchant: tuple[Merchant, ...] = ()
     fx: tuple[FxRow, ...] = ()
+    provider_fee: tuple[FeeRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ class Book:
     plans: tuple[Plan, ...] = ()
     merchants: tuple[Merchant, ...] = ()
     rates: tuple[FxRow, ...] = ()
+    fees: tuple[FeeRow, ...] = ()  # of the payment provider
 
     @lru_cache(maxsize=4096)
     def of(self, merchant_id: str, currency: str, day: date) -> Terms | tuple[str, str] | None:
@@ -147,11 +150,12 @@ def load(path: Path | None) -> Book:
                          "Mend the row; services/orders/terms.py says what a row may hold.") from wrong
     except ValueError as error:  # neither UTF-8 nor TOML
         raise TermsError(f"the file is not TOML: {error}", str(path), "See deploy/terms.example.toml.") from error
-    for rows, key in ((file.plan, lambda r: r.plan), (file.merchant, lambda r: r.merchant), (file.fx, lambda r: (r.base, r.quote))):
+    for rows, key in ((file.plan, lambda r: r.plan), (file.merchant, lambda r: r.merchant), (file.fx, lambda r: (r.base, r.quote)),
+                      (file.provider_fee, lambda r: r.kind)):
         if pair := _overlap(rows, key):
             raise TermsError(f"{pair[0].id} and {pair[1].id} say two things for the same days", str(path),
                              "End one (valid_to) before the other begins.")
-    return Book(file.plan, file.merchant, file.fx)
+    return Book(file.plan, file.merchant, file.fx, file.provider_fee)
 
 
 def _overlap(rows: Iterable[Any], key: Any) -> tuple[Any, Any] | None:

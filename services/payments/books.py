@@ -27,12 +27,12 @@ HOUSE = "platform"  # whose events the tax books' are
 def decide(account: Account, incoming: Incoming, now: datetime) -> Decision | Stale:
     """One command of finance."""
     draft, event = account.draft(), incoming.data
-    prefix = out.TAX_BOOK if isinstance(event, out.RemitTax) else out.MERCHANT_BOOK
+    prefix = _PREFIXES.get(incoming.type, out.MERCHANT_BOOK)
     name = account.order_id.removeprefix(prefix)
     if name == account.order_id or not name:
         raise Impossible(Reason.KEY, f"{incoming.type} belongs to a key {prefix}…, not {account.order_id!r}")
     draft.status, draft.closed = "books", True
-    draft.merchant_id = HOUSE if isinstance(event, out.RemitTax) else name
+    draft.merchant_id = HOUSE if incoming.type in _PREFIXES else name
     draft.book = account.book.draft() if account.book else Book()
     work = Work(draft, now)
     answer = HANDLERS[incoming.type](work, draft.book, event, name)
@@ -52,6 +52,17 @@ def _remit(work: Work, book: Book, event: out.RemitTax, authority: str) -> Stale
         (f"{event.claim}/{authority}", -event.amount), (f"remitted/{authority}", event.amount)], event.currency)
     _emit(work, out.TaxRemitted, claim=event.claim, authority=authority, period=event.period, currency=event.currency,
           amount=event.amount, bank_reference=event.bank_reference)
+    return None
+
+
+def _fees(work: Work, book: Book, event: out.BookProviderFees, provider: str) -> Stale | None:
+    key = f"fees {event.period} {event.currency}"
+    more = event.total - book.done.get(key, 0)
+    if not more:
+        return Stale("booked before")
+    book.done[key] = event.total
+    work.post("provider_fee", provider, event.period, [("provider_fees", -more), ("provider", more)], event.currency)
+    _emit(work, out.ProviderFeesBooked, period=event.period, currency=event.currency, amount=more, total=event.total)
     return None
 
 
@@ -124,4 +135,5 @@ def _minor_rate(base: str, quote: str, rate: str) -> Fraction:
     return Fraction(rate) * Fraction(10) ** (iso4217.Currency(quote).exponent - iso4217.Currency(base).exponent)
 
 
-HANDLERS = {"RemitTax": _remit, "CloseStatement": _close, "PayMerchant": _pay}
+HANDLERS = {"RemitTax": _remit, "CloseStatement": _close, "PayMerchant": _pay, "BookProviderFees": _fees}
+_PREFIXES = {"RemitTax": out.TAX_BOOK, "BookProviderFees": out.PROVIDER_BOOK}  # the house's own

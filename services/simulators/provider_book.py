@@ -16,6 +16,7 @@ from typing import get_args
 
 from schemas.payments_provider_result import DisputeStage
 from schemas.provider_disputes import Dispute
+from schemas.provider_fees import fee, price_list
 from schemas.provider_api import (ABANDONED_AFTER_HOURS, BY_THE_BANK, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
                                   SCRIPT_BY_TOKEN, SETTLED, SETTLEMENT_COLUMNS, SETTLEMENT_END, ProviderCall, ProviderDispute,
                                   ProviderVerdict, Script)
@@ -160,11 +161,12 @@ class Book:
 
     def settlement(self) -> str:
         """The settlement file of all that was ever done, as the journal has it."""
-        rows = [",".join(SETTLEMENT_COLUMNS)]
+        rows, prices = [",".join(SETTLEMENT_COLUMNS)], price_list(PRICES)
         for line in self._journal.read():
             if line["outcome"] == "succeeded" and line["kind"] in SETTLED:
+                day = datetime.fromisoformat(line["time"]).date()
                 rows.append(f'{len(rows)},{line["intent_id"]},{line["kind"]},{line["payment_id"]},{line["amount"]},'
-                            f'{line["currency"]},{line["time"]}')
+                            f'{line["currency"]},{line["time"]},{fee(prices, line["kind"], line["amount"], line["currency"], day)}')
         return "\n".join([*rows, f"{SETTLEMENT_END},{len(rows) - 1}", ""])
 
     def advance(self, payment_id: str) -> ProviderDispute | None:
@@ -255,6 +257,7 @@ class Book:
                                     datetime.fromisoformat(line["due"]))
 
 
+PRICES = Path(__file__).with_name("provider_fees.toml")
 STAGES = frozenset(get_args(DisputeStage))
 _TOTALS = {"capture": "captured", "void": "voided", "refund": "refunded", "release": "released"}
 
