@@ -98,7 +98,7 @@ def _terms(payout: str) -> Book:
 def _registered() -> dict[str, Standing]:
     """Every merchant with a catalogue of all he has."""
     return {merchant: Standing("", "active", facts={"catalogue": {
-        sku: [hs_code, "US", "", None] for (owner, _), shelf in SHELVES.items() if owner == merchant
+        sku: [hs_code, "US", "", "ambient"] for (owner, _), shelf in SHELVES.items() if owner == merchant
         for sku, _, hs_code, _ in shelf}}) for merchant in MERCHANTS}
 
 
