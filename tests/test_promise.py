@@ -25,10 +25,10 @@ P1 = "A1-P1"
 class Story:
     """One order at shipping alone, with the moment of everything that is told."""
 
-    def __init__(self, destination: str = "DE", hs_code: str = "950300", stock=(("SEA1", 9),), plans: Plans | None = PLANS, screening: str = "CLEAR"):
+    def __init__(self, destination: str = "DE", hs_code: str = "950300", stock=(("SEA1", 9),), plans: Plans | None = PLANS, screening: str = "CLEAR", regime: str = ""):
         self.state, self.document, self.events, self.plans = machine.Shipment("A1"), None, [], plans
         self.stock = Stock({"TOY"}, [(warehouse, "TOY", units) for warehouse, units in stock])
-        regime = {"CN": "china", "US": "domestic"}.get(destination, "abroad")
+        regime = regime or {"CN": "china", "US": "domestic"}.get(destination, "abroad")
         self.tell(OrderPlaced.model_construct(
             order_id="A1", merchant_id="m1", currency="USD", origin="US", destination=destination, regime=regime, freight=700, tax=0,
             lines=[PlacedLine(line_no=1, sku="TOY", quantity=2, amount=5000, hs_code=hs_code)], total=5700,
@@ -267,6 +267,18 @@ def test_a_late_scan_predicts_by_the_departures_that_are_left():
 def test_a_little_late_is_no_risk_where_the_next_departure_is_made():
     story = Story().paid().carry("arrived", late=timedelta(minutes=20))
     assert not story.of("PromiseAtRisk") and "risk:A1-P1" in story.state.timers
+
+
+def test_an_order_within_its_country_is_not_missed_at_a_border_that_its_route_crosses():
+    story = Story("GB", regime="domestic").paid()
+    leaves, last = story.route.legs[0].departs, story.route.legs[-1]
+    assert story.route.border >= 0
+    story.say(report.PackedReported, leaves - timedelta(hours=1))
+    story.say(report.HandedOverReported, leaves, carrier="c", tracking_no="T")
+    assert story.state.timers["risk:A1-P1"] == last.departs + PLANS.tolerance
+    story.say(report.OutForDeliveryReported, last.departs)
+    story.say(report.DeliveredReported, last.arrives)
+    assert story.of("ParcelDelivered")[0].kept and not story.of("PromiseAtRisk")
 
 
 def test_on_the_last_leg_a_missed_scan_is_a_risk_when_the_promise_ends():

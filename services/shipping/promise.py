@@ -151,13 +151,14 @@ _NEXT = dict.fromkeys(BEFORE_HANDOVER, "hand over") | {
 
 
 def _planned(work: Work, route: Route, step: str) -> datetime:
-    """When a step is due by a route, without pauses. What crosses no border goes out for delivery instead."""
+    """When a step is due by a route, without pauses. What crosses no border, or is told of none (an order within its country that is
+    sent from elsewhere), goes out for delivery instead."""
     legs, border = route.legs, route.border
     if step == "hand over":
         return legs[0].departs
     if step == "deliver":
         return legs[-1].arrives
-    if step == "go out" or border < 0:
+    if step == "go out" or border < 0 or work.shipment.regime == "domestic":
         return legs[-1].departs
     if step == "export":
         return legs[border].departs
