@@ -195,7 +195,7 @@ def _look(event, world):
 # kind -> event type -> what the outside does then, instead of its usual.
 KINDS: dict[str, dict[str, Callable]] = {
     "normal": {}, "another": {}, "third": {}, "bad_total": {}, "no_stock": {}, "waits": {}, "declined": {}, "abandoned": {},
-    "release_refused_once": {}, "contradicted": {}, "no_papers": {},
+    "release_refused_once": {}, "contradicted": {}, "no_papers": {}, "short_code": {},
     "cancelled_early": {"ParcelsAllocated": _cancel}, "cancelled": {"FulfilmentRequested": _cancel},
     "by_hand": {"FulfilmentRequested": _cancel}, "packed_then_cancelled": {"ParcelPacked": _cancel},
     "line_cut": {"PaymentHeld": _cut}, "line_cut_early": {"ParcelsAllocated": _cut}, "short": {"FulfilmentRequested": _short},
@@ -370,9 +370,11 @@ def _order(kind: str, n: int, seed: int):
         destination, currency = DESTINATIONS[0]
     if kind in ("wrong_papers", "bonded"):
         destination, currency = "CN", "CNY"
+    if kind == "short_code":  # above the value up to which six digits are enough
+        destination, currency = "DE", "EUR"
     skus = {"no_stock": ["NOWHERE"], "waits": ["LATER"], "half_returned": ["SHARED-0", "SHARED-1"],
             "half_disputed": ["SHARED-2", "SHARED-3"]}.get(kind, [f"SHARED-{(n + i) % 5}" for i in range(1 + n % 3)])
-    lines = [(f"{sku}.{seed}", 2 + n % 3, 3333 + 1000 * i) for i, sku in enumerate(skus)]
+    lines = [(f"{sku}.{seed}", 2 + n % 3, 33_333 if kind == "short_code" else 3333 + 1000 * i) for i, sku in enumerate(skus)]
     made = order(order_id=f"{kind}.{seed}", destination=destination, lines=lines, freight=701, currency=currency,
                  merchant_id=f"m{n % 3}", on_shortage="wait" if kind == "waits" else "ship_available",
                  consignee=seal(Person(name=f"Friend {n}", address="2 Short Road"), KEY))
@@ -382,6 +384,8 @@ def _order(kind: str, n: int, seed: int):
         changes["lines"] = [line.model_copy(update={"brand": "Acme"}) for line in made.lines]
     if kind == "no_papers":
         changes["lines"] = [line.model_copy(update={"hs_code": NO_PAPERS_HS_CODE}) for line in made.lines]
+    if kind == "short_code":
+        changes["lines"] = [line.model_copy(update={"hs_code": "950300"}) for line in made.lines]
     if kind == "wrong_papers":
         changes["lines"] = [line.model_copy(update={"hs_code": "950300"}) if line.line_no == 1 else line for line in made.lines]
     if kind == "bonded":

@@ -14,7 +14,7 @@ from services.cli.output import Refused
 from services.runtime.processes import read_json, write_json
 from services.runtime.settings import Settings
 
-_STATE = "set.json"
+STATE = "set.json"
 
 
 def plans(minutes: float, seed: int, rate_s: float = RATE_S) -> list[Plan]:
@@ -45,13 +45,13 @@ def run_set(settings: Settings, folder: Path, minutes: float, seed: int, rate_s:
         state["finished"][name] = line
         state["seconds"] = round(state["seconds"] + time.monotonic() - began, 1)
         began = time.monotonic()
-        write_json(folder / _STATE, state)
+        write_json(folder / STATE, state)
         finished(line)
     return summary(state)
 
 
 def _state(folder: Path, given: dict[str, float], resume: bool) -> dict[str, Any]:
-    stored = read_json(folder / _STATE)
+    stored = read_json(folder / STATE)
     if resume:
         if stored is None:
             raise Refused("there is no set to resume", str(folder), "Start it without --resume.")
@@ -59,12 +59,12 @@ def _state(folder: Path, given: dict[str, float], resume: bool) -> dict[str, Any
             raise Refused(f"the set there was started with {stored['given']}, not {given}", str(folder), "Give the same figures.")
         return stored
     if stored is not None:
-        (folder / _STATE).unlink()
+        (folder / STATE).unlink()
     for name in FAULTS:
         if (folder / name / "run").is_dir():
             shutil.rmtree(folder / name)
     state = {"given": given, "finished": {}, "seconds": 0.0}
-    write_json(folder / _STATE, state)
+    write_json(folder / STATE, state)
     return state
 
 

@@ -59,7 +59,7 @@ def chaos(
         if show:
             _list(out)
         elif campaign == "all":
-            _set(out, base, folder, minutes or 60.0, seed, rate, resume, keep is not None)
+            _set(out, base, folder, minutes or 60.0, seed, rate, resume)
         else:
             if campaign is None:
                 kills = KILLS if kills is None else kills
@@ -95,17 +95,16 @@ def _one(out: Output, base: Settings, folder: Path, plan: Any, keep: bool) -> No
     out.result(line, exits.VIOLATIONS if line["violations"] else exits.OK)
 
 
-def _set(out: Output, base: Settings, folder: Path, minutes: float, seed: int, rate: float | None, resume: bool, keep: bool) -> None:
+def _set(out: Output, base: Settings, folder: Path, minutes: float, seed: int, rate: float | None, resume: bool) -> None:
     from services.chaos.campaign import RATE_S
-    from services.chaos.series import run_set
+    from services.chaos.series import STATE, run_set
 
     line = run_set(base, folder, minutes, seed, rate or RATE_S, resume, out.progress, lambda line: _say(out, line))
     out.say(f"{line['n']} faults, {line['orders']} orders, {line['events']} events, {line['checks']:,} checks, "
             f"{line['seconds']} s: {line['violations']} violations")
     for command in line["repeat"]:
         out.say(f"Again: {command}")
-    if not line["violations"] and not keep:
-        shutil.rmtree(folder)
+    out.say(f"For the table in docs: python -m services.chaos.report {folder / STATE}")
     out.result(line, exits.VIOLATIONS if line["violations"] else exits.OK)
 
 
