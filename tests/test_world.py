@@ -61,6 +61,7 @@ def resolved(outcome: str):
 PRESENTED = parcel("CustomsPresented", destination="DE")
 DELIVERED, RELEASED = parcel("ParcelDelivered"), parcel("CustomsReleased")
 INTERCEPT = parcel("InterceptRequested", cancellation_id="c-1")
+LIST_REJECTED = parcel("ListRejected", list_no="order-1-P1.L1", status="100", attempt=1)
 RECEIVED = parcel("ReturnReceived", return_id="r-1", lines=[], refund=250)
 PACKED = parcel("ParcelPacked", warehouse="SEA1", destination="DE", regime="abroad")
 THREE = "OutForDelivery DeliveryFailure OutForDelivery DeliveryFailure OutForDelivery DeliveryFailure"
@@ -125,6 +126,8 @@ CASES = [
     ("storefront", "return_line", [ALLOCATED], DELIVERED, "RequestReturn:3x1"),
     ("storefront", "return_line", [ALLOCATED], RECEIVED, "ConfirmReceipt"),
     ("storefront", "return_line", [], RECEIVED, "ConfirmReceipt"),
+    ("storefront", "china_list_rejected", [ALLOCATED], LIST_REJECTED, "SupplyDocuments:3"),
+    ("storefront", "china_list_rejected", [], LIST_REJECTED, "SupplyDocuments:1"),
     ("storefront", "return_after_settlement", [], DELIVERED, "ConfirmReceipt"),
     ("storefront", "return_after_settlement", [], COMPLETED, "RequestReturn"),
     ("storefront", "dispute_won", [], DELIVERED, "OpenDispute"),
@@ -146,7 +149,8 @@ def short(message) -> str:
         if getattr(message, field, None) is not None:
             return f"{name}:{getattr(message, field)}"
     lines = getattr(message, "lines", None)
-    return f"{name}:{lines[0].line_no}x{lines[0].quantity}" if lines else name
+    quantity = f"x{lines[0].quantity}" if lines and hasattr(lines[0], "quantity") else ""
+    return f"{name}:{lines[0].line_no}{quantity}" if lines else name
 
 
 @pytest.mark.parametrize(("role", "scenario", "given", "when", "then"), CASES,

@@ -34,9 +34,10 @@ def supply(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 
 def correct(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    """The same for papers into China: the code of the order's first line, which is wrong on purpose; some get it wrong again."""
+    """The same for papers into China: the code of the parcel's first line, which is wrong on purpose; some get it wrong again."""
     event = heard.data
-    lines = [buyer.SuppliedCode(line_no=1, hs_code=ANSWERS[scenario])]
+    line_no = memory.first_line[event.parcel_id][0] if event.parcel_id in memory.first_line else 1
+    lines = [buyer.SuppliedCode(line_no=line_no, hs_code=ANSWERS[scenario])]
     return _ask(2, 12, memory, said_id("correct", heard.id), buyer.SupplyDocuments(order_id=event.order_id, lines=lines))
 
 

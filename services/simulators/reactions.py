@@ -61,7 +61,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
 }
 # Type -> the role that remembers something of it, and in which scenarios.
 NOTED: dict[str, tuple[str, frozenset[str] | None]] = {
-    "ParcelsAllocated": ("storefront", frozenset({"return_line"})),
+    "ParcelsAllocated": ("storefront", frozenset({"return_line"}) | buyers.CORRECTS),
     "PaymentHeld": ("storefront", BEFORE_HANDOVER), "ParcelHandedOver": ("storefront", _LATE),
     "OrderCompleted": ("storefront", _COMPENSATED),
     "ParcelStopped": ("carrier", None), "ParcelCleared": ("carrier", None),
