@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from schemas.provider_api import COURSES, EVIDENCE_DAYS, ProviderDispute
+from schemas.provider_api import BY_THE_BANK, COURSES, EVIDENCE_DAYS, ProviderDispute
 
 _ASKS = ("request_for_information", "chargeback")  # for evidence
 # Of a stage that asks: what follows when the course does not say, with evidence in time and without.
 _ANSWERED = {"request_for_information": "inquiry_closed", "chargeback": "chargeback_reversed"}
 _SILENCE = {"request_for_information": "chargeback", "chargeback": "lost"}
+_DECIDES = ("inquiry_closed", "chargeback_reversed", "lost")  # about what was asked for or taken before
 DECISION = timedelta(hours=24)
 REASON = "goods not received"
 
@@ -59,6 +60,19 @@ class Dispute:
         if sent is None:
             return _SILENCE[last], self.due
         return (step.stage, sent + timedelta(hours=step.hours)) if step else (_ANSWERED[last], sent + DECISION)
+
+    def amount_of(self, stage: str, left: int) -> int:
+        """What the next stage is about; `left`: of what was captured, nobody has had back."""
+        return self.stages[self.last] if stage in _DECIDES else left
+
+    def enter(self, stage: str, amount: int, now: datetime) -> int:
+        """It has come to this stage. By how much more of the payment is with the bank."""
+        self.at[stage], self.stages[stage] = now, amount
+        return 0 if stage not in BY_THE_BANK else -amount if stage == "chargeback_reversed" else amount
+
+    def called(self, kind: str, now: datetime) -> None:
+        """A call about its payment; the first of each kind counts, of evidence for each stage."""
+        self.at.setdefault(f"evidence:{self.last}" if kind == "evidence" else kind, now)
 
     def refusal(self, reference: str, now: datetime) -> str:
         """Why evidence is not taken; empty when it is."""

@@ -17,7 +17,7 @@ from typing import get_args
 from schemas.payments_provider_result import DisputeStage
 from schemas.provider_disputes import Dispute
 from schemas.provider_fees import fee, price_list
-from schemas.provider_api import (ABANDONED_AFTER_HOURS, BY_THE_BANK, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
+from schemas.provider_api import (ABANDONED_AFTER_HOURS, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
                                   SCRIPT_BY_TOKEN, SETTLED, SETTLEMENT_COLUMNS, SETTLEMENT_END, ProviderCall, ProviderDispute,
                                   ProviderVerdict, Script)
 from services.runtime.clock import Clock
@@ -174,19 +174,13 @@ class Book:
         payment = self.payments[payment_id]
         dispute = payment.dispute
         stage, _ = dispute.following()
-        amount = payment.captured - payment.refunded - payment.disputed
-        if stage in ("chargeback_reversed", "lost", "inquiry_closed"):
-            amount = dispute.stages[dispute.last]
-        elif amount <= 0:
+        amount = dispute.amount_of(stage, payment.captured - payment.refunded - payment.disputed)
+        if amount <= 0:
             payment.dispute = None
             return None
         now = self.clock.now()
-        point("provider.deciding")
-        self._journal.write({"intent_id": f"{dispute.id}.{stage}", "kind": stage, "payment_id": payment_id,
-                             "order_id": dispute.order_id, "amount": amount, "currency": dispute.currency,
-                             "outcome": "succeeded", "reference": dispute.id, "reason": "", "time": now.isoformat()})
-        point("provider.journaled")
-        self._enter_stage(payment, stage, amount, now)
+        self._write(f"{dispute.id}.{stage}", stage, dispute, amount, "succeeded", dispute.id, "", now)
+        payment.disputed += dispute.enter(stage, amount, now)
         return dispute.told(stage)
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -196,10 +190,14 @@ class Book:
             return payment.dispute.refusal(call.reference, self.clock.now()) if payment.dispute else "unknown_dispute"
         return refusal(kind, payment, call)
 
-    def _enter_stage(self, payment: Payment, stage: str, amount: int, now: datetime) -> None:
-        payment.dispute.at[stage], payment.dispute.stages[stage] = now, amount
-        if stage in BY_THE_BANK:
-            payment.disputed += -amount if stage == "chargeback_reversed" else amount
+    def _write(self, intent_id: str, kind: str, about: ProviderCall | Dispute, amount: int, outcome: str, reference: str,
+               reason: str, now: datetime, **more: str) -> None:
+        """Journal first, then memory: should the write fail, nothing has happened."""
+        point("provider.deciding")
+        self._journal.write({
+            "intent_id": intent_id, "kind": kind, "payment_id": about.payment_id, "order_id": about.order_id, "amount": amount,
+            "currency": about.currency, "outcome": outcome, "reference": reference, "reason": reason, "time": now.isoformat(), **more})
+        point("provider.journaled")
 
     def _wait(self, key: str, kind: str, call: ProviderCall, misfortune: str) -> Entry:
         wait = timedelta(hours=ABANDONED_AFTER_HOURS) if misfortune == "abandoned" else (
@@ -215,14 +213,9 @@ class Book:
         return entry
 
     def _settle(self, key: str, kind: str, call: ProviderCall, reason: str) -> Entry:
-        """Journal first, then memory: should the write fail, nothing has happened."""
         verdict, now = _verdict(key, kind, call, "failed" if reason else "succeeded", reason), self.clock.now()
-        point("provider.deciding")
-        self._journal.write({
-            "intent_id": key, "kind": kind, "payment_id": call.payment_id, "order_id": call.order_id,
-            "amount": call.amount, "currency": call.currency, "outcome": verdict.outcome, "reference": verdict.reference,
-            "reason": reason, "time": now.isoformat(), "token": call.token, "call_reference": call.reference})
-        point("provider.journaled")
+        self._write(key, kind, call, call.amount, verdict.outcome, verdict.reference, reason, now, token=call.token,
+                    call_reference=call.reference)
         return self._enter(key, kind, call, verdict, now)
 
     def _enter(self, key: str, kind: str, call: ProviderCall, verdict: ProviderVerdict, now: datetime) -> Entry:
@@ -237,7 +230,7 @@ class Book:
                     setattr(payment, total, getattr(payment, total) + moved)
                 if payment.script is not None and payment.script.name in COURSES:
                     payment.dispute = payment.dispute or Dispute(call.order_id, call.payment_id, call.currency, payment.script.name)
-                    payment.dispute.at.setdefault(kind if total else f"evidence:{payment.dispute.last}", now)
+                    payment.dispute.called(kind, now)
         entry = self.entries[key] = Entry(kind, call, verdict)
         return entry
 
@@ -245,7 +238,8 @@ class Book:
         for line in self._journal.read():
             now = datetime.fromisoformat(line["time"])
             if line["kind"] in STAGES:
-                self._enter_stage(self.payments[line["payment_id"]], line["kind"], line["amount"], now)
+                payment = self.payments[line["payment_id"]]
+                payment.disputed += payment.dispute.enter(line["kind"], line["amount"], now)
                 continue
             call = ProviderCall(order_id=line["order_id"], payment_id=line["payment_id"], amount=line["amount"],
                                 currency=line["currency"], token=line["token"], reference=line["call_reference"])

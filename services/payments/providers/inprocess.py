@@ -11,7 +11,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from schemas.provider_api import (ABANDONED_AFTER_HOURS, BY_THE_BANK, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
+from schemas.provider_api import (ABANDONED_AFTER_HOURS, COURSES, ERRORS_BEFORE_SUCCESS, SCRIPT_BY_AMOUNT,
                                   SCRIPT_BY_TOKEN, ProviderDispute, Script)
 from schemas.provider_disputes import Dispute
 from services.payments.providers import Answer, Call, CallRefused, ProviderPending, ProviderUnavailable
@@ -135,7 +135,7 @@ class InProcessProvider:
 
     def _dispute(self, kind: str, call: Call, course: str) -> None:
         dispute = self.disputes.setdefault(call.payment_id, Dispute(call.order_id, call.payment_id, call.currency, course))
-        dispute.at.setdefault(f"evidence:{dispute.last}" if kind == "evidence" else kind, self._clock.now())
+        dispute.called(kind, self._clock.now())
 
     def coming(self, payment_id: str) -> datetime | None:
         """When this payment's dispute comes to its next stage; None: never, or not before another call."""
@@ -147,14 +147,13 @@ class InProcessProvider:
         """The next stage comes now; None when there is nothing left to dispute."""
         dispute, p = self.disputes[payment_id], self._payments.get(payment_id)
         stage = dispute.following()[0]
-        left = p[CAPTURED] - p[REFUNDED] - p[DISPUTED] if p else 0
-        amount = dispute.stages[dispute.last] if stage in ("chargeback_reversed", "lost", "inquiry_closed") else left
+        amount = dispute.amount_of(stage, p[CAPTURED] - p[REFUNDED] - p[DISPUTED] if p else 0)
         if amount <= 0:
             del self.disputes[payment_id]
             return None
-        dispute.at[stage], dispute.stages[stage] = self._clock.now(), amount
-        if p and stage in BY_THE_BANK:
-            p[DISPUTED] += -amount if stage == "chargeback_reversed" else amount
+        taken = dispute.enter(stage, amount, self._clock.now())
+        if p:
+            p[DISPUTED] += taken
         return dispute.told(stage)
 
     # -- the test amounts -----------------------------------------------------------------------------------------
