@@ -18,9 +18,9 @@ from services.auditor.story import Event
 _ENDS = {"OrderCompleted": "completed", "OrderCancelled": "cancelled", "OrderRejected": "rejected"}
 _UNSAID = ("", False)  # compared by identity: the topic alone does not say whether the order is open
 _OPENS_AGAIN = {"ReturnRequested", "DisputeOpened", "RefundGranted"}
-# Event -> the account that goes down, the one that goes up.
 _TAKEN = {"ChargebackOpened", "SecondChargeback"}
 _LOST = {"ChargebackLost", "ChargebackPartlyLost"}
+# Event -> the account that goes down, the one that goes up.
 _BOOKS = {"PaymentHeld": ("buyer", "held"), "PaymentPartiallyRefunded": ("held", "refunded"),
           "PaymentRefunded": ("held", "refunded"), "PaymentSettled": ("held", "released"),
           "PaymentChargedBack": ("held", "charged_back"), "FundsRecovered": ("recovered", "held")}

@@ -52,7 +52,7 @@ class Watch:
     async def __aenter__(self) -> Watch:
         path = self.settings.data_folder / "journals" / JOURNAL
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._journal = open(path, "ab", buffering=0)
+        self._journal = open(path, "ab", buffering=0)  # closed when the block is left
         self._task = asyncio.create_task(self._run())
         return self
 

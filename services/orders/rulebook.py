@@ -222,7 +222,7 @@ class Rules:
         for rows in (self.rules, self.duties, self.taxes, self.rates, self.fees, self.requirements):
             yield from rows
 
-    @lru_cache(maxsize=512)
+    @lru_cache(maxsize=512)  # rules live as long as the process
     def territory(self, country: str) -> str:
         """EU for its member states, else the country itself."""
         return next((name for name, members in self.groups.items() if country in members), country)

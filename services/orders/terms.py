@@ -102,7 +102,7 @@ class Book:
     rates: tuple[FxRow, ...] = ()
     fees: tuple[FeeRow, ...] = ()  # of the payment provider
 
-    @lru_cache(maxsize=4096)
+    @lru_cache(maxsize=4096)  # a book lives as long as the process
     def of(self, merchant_id: str, currency: str, day: date) -> Terms | tuple[str, str] | None:
         """The merchant's terms that day; None: he has none; or (reason, detail) why an order cannot have them."""
         rows = [row for row in self.merchants if row.merchant == merchant_id]

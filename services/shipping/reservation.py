@@ -17,7 +17,6 @@ from services.shipping.shipment import Parcel, Work
 from services.shipping.storage import StockMove
 
 
-
 def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None], backordered: Callable[[Work], None]) -> Stale | None:
     """`presell`: what is done for an order with a season; `backordered`: for one of whose parcels some wait for their goods."""
     s, event = work.shipment, incoming.data
