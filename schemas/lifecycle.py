@@ -156,7 +156,8 @@ _BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
 # Into China: papers that are not right yet before, or again after, the warehouse was asked to pack.
 _CORRECTING, _AMENDING = ("correcting", "declared"), ("amending", "redeclared")
 _RELEASING = ("listed", "relisted")  # from a bonded warehouse
-BEFORE_HANDOVER = (*_BEFORE_HANDOVER, *_CORRECTING, *_AMENDING, *_RELEASING)
+BEFORE_HANDOVER = frozenset({*_BEFORE_HANDOVER, *_CORRECTING, *_AMENDING, *_RELEASING})
+BEFORE_PACKING = BEFORE_HANDOVER - {"packed"}
 _LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "released", "out_for_delivery", "at_pickup",
          "delivery_failed")
 

@@ -109,7 +109,7 @@ def _parcel(look: Look, parcel_id: str) -> list[str]:
 def _waits(look: Look, parcel_id: str, goods: Any, hold: Any) -> list[str]:
     if goods.status == "lost":
         return ["the carrier must pay the claim"] if goods.claim_open else []
-    if goods.aside is not None and goods.aside.awaits and goods.status != "cancelled":
+    if goods.awaits and goods.status != "cancelled":
         return [f"a warehouse must have its goods; shipping looks again{_by(look, _timer(look, 'stock', parcel_id))}, and pays them "
                 f"back{_by(look, _timer(look, 'stock_ends', parcel_id))}"]
     if goods.quarantined:

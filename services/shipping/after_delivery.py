@@ -30,9 +30,9 @@ def return_received(work, report, parcel_id, parcel, before):
         taken, refund = work.cut(parcel_id, wanted)
     work.move(parcel_id, "restock", taken)
     listed = work.listed(parcel_id)
-    late = bool(listed) and work.now > parcel.aside.papers.released + timedelta(seconds=deadlines()["customs_return"])
+    late = bool(listed) and work.now > parcel.papers.released + timedelta(seconds=deadlines()["customs_return"])
     if listed and not late:
-        parcel.aside.papers.returning.append(report.return_id)
+        parcel.papers.returning.append(report.return_id)
     work.emit(out.ReturnReceived, parcel_id=parcel_id, return_id=report.return_id, lines=line_units(taken), refund=refund,
               returns_list="" if late else listed, late=late)
 

@@ -13,7 +13,7 @@ EXPIRED = "backorder_expired"
 def tell(work: Work) -> None:
     """After the allocation: what is awaited, and until when."""
     for parcel_id, parcel in work.shipment.parcels.items():
-        if parcel.aside is not None and parcel.aside.awaits:
+        if parcel.awaits:
             work.arm(f"stock:{parcel_id}", "backorder_retry")
             work.arm(f"stock_ends:{parcel_id}", "backorder")
             [(line, units)] = work.left(parcel_id)
@@ -38,7 +38,7 @@ def try_again(work: Work, parcel_id: str) -> None:
     if not aside.ready:
         return
     if work.shipment.regime in CHINESE:
-        china.paid(work, parcel_id, aside.papers and aside.papers.payment)
+        china.paid(work, parcel_id, parcel.papers and parcel.papers.payment)
     else:
         packing.go_on(work, parcel_id)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas import shipping_shipment as out
 from schemas.china_papers import PaymentDocument
+from schemas.lifecycle import BEFORE_PACKING
 from services.runtime.decision import STANDING, Incoming, NotYet, Stale
 from services.shipping import packing, promise
 from services.shipping.matching import differences, import_list
@@ -19,7 +20,6 @@ from services.shipping.undoing import cancel_parcel
 WRONG = ("allocated", "correcting", "amending")
 DECLARED = ("declared", "redeclared")
 RELEASING = ("listed", "relisted")  # mode 1210: customs has the list, and the goods
-BEFORE_PACKING = (*WRONG, *DECLARED, *RELEASING, "documented", "requested", "on_hold")
 REFUSED = {"4", "100"}                                             # may be corrected, or sent again
 FINAL = {"-621005": "over_limit", "-621018": "over_limit", "700": "list_refused"}
 SENDING_FAILED = "4"
@@ -32,7 +32,7 @@ def paid(work: Work, parcel_id: str, document: PaymentDocument | None) -> None:
     parcel = work.shipment.parcels[parcel_id]
     if parcel.status not in WRONG:
         return
-    if parcel.aside is not None and parcel.aside.awaits:  # nothing is declared that is not there
+    if parcel.awaits:  # nothing is declared that is not there
         parcel.aside.ready = True
         if document is not None:
             _papers(parcel).payment = document
@@ -65,7 +65,9 @@ def match(work: Work, parcel_id: str) -> None:
     """Declare the list when the papers agree; name the fields when they do not; wait while one is missing or old."""
     parcel = work.shipment.parcels[parcel_id]
     papers = _papers(parcel)
-    if parcel.status not in WRONG or parcel.aside.awaits or papers.payment is None or papers.order is None or _old(work, parcel_id, parcel, papers):
+    if parcel.status not in WRONG or parcel.awaits or papers.payment is None or papers.order is None:
+        return
+    if _old(work, parcel_id, parcel, papers):
         return
     found = differences(papers.order, papers.payment, parcel_id, work.document.china.consignee)
     if not found:
@@ -123,13 +125,14 @@ def _correct(work: Work, parcel_id: str, papers: Papers, reason: str) -> None:
 
 def about_the_list(scan: Any, parcel: Parcel) -> bool:
     """Whether a receipt tells of the list it names, and not of the parcel at the border."""
-    papers = parcel.aside and parcel.aside.papers
-    return parcel.status in (*DECLARED, *RELEASING) or scan.code in ON_ITS_WAY or papers is None or scan.tracking_no != number(scan.parcel_id, papers)
+    papers = parcel.papers
+    return (parcel.status in (*DECLARED, *RELEASING) or scan.code in ON_ITS_WAY or papers is None
+            or scan.tracking_no != number(scan.parcel_id, papers))
 
 
 def receipt(work: Work, scan: Any, parcel: Parcel) -> NotYet | Stale | None:
     """A receipt (CEB622) about a list."""
-    papers, parcel_id = parcel.aside and parcel.aside.papers, scan.parcel_id
+    papers, parcel_id = parcel.papers, scan.parcel_id
     if papers is None or scan.tracking_no != number(parcel_id, papers):
         return Stale("a receipt of a list that is not this parcel's, or not any more")
     if parcel.status in RELEASING:
@@ -157,7 +160,7 @@ def may_end(shipment: Shipment, event: str) -> bool:
     if shipment.regime not in CHINESE:
         return False
     if event in ("OrderDocumented", "PaymentDocumentAmended"):
-        return any(parcel.aside and parcel.aside.papers and parcel.aside.papers.wrong for parcel in shipment.parcels.values())
+        return any(parcel.papers is not None and parcel.papers.wrong for parcel in shipment.parcels.values())
     return bool(shipment.kept) and event in ("OrderResumed", STANDING)
 
 
@@ -214,12 +217,12 @@ def withdrawn(work: Work, incoming: Incoming) -> Stale | None:
     parcel = work.shipment.parcels.get(answer.parcel_id)
     revoked = answer.form == "CEB624"
     if parcel is None or not (listed := work.listed(answer.parcel_id)) or answer.list_no != listed or (
-            parcel.status != "cancelled" if revoked else answer.return_id not in parcel.aside.papers.returning):
+            parcel.status != "cancelled" if revoked else answer.return_id not in parcel.papers.returning):
         return Stale("of no list that was to be withdrawn, or answered before")
     if revoked:
-        parcel.aside.papers.listed = ""
+        parcel.papers.listed = ""
     else:
-        parcel.aside.papers.returning.remove(answer.return_id)
+        parcel.papers.returning.remove(answer.return_id)
     work.step(parcel, "ListWithdrawn")
     work.emit(out.ListWithdrawn, parcel_id=answer.parcel_id, list_no=answer.list_no, form=answer.form, accepted=answer.accepted,
               return_id=answer.return_id, reason=answer.reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import shipping_shipment as out
-from schemas.lifecycle import BEFORE_HANDOVER as STILL_HERE
+from schemas.lifecycle import BEFORE_PACKING
 from services.runtime.decision import Incoming, NotYet, Stale
 from services.shipping import promise, serials
 from services.shipping.reports import no_parcel, reported
@@ -16,7 +16,6 @@ from services.shipping.shipment import Work
 from services.shipping.undoing import destroy
 
 INSPECTION = "inspection"
-BEFORE_PACKING = frozenset(STILL_HERE) - {"packed"}
 
 
 def opened(work: Work, incoming: Incoming) -> NotYet | Stale | None:

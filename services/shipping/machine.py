@@ -16,12 +16,10 @@ from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
 from services.shipping import (after_delivery, backorders, china, inspection, packing, papers, promise, quality, reports, rerouting,
-                               reservation, scans, season, serials,
-                               stops, undoing)
+                               reservation, scans, season, serials, stops, undoing)
 from services.shipping.allocation import Document
-from services.shipping.shipment import CHINESE
 from services.shipping.plans import Plans
-from services.shipping.shipment import Shipment, Work
+from services.shipping.shipment import CHINESE, Shipment, Work
 
 STATE = TypeAdapter(Shipment)
 DOCUMENT = TypeAdapter(Document)
@@ -146,7 +144,7 @@ def _timer(work: Work, incoming: Incoming) -> None:
         elif kind == "risk":
             promise.overdue(work, parcel_id)
         elif kind == "hold" and work.step(s.parcels[parcel_id], "ParcelCancelled"):
-            packing.cancel(work, parcel_id, "on_hold", "hold_expired")
+            undoing.cancel(work, parcel_id, "on_hold", "hold_expired")
         elif kind == "stock":
             backorders.try_again(work, parcel_id)
         elif kind == "stock_ends":

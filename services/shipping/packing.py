@@ -7,7 +7,7 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
-from services.shipping import inspection, promise
+from services.shipping import inspection, promise, undoing
 from services.shipping.reports import reported
 from services.shipping.shipment import Work, line_units
 from services.shipping.storage import StockMove
@@ -16,7 +16,7 @@ from services.shipping.storage import StockMove
 def go_on(work: Work, parcel_id: str) -> None:
     """Its papers and its money are right: the warehouse is asked to pack it, as soon as the goods are there."""
     parcel = work.shipment.parcels[parcel_id]
-    if parcel.aside is not None and parcel.aside.awaits:
+    if parcel.awaits:
         parcel.aside.ready = True
     elif work.step(parcel, "FulfilmentRequested"):
         request(work, parcel_id)
@@ -38,8 +38,8 @@ def packed(work, report, parcel_id, parcel, before):
     work.move(parcel_id, "consume")
     if before == "on_hold":
         work.disarm(f"hold:{parcel_id}")
-    if parcel.aside is not None and parcel.aside.papers is not None:  # nothing of them changes any more
-        parcel.aside.papers.order = parcel.aside.papers.payment = None
+    if parcel.papers is not None:  # nothing of them changes any more
+        parcel.papers.order = parcel.papers.payment = None
     sscc, waybill_no = work.label(parcel_id)
     units = getattr(report, "units", ())  # a scan knows of none
     told = {"units": [out.PackedUnit.model_construct(**unit.__dict__) for unit in units]} if units else {}
@@ -52,15 +52,7 @@ def packed(work, report, parcel_id, parcel, before):
 
 @reported("ParcelCancelled")
 def rejected(work, report, parcel_id, parcel, before):
-    cancel(work, parcel_id, before, "packing_rejected")
-
-
-def cancel(work: Work, parcel_id: str, before: str, reason: str) -> None:
-    """The parcel, which is cancelled now and was `before`, will not be packed, or was for nothing."""
-    work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
-    work.move(parcel_id, "restock" if before == "packed" else "release")
-    work.shipment.parcels[parcel_id].reason = reason
-    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id), revokes=work.listed(parcel_id))
+    undoing.cancel(work, parcel_id, before, "packing_rejected")
 
 
 @reported("PackingHeld")

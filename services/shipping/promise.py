@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas import shipping_shipment as out
-from schemas.lifecycle import BEFORE_HANDOVER as WAITING
+from schemas.lifecycle import BEFORE_HANDOVER
 from schemas.shipping_shipment import Leg, Route
 from services.shipping.shipment import Clock, Parcel, Work
 
-BEFORE_HANDOVER = frozenset(WAITING)
 ON_ITS_WAY = BEFORE_HANDOVER | {"handed_over", "exported", "arrived", "presented", "customs_held", "released"}
 OPEN = ON_ITS_WAY | {"out_for_delivery", "delivery_failed", "at_pickup"}
 _GOES_ON = OPEN | {"delivered"}  # else its promise is void, and no clock of it runs any more

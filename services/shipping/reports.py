@@ -111,8 +111,8 @@ def customs_held(work, report, parcel_id, parcel, before):
 @reported("CustomsReleased")
 def customs_released(work, report, parcel_id, parcel, before):
     work.disarm(f"customs:{parcel_id}")
-    if parcel.aside is not None and parcel.aside.papers is not None:
-        parcel.aside.papers.released = work.now
+    if parcel.papers is not None:
+        parcel.papers.released = work.now
     promise.resume(work, parcel_id)
     work.emit(out.CustomsReleased, parcel_id=parcel_id, planned=promise.planned(work, parcel_id, "go out", "deliver"))
     assessed = getattr(report, "assessed", None)  # a carrier that scans the release knows of no bill

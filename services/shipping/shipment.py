@@ -112,6 +112,16 @@ class Parcel:
         """Nobody knows yet whether these goods may be sold."""
         return self.aside is not None and bool(self.aside.quarantine or self.aside.inspections)
 
+    @property
+    def papers(self) -> Papers | None:
+        """Into China alone."""
+        return self.aside.papers if self.aside is not None else None
+
+    @property
+    def awaits(self) -> bool:
+        """No warehouse has its goods yet."""
+        return self.aside is not None and self.aside.awaits
+
     def beside(self) -> Aside:
         """Its `aside`, made when it is needed first."""
         if self.aside is None:
@@ -216,13 +226,13 @@ class Work:
     def move(self, parcel_id: str, kind: str, lines: list[tuple[Line, int]] | None = None) -> None:
         """Move stock of the parcel's warehouse: reserve, release, consume, restock, shrink."""
         parcel = self.shipment.parcels[parcel_id]
-        if parcel.aside is not None and parcel.aside.awaits:
+        if parcel.awaits:
             return  # nothing of it is reserved
         warehouse = parcel.warehouse
         for line, units in lines if lines is not None else self.left(parcel_id):
             if units:
                 self.moves.append(StockMove(warehouse, line.sku, kind, units))
-        if kind == "restock" and (aside := self.shipment.parcels[parcel_id].aside) is not None and aside.units:
+        if kind == "restock" and parcel.aside is not None and parcel.aside.units:
             back(self, parcel_id, {line.line_no for line, units in lines or self.left(parcel_id) if units})
 
     def arm(self, name: str, kind: str) -> None:
@@ -234,15 +244,14 @@ class Work:
 
     def told_anew(self, parcel_id: str) -> None:
         """Goods left a parcel: if its papers are made out already, all of them are told anew before it is packed."""
-        parcel = self.shipment.parcels[parcel_id]
-        if parcel.aside is not None and parcel.aside.papers is not None:
+        if self.shipment.parcels[parcel_id].papers is not None:
             self.disarm(f"hold:{parcel_id}")
             self.arm(f"papers:{parcel_id}", "papers")
 
     def listed(self, parcel_id: str) -> str:
         """The import list of a parcel that Chinese customs may have; empty: none."""
-        aside = self.shipment.parcels[parcel_id].aside
-        return aside.papers.listed if aside is not None and aside.papers is not None else ""
+        papers = self.shipment.parcels[parcel_id].papers
+        return papers.listed if papers is not None else ""
 
     def undo(self, parcel_id: str) -> int:
         """Nothing of the parcel will be the buyer's: returns by how much the buyer owes less."""

@@ -5,12 +5,10 @@ Each event that makes the buyer owe less says by how much (`refund`); payments n
 from __future__ import annotations
 
 from schemas import shipping_shipment as out
-from schemas.lifecycle import BEFORE_HANDOVER
+from schemas.lifecycle import BEFORE_HANDOVER, BEFORE_PACKING
 from services.runtime.decision import Incoming, Stale
 from services.shipping.reservation import fail
 from services.shipping.shipment import Work, line_units
-
-CUTTABLE = frozenset(BEFORE_HANDOVER) - {"packed"}
 
 
 def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
@@ -20,15 +18,19 @@ def cancel_parcel(work: Work, parcel_id: str, reason: str) -> None:
         work.step(parcel, "ParcelDestroyed")
         destroy(work, parcel_id, reason)  # what may be spoiled or a copy goes back to no shelf
         return
-    kind = "restock" if parcel.status == "packed" else "release"
-    left = work.left(parcel_id)
-    if parcel.status in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
-        parcel.reason = reason
-        work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}", f"stock:{parcel_id}", f"stock_ends:{parcel_id}")
-        work.move(parcel_id, kind, left)
-        work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id), revokes=work.listed(parcel_id))
+    before = parcel.status
+    if before in BEFORE_HANDOVER and work.step(parcel, "ParcelCancelled"):
+        cancel(work, parcel_id, before, reason)
         if all(p.status == "cancelled" for p in work.shipment.parcels.values()):
             work.disarm("reservation")
+
+
+def cancel(work: Work, parcel_id: str, before: str, reason: str) -> None:
+    """The parcel, which is cancelled now and was `before`, will not be packed, or was for nothing."""
+    work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}", f"stock:{parcel_id}", f"stock_ends:{parcel_id}")
+    work.move(parcel_id, "restock" if before == "packed" else "release")
+    work.shipment.parcels[parcel_id].reason = reason
+    work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason=reason, refund=work.undo(parcel_id), revokes=work.listed(parcel_id))
 
 
 def destroy(work: Work, parcel_id: str, reason: str) -> None:
@@ -79,7 +81,7 @@ def _cancel_whole(work: Work, parcel_id: str, cancellation_id: str) -> None:
 
 def _cancel_lines(work: Work, parcel_id: str, cancellation_id: str, lines: list[tuple[int, int]]) -> bool:
     parcel = work.shipment.parcels[parcel_id]
-    if parcel.status not in CUTTABLE:
+    if parcel.status not in BEFORE_PACKING:
         decline(work, parcel_id, cancellation_id, f"the parcel is {parcel.status}")
         return False
     taking = dict(lines)
