@@ -143,7 +143,7 @@ def _child(bug: Bug, everybody: bool, pipe) -> None:
         _explore(caught)
         pipe.send(asdict(caught))
     if everybody or "explorer" not in caught.by:
-        _audit(caught)
+        _audit(caught, bug)
         pipe.send(asdict(caught))
     pipe.close()
 
@@ -161,8 +161,8 @@ def _explore(caught: Caught) -> None:
             caught.by["explorer"] = f"{found[0].where}: {found[0].what}"[:200]
 
 
-def _audit(caught: Caught) -> None:
-    """Crowds, and the auditor over what they leave behind. What the machines themselves cannot go on with (an assertion, no
+def _audit(caught: Caught, bug: Bug) -> None:
+    """Crowds, and the auditor over what they leave behind, until a rule of the bug's own has complained. What the machines themselves cannot go on with (an assertion, no
     rest) is found by exploring them."""
     from services.auditor.audit import examine
     from tests.crowd import crowd, dead_letters_expected
@@ -181,7 +181,8 @@ def _audit(caught: Caught) -> None:
             first = report.violations[0]
             caught.by.setdefault("auditor", f"rule {first.rule} ({first.name}): {'; '.join(first.evidence)}"[:200])
             caught.rules = sorted({v.rule for v in report.violations} | set(caught.rules))
-            break
+            if not bug.rules or bug.rules.intersection(caught.rules):
+                break
 
 
 def _audit_promised(caught: Caught) -> None:
