@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from schemas.ledger import side
+from schemas.lifecycle import NEW, Machine
 from services.auditor.facts import Facts
 from services.auditor.story import SUBJECTS, Story
 from services.auditor.watch import Watched
@@ -106,10 +107,14 @@ class Journals:
     planted: dict[tuple[str, int, int], dict[str, str]] | None = None
 
 
+HEARD_WITHIN = 40  # of a deadline's grace (120 s) that part in which every service and every order has heard of a thing
+
+
 @dataclass
 class Case:
     """One order, from every side. `rows` has no entry for a service that does not know the order. `grace`: trade time that
-    may pass between a deadline and what it causes. `reads`: what a watcher read of it during the run."""
+    may pass between a deadline and what it causes; `near`: until everybody has heard of a thing. `reads`: what a watcher read
+    of it during the run."""
 
     story: Story
     rows: dict[str, Row]
@@ -130,6 +135,10 @@ class Case:
         """Event id -> (its service, its index in that service's events)."""
         return {f"{owner}:{self.story.order_id}:{e.sequence}": (owner, n)
                 for owner, events in self.story.events.items() for n, e in enumerate(events)}
+
+    @property
+    def near(self) -> timedelta:
+        return self.grace / HEARD_WITHIN
 
     @property
     def order_id(self) -> str:
@@ -202,6 +211,10 @@ class Whole:
     newest: datetime | None = None
     numbers: dict[str, set[str]] = field(default_factory=dict)
 
+    @property
+    def near(self) -> timedelta:
+        return self.grace / HEARD_WITHIN
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -238,3 +251,14 @@ def whole_rule(number: int, name: str, *, live: bool = True):
         WHOLE_RULES.append(Rule(number, name, check, live))
         return check
     return register
+
+
+def steps_of(case: Case, machine: Machine, what: str) -> Iterator[Verdict]:
+    """Whether the events of a subject that is no order are a path of its machine."""
+    state = NEW
+    for event in case.story.events["orders"]:
+        if event.type == "CommandRefused":
+            continue
+        to = machine.next.get((state, event.type))
+        yield None if to else [str(event), f"the {what} is {state!r}: the table has no such row"]
+        state = to or state

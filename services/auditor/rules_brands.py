@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 
 from schemas.brands import BRAND, EVERYWHERE
 from schemas.lifecycle import BRAND as MACHINE
-from schemas.lifecycle import NEW
-from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, steps_of, whole_rule
 from services.auditor.story import Sold, places
 
 UNAUTHORISED = "brand_not_authorised"
-_WITHIN = 40  # of a deadline's grace (120 s) that part in which every order has heard of it
 _EU = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())
 
 
@@ -78,20 +76,13 @@ _GONE = ("ParcelDelivered", "ParcelCancelled", "ParcelReturned", "ParcelLost", "
 
 @order_rule(45, "a path of the brand's table", stock=True)
 def path_of_brand(case: Case) -> Iterator[Verdict]:
-    if not case.order_id.startswith(BRAND):
-        return
-    state = NEW
-    for event in case.story.events["orders"]:
-        if event.type == "CommandRefused":
-            continue
-        to = MACHINE.next.get((state, event.type))
-        yield None if to else [str(event), f"the brand is {state!r}: the table has no such row"]
-        state = to or state
+    if case.order_id.startswith(BRAND):
+        yield from steps_of(case, MACHINE, "brand")
 
 
 @whole_rule(45, "goods of a protected brand were sold by an unbroken chain of authorisations", live=False)
 def sold_by_right(whole: Whole) -> Iterator[WholeVerdict]:
-    near = whole.grace / _WITHIN
+    near = whole.near
     for sale in whole.sales:
         for brand in sale.named:
             known = whole.brands.get(brand)
@@ -137,7 +128,7 @@ def _right(known: Known, sale: Sale, at: datetime) -> bool:
 
 @whole_rule(45, "what is open when its chain breaks is held, and goes on by another, or is undone", live=False)
 def held_when_broken(whole: Whole) -> Iterator[WholeVerdict]:
-    near = whole.grace / _WITHIN
+    near = whole.near
     for sale in whole.sales:
         for brand, _ in sale.sold.chains:
             known = whole.brands.get(brand)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from schemas.lifecycle import CHARGEBACK, CONTESTED
+from schemas.lifecycle import CHARGEBACK, CONTESTED, DISPUTED
 from services.auditor.rules import Case, Verdict, order_rule
 from services.auditor.story import Event
 
-_BEGINS = {"InformationRequested", "ChargebackOpened", "SecondChargeback"}
 _ENDS = {"InquiryClosed", "ChargebackReversed", "ChargebackLost", "ChargebackPartlyLost"}
 _LOST = ("ChargebackLost", "ChargebackPartlyLost")
 
@@ -19,7 +18,7 @@ def stands_still(case: Case) -> Iterator[Verdict]:
     open_: dict[tuple[str, str], Event] = {}
     for event in case.story.events["payments"]:
         for parcel_id, _ in event.parcels:
-            if event.type in _BEGINS:
+            if event.type in DISPUTED:
                 open_[parcel_id, event.data.ref] = event
             elif event.type in _ENDS:
                 open_.pop((parcel_id, event.data.ref), None)

@@ -52,7 +52,7 @@ def backorders_end(case: Case) -> Iterator[Verdict]:
     told = case.story.of("shipping", "ParcelBackordered")
     for event in told:
         [(parcel_id, _)] = event.parcels
-        later = [e for e in case.story.events["shipping"] if any(p == parcel_id for p, _ in e.parcels)]
+        later = [e for e in case.story.events["shipping"] if e.tells_of(parcel_id)]
         types = [e.type for e in later]
         plan, wrong = case.facts.allocated.plans.get(parcel_id), []
         if plan is None or plan.warehouse or [(n, units) for n, (_, units) in plan.lines.items()] != list(event.data.lines):

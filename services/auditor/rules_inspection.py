@@ -10,7 +10,6 @@ from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rul
 
 _CAME_BACK = ("ParcelCancelled", "ParcelReturned", "ReturnReceived", "ParcelReplaced")
 _OVER = ("ParcelDestroyed", "ParcelCancelled", "ParcelLost", "ParcelReplaced")
-_WITHIN = 40  # of the grace (120 s) that part by which the clocks of two owners may differ
 
 
 class Packing(NamedTuple):
@@ -82,7 +81,7 @@ def counterfeits_are_undone(case: Case) -> Iterator[Verdict]:
 
 @whole_rule(46, "of a serial number in two parcels the second alarms somebody", live=False)
 def copies_are_noticed(whole: Whole) -> Iterator[WholeVerdict]:
-    near = whole.grace / _WITHIN
+    near = whole.near
     for unit, packings in whole.units.items():
         packings.sort(key=lambda each: each.at)
         for first, second in zip(packings, packings[1:]):

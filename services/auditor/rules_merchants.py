@@ -7,15 +7,13 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from schemas.lifecycle import MERCHANT as MACHINE
-from schemas.lifecycle import NEW
 from schemas.merchants import MERCHANT
-from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
+from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, steps_of, whole_rule
 from services.auditor.story import Event
 
 FROZEN = "merchant_frozen"
 _ENDS = ("OrderCompleted", "OrderCancelled")
 _FORWARD = {"DocumentsReady", "DocumentsMatched", "ListAccepted", "ListReleased", "FulfilmentRequested", "PaymentHeld", "PaymentSettled"}
-_WITHIN = 40  # of a deadline's grace (120 s) that part in which every order has heard of it
 
 
 class Span(NamedTuple):
@@ -59,15 +57,8 @@ def freezes_of(case: Case) -> list[Freeze]:
 
 @order_rule(34, "a path of the merchant's table", stock=True)
 def path_of_merchant(case: Case) -> Iterator[Verdict]:
-    if not case.order_id.startswith(MERCHANT):
-        return
-    state = NEW
-    for event in case.story.events["orders"]:
-        if event.type == "CommandRefused":
-            continue
-        to = MACHINE.next.get((state, event.type))
-        yield None if to else [str(event), f"the merchant is {state!r}: the table has no such row"]
-        state = to or state
+    if case.order_id.startswith(MERCHANT):
+        yield from steps_of(case, MACHINE, "merchant")
 
 
 @order_rule(34, "nothing goes forward while the merchant is frozen")
@@ -87,7 +78,7 @@ def stands_still(case: Case) -> Iterator[Verdict]:
 
 
 def _forward(case: Case, held: Event, until: datetime | None) -> Verdict:
-    heard = held.time + case.grace / _WITHIN
+    heard = held.time + case.near
     wrong = [str(e) for service in ("payments", "shipping") for e in case.story.events[service]
              if e.type in _FORWARD and heard < e.time and (until is None or e.time < until) and not _recovered(case, e)]
     return [str(held), *(f"and yet {event}" for event in wrong)] if wrong else None
@@ -120,7 +111,7 @@ def all_held(whole: Whole) -> Iterator[WholeVerdict]:
             for span in whole.spans.get(merchant, ()):
                 if span.placed > freeze.since or span.ended is not None and span.ended <= freeze.since:
                     continue
-                yield _of_span(span, freeze, whole.grace / _WITHIN)
+                yield _of_span(span, freeze, whole.near)
 
 
 def _of_span(span: Span, freeze: Freeze, within: timedelta) -> WholeVerdict:

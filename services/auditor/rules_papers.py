@@ -67,7 +67,7 @@ def lists_of(case: Case, parcel_id: str, parcel: Parcel) -> list[_Declared]:
     found: list[_Declared] = []
     left = {line_no: units for line_no, (_, units) in parcel.plan.lines.items()} if parcel.plan else {}
     for event in case.story.events["shipping"]:
-        if parcel_id not in (p for p, _ in event.parcels):
+        if not event.tells_of(parcel_id):
             continue
         if event.type in _CUTS:
             left = {n: units - dict(event.data.lines).get(n, 0) for n, units in left.items()}
@@ -95,7 +95,7 @@ def _disagreement(case: Case, parcel_id: str, parcel: Parcel, listed: ImportList
     china = case.facts.placed.china
     orders = [e.data for e in case.story.of("orders", "OrderDocumented") if e.parcels[0][0] == parcel_id]
     payments = [e.data.paper for e in case.story.of("payments", "PaymentHeld", "PaymentDocumentAmended")
-                if e.data.paper is not None and parcel_id in (p for p, _ in e.parcels)]
+                if e.data.paper is not None and e.tells_of(parcel_id)]
     head = {"orderNo": listed.order_no == parcel_id, "logisticsNo": listed.logistics_no == parcel.plan.waybill_no,
             "packNo": listed.packs == 1, "buyer": listed.buyer == china.person, "mode": listed.mode == china.mode,
             "emsNo, areaCode": (listed.ems_no, listed.area_code) == china.bond}
@@ -151,7 +151,7 @@ def wrong_papers_end(case: Case) -> Iterator[Verdict]:
         return
     for parcel_id, parcel in case.facts.parcels.items():
         mine = [e for e in case.story.of("shipping", "DocumentsMismatched", "ListRejected", "DocumentsMatched", "ParcelCancelled")
-                if parcel_id in (p for p, _ in e.parcels)]
+                if e.tells_of(parcel_id)]
         wrong = [e for e in mine if e.type in ("DocumentsMismatched", "ListRejected")]
         if wrong:
             counted = [e.data[0] for e in wrong] == list(range(1, len(wrong) + 1)) and len(wrong) <= RESENDS_MAX + 1

@@ -105,7 +105,7 @@ def _ought_to_stand(event: Event, state: str, stops: set[str], why: str) -> list
 
 def _events(case: Case, parcel_id: str, types: frozenset[str] | set[str] = frozenset(_STEPS)) -> list[Event]:
     """Of a parcel's promise. After the delivery nothing of it happens any more."""
-    return [e for e in case.story.events["shipping"] if e.type in types and any(p == parcel_id for p, _ in e.parcels)]
+    return [e for e in case.story.events["shipping"] if e.type in types and e.tells_of(parcel_id)]
 
 
 def _delivered(tick: Tick, due: datetime, broken: Tick | None) -> list[str]:
@@ -124,7 +124,7 @@ def reroutes_lie_ahead(case: Case) -> Iterator[Verdict]:
             continue
         begun = 0
         for event in case.story.events["shipping"]:
-            if not any(p == parcel_id for p, _ in event.parcels):
+            if not event.tells_of(parcel_id):
                 continue
             if event.type in _BEGUN:
                 begun = max(begun, _BEGUN[event.type](way))

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from services.auditor.rules import Case, Verdict, order_rule
 
-_WITHIN = 40  # of a deadline's grace (120 s) that part in which shipping has heard of it
-
 
 @order_rule(33, "no hand-over without screening", live=False)
 def screened_first(case: Case) -> Iterator[Verdict]:
@@ -34,7 +32,7 @@ def reviewed(case: Case) -> Iterator[Verdict]:
 def screened_again(case: Case) -> Iterator[Verdict]:
     repeated = case.story.of("orders", "ScreeningRepeated")
     for event in repeated:
-        heard = event.time + case.grace / _WITHIN
+        heard = event.time + case.near
         cleared = [e.time for e in case.story.of("orders", "ScreeningDecided") if e.data == "clear" and e.time >= event.time]
         left = [e for e in case.story.of("shipping", "ParcelHandedOver") if e.time > heard and not (cleared and cleared[0] <= e.time)]
         asked = event.data == "BLOCK" or any(e.cause == event.cause and e.data == "screening" for e in case.story.of("orders", "OrderHeld"))

@@ -208,6 +208,9 @@ class Event:
         self.topic, self.partition, self.offset, self.sequence, self.type = topic, partition, offset, sequence, type_
         self.cause, self.time, self.digest, self.parcels, self.data = cause, time, digest, parcels, data
 
+    def tells_of(self, parcel_id: str) -> bool:
+        return any(own == parcel_id for own, _ in self.parcels)
+
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}@{self.offset} {self.type} #{self.sequence}"
 
