@@ -11,29 +11,21 @@ from collections.abc import Iterable
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import TypeAdapter
 
+from schemas.dated import DatedRow
 from schemas.model import Currency, Minor
 from schemas.terms import Permyriad
 
 
-class FeeRow(BaseModel):
-    """Of each movement of this kind: `share` of its amount, rounded half up, and `fixed` minor units of its currency. `valid_to`
-    is its last day; absent: no end is known."""
+class FeeRow(DatedRow):
+    """Of each movement of this kind: `share` of its amount, rounded half up, and `fixed` minor units of its currency."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,79}$")]
     kind: Literal["capture", "refund", "chargeback", "second_chargeback"]
     share: Permyriad = 0
     fixed: dict[Currency, Minor] = {}
-    valid_from: date
-    valid_to: date | None = None
-    source: Annotated[str, Field(min_length=5)]
-
-    def holds(self, day: date) -> bool:
-        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
 
 
 class NotAgreed(LookupError):

@@ -12,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from schemas.dated import Dated
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.quotes import Certainty
 from services.runtime.processes import StartError
@@ -26,12 +27,8 @@ class BadGoods(StartError):
     """The file of goods cannot be read; the message names place and remedy."""
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Row(Dated):
     id: str
-    valid_from: date
-    valid_to: date | None = None
     hs: tuple[str, ...]
     source: str
     certainty: Certainty
@@ -40,9 +37,6 @@ class _Row(BaseModel):
     @property
     def in_force(self) -> bool:
         return self.certainty != "C" if self.enabled is None else self.enabled
-
-    def on(self, day: date) -> bool:
-        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
 
     def covers(self, hs_code: str) -> bool:
         return hs_code.startswith(self.hs)
@@ -98,17 +92,17 @@ def rows(path: Path | None = None) -> list[_Row]:
 
 def check(command: PlaceOrder, goods: Goods) -> tuple[str, str] | None:
     """(reason, detail) of the first thing wrong with an order's goods, or None."""
-    abroad, day = command.origin != command.destination, command.placed_at.date()
-    if not abroad:
+    if command.origin == command.destination:
         return None  # within a country nothing of this is asked
-    listed = [row for row in goods.positive if row.into == command.destination and row.on(day)]
+    day = command.placed_at.date()
+    listed = [row for row in goods.positive if row.into == command.destination and row.holds(day)]
     grams: dict[str, int] = {}
     for line in command.lines:
         limits, batteries = goods.of(line.hs_code) if line.hs_code is not None else ((), ())
         if listed and (line.hs_code is None or not any(row.covers(line.hs_code) for row in listed)):
             return "not_on_positive_list", f"line {line.line_no}: {line.hs_code or 'no hs_code'} is not on the list {listed[0].id} of what may be imported through CBEC"
         for row in limits:
-            if row.into != command.destination or not row.on(day):
+            if row.into != command.destination or not row.holds(day):
                 continue
             weight = _grams(command, line)
             if weight is None:
@@ -131,7 +125,7 @@ def _grams(command: PlaceOrder, line: OrderLine) -> int | None:
 
 def _battery(line: OrderLine, day: date, goods: Goods) -> Iterator[str]:
     """What is missing or wrong of a line with lithium cells that crosses a border, which is by air."""
-    row: Any = next((row for row in goods.batteries if row.on(day)), None)
+    row: Any = next((row for row in goods.batteries if row.holds(day)), None)
     if row is None:
         return
     told = line.battery

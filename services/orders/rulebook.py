@@ -19,6 +19,7 @@ import iso4217
 import pycountry
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.dated import Dated
 from schemas.model import Country, Currency
 from schemas.quotes import Certainty, Channel
 from services.runtime.processes import StartError
@@ -60,12 +61,10 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-class Row(_Data):
-    """What every row has. `valid_to` is its last day; absent: no end is known."""
+class Row(_Data, Dated):
+    """What every row has."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,79}$")]
-    valid_from: date
-    valid_to: date | None = None
     source: Annotated[str, Field(min_length=5)]
     certainty: Certainty
     enabled: bool = True
@@ -77,9 +76,6 @@ class Row(_Data):
         if self.enabled and self.certainty == "C":
             raise ValueError(f"{self.id} is of certainty C and enabled; verify its source first, then raise its certainty")
         return self
-
-    def holds(self, day: date) -> bool:
-        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
 
 
 class Bounds(_Data):

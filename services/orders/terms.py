@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.dated import DatedRow
 from schemas.model import Country, Currency, Id, Minor
 from schemas.provider_fees import FeeRow
 from schemas.terms import FxQuote, Permyriad, Rate, Terms
@@ -28,20 +29,7 @@ class TermsError(StartError):
     """A terms file that cannot be used: which row, and how to mend it."""
 
 
-class _Row(BaseModel):
-    """`valid_to` is its last day; absent: no end is known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,79}$")]
-    valid_from: date
-    valid_to: date | None = None
-    source: Annotated[str, Field(min_length=5)]
-
-    def holds(self, day: date) -> bool:
-        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
-
-
-class Plan(_Row):
+class Plan(DatedRow):
     """Shares of the goods' price, in hundredths of a percent. `fee_fixed`: minor units a parcel, by currency."""
 
     plan: Id
@@ -62,13 +50,13 @@ class Plan(_Row):
         return self
 
 
-class Merchant(_Row):
+class Merchant(DatedRow):
     merchant: Id
     plan: Id
     payout: Currency
 
 
-class FxRow(_Row):
+class FxRow(DatedRow):
     """1 `base` = `rate` `quote`. Valid on its days from midnight to midnight, UTC."""
 
     base: Currency
