@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from schemas.dated import Dated
 from schemas.orders_intake import OrderLine, PlaceOrder
@@ -32,11 +32,12 @@ class _Row(Dated):
     hs: tuple[str, ...]
     source: str
     certainty: Certainty
-    enabled: bool | None = None
+    enabled: bool
 
-    @property
-    def in_force(self) -> bool:
-        return self.certainty != "C" if self.enabled is None else self.enabled
+    @model_validator(mode="before")
+    @classmethod
+    def _unsure_unless_said(cls, row: dict[str, Any]) -> dict[str, Any]:
+        return {"enabled": row.get("certainty") != "C", **row}
 
     def covers(self, hs_code: str) -> bool:
         return hs_code.startswith(self.hs)
@@ -75,7 +76,7 @@ class Goods:
 def load(path: Path | None = None) -> Goods:
     """Raises BadGoods."""
     found = rows(path)
-    return Goods(*(tuple(row for row in found if type(row) is kind and row.in_force) for kind in (Positive, Limit, Battery)))
+    return Goods(*(tuple(row for row in found if type(row) is kind and row.enabled) for kind in (Positive, Limit, Battery)))
 
 
 def rows(path: Path | None = None) -> list[_Row]:

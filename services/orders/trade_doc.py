@@ -106,7 +106,7 @@ def _table(head: str, rows: Iterable[Row], tell) -> str:
     head += " Valid | Source | Certainty |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for row in rows:
-        sure = row.certainty + ("" if getattr(row, "in_force", row.enabled) else ", **disabled**")
+        sure = row.certainty + ("" if row.enabled else ", **disabled**")
         lines.append(f"| {' | '.join([*tell(row), _days(row), row.source, sure])} |")
     return "\n".join(lines) + "\n"
 
