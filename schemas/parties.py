@@ -51,7 +51,7 @@ def seal(person: Person, key: bytes) -> SealedParty:
     """Seal a person with the 32-byte vault key. The same person gives the same token, hash and sealed text, so that an
     order sent again after a crash is byte for byte the same. The nonce is derived from key and content (as in SIV): it
     repeats only with the very same text, which is the one repetition AES-GCM survives, and the token shows that anyway."""
-    plain = _normalise(person)
+    plain = person_json(person)
     digest = hmac.digest(key, plain, hashlib.sha256).hex()
     nonce = hmac.digest(key, b"nonce\0" + plain, hashlib.sha256)[:12]
     sealed = base64.b64encode(nonce + _cipher(key).encrypt(nonce, plain, None)).decode()
@@ -62,14 +62,17 @@ def seal(person: Person, key: bytes) -> SealedParty:
 def identity_hash(number: str, key: bytes) -> str:
     """The same for one number, whatever else is told of its person; empty for none."""
     number = unicodedata.normalize("NFKC", number).strip()
-    return hmac.digest(key, b"identity\0" + number.encode(), hashlib.sha256).hex()[:32] if number else ""
+    return _keyed("identity", number, key) if number else ""
 
 
 def consignee_of(person: bytes, key: bytes) -> Consignee:
     """Of a person as `check` gives it, what customs compares, each on its own."""
     told = json.loads(person)
-    return Consignee.model_construct(**{part: hmac.digest(key, f"{part}\0{told[part]}".encode(), hashlib.sha256).hex()[:32]
-                                        for part in Consignee.model_fields})
+    return Consignee.model_construct(**{part: _keyed(part, told[part], key) for part in Consignee.model_fields})
+
+
+def _keyed(what: str, text: str, key: bytes) -> str:
+    return hmac.digest(key, f"{what}\0{text}".encode(), hashlib.sha256).hex()[:32]
 
 
 def unseal(party: SealedParty, key: bytes) -> Person:
@@ -96,9 +99,5 @@ def _open(party: SealedParty, key: bytes) -> bytes:
 
 def person_json(person: Person) -> bytes:
     """As a seal holds it: what `check` gives."""
-    return _normalise(person)
-
-
-def _normalise(person: Person) -> bytes:
     fields = {k: " ".join(unicodedata.normalize("NFKC", v).split()) for k, v in person.model_dump().items()}
     return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
