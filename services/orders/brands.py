@@ -199,13 +199,11 @@ def _grant(row: Standing, command: out.GrantAuthorisation):
         return "authorisation_parties", f"{command.grantor} cannot authorise itself"
     if unknown := [place for place in command.territory if place not in countries() and place not in (EVERYWHERE, "EU")]:
         return "unknown_country", f"{unknown[0]} is neither an ISO 3166 country nor EU"
-    fields = {name: getattr(command, name) for name in (
-        "authorisation_id", "grantor", "grantee", "territory", "valid_from", "valid_to", "doc_hash")}
-    link = [command.authorisation_id, command.grantor, command.grantee, command.territory, command.valid_from.isoformat(),
-            command.valid_to.isoformat(), command.doc_hash, False]
+    link = Link(command.authorisation_id, command.grantor, command.grantee, command.territory, command.valid_from.isoformat(),
+                command.valid_to.isoformat(), command.doc_hash, revoked=False)
     event = out.AuthorisationGranted(order_id=command.order_id, decided_by=command.decided_by, authorisation=out.BrandAuthorisation(
-        brand=row.facts.get("name", ""), **fields))
-    return event, row.facts | {"links": [*links, link]}
+        brand=row.facts.get("name", ""), **command.model_dump(exclude={"order_id", "decided_by"})))
+    return event, row.facts | {"links": [*links, list(link)]}
 
 
 def _revoke(row: Standing, command: out.RevokeAuthorisation):

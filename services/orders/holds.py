@@ -31,9 +31,9 @@ def decide_review(order: Any, outcome: str, by: str, detail: str, ref: str, now:
     if outcome == "clear":
         order.reason = ""
         return events + resume(order, SCREENING, ref, now)
-    if order.reason == DENIED:  # the second screening: what has left goes on, where it cannot be stopped
-        return [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED), *resume(order, SCREENING, ref, now)]
-    return [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED)]
+    events.append(_undo(order, ref))
+    # After the second screening, what has left goes on, where it cannot be stopped.
+    return events + (resume(order, SCREENING, ref, now) if order.reason == DENIED else [])
 
 
 def rescreened(order: Any, document: Any, incoming: Any, now: datetime) -> Decision | Stale:
@@ -48,7 +48,11 @@ def rescreened(order: Any, document: Any, incoming: Any, now: datetime) -> Decis
     events = [out.ScreeningRepeated(order_id=order.order_id, result=command.result, screening_list=command.screening_list)]
     if command.result == "REVIEW":
         return Decision(order, events + review(order, command.screening_list, now))
-    return Decision(order, [*events, out.CancellationRequested(order_id=order.order_id, cancellation_id=incoming.id, reason=DENIED)])
+    return Decision(order, [*events, _undo(order, incoming.id)])
+
+
+def _undo(order: Any, ref: str) -> out.CancellationRequested:
+    return out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED)
 
 
 def denied(order: Any) -> bool:
