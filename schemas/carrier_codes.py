@@ -13,6 +13,7 @@ from schemas import shipping_report
 
 ROWS = Path(__file__).with_name("carrier_codes.toml")
 LEGS = ("export", "import")
+RECEIPTS = "ceb622"  # the dialect of Chinese customs, which is no carrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Code:
 
     def holds_on(self, day: date) -> bool:
         return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
+
+
+def names_a_list(scan: Any) -> bool:
+    """Whether it is a receipt of Chinese customs for an import list."""
+    return scan.dialect == RECEIPTS and bool(scan.tracking_no)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from schemas.brands import BRAND, brand_key
 from schemas.china_papers import Consignee, PaymentDocument
 from schemas.cold_chain import Band, Reading
-from schemas.carrier_codes import UnknownCode, meaning_of
+from schemas.carrier_codes import RECEIPTS, UnknownCode, meaning_of
 from schemas.dead_letters import DISCARD, REPLACES
 from schemas.envelope import BadEnvelope, envelope_of, event_id
 from schemas.merchants import MERCHANT
@@ -490,7 +490,7 @@ class Fold:
                 story.mended.add(envelope.id)
             about = data if kind[0] == "PlaceOrder" else parcels[0][0] if parcels else ""
             number = message.excursion_id if kind[0] == "ExcursionReported" else handed_over_as(kind[0], message)
-            status = message.code if kind[0] == "CarrierScanReported" and message.dialect == "ceb622" else ""
+            status = message.code if kind[0] == "CarrierScanReported" and message.dialect == RECEIPTS else ""
             if kind[0] == "SensorReported":
                 story.readings += _readings(message)
             self._said(story, Said(*raw[:3], kind[0], envelope.source, envelope.id, envelope.causation,

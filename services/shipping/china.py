@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import shipping_shipment as out
+from schemas.carrier_codes import names_a_list
 from schemas.china_papers import PaymentDocument
 from schemas.lifecycle import BEFORE_PACKING
 from services.runtime.decision import STANDING, Incoming, NotYet, Stale
@@ -152,7 +153,7 @@ def receipt(work: Work, scan: Any, parcel: Parcel) -> NotYet | Stale | None:
 
 def ends(scan: Any) -> bool:
     """Whether a receipt may end a parcel that is not packed yet, whose stock is free again then."""
-    return scan.dialect == "ceb622" and bool(scan.tracking_no) and (scan.code in FINAL or scan.code in REFUSED)
+    return names_a_list(scan) and (scan.code in FINAL or scan.code in REFUSED)
 
 
 def may_end(shipment: Shipment, event: str) -> bool:

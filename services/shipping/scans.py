@@ -9,17 +9,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from schemas.carrier_codes import Code, UnknownCode, meaning_of
+from schemas.carrier_codes import RECEIPTS, Code, UnknownCode, meaning_of, names_a_list
 from schemas.dead_letters import Reason
 from schemas.lifecycle import deadlines
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
 from services.shipping import china
 from services.shipping.reports import no_parcel
-from services.shipping.shipment import CHINESE as REGIMES
-from services.shipping.shipment import Work
+from services.shipping.shipment import CHINESE, Work
 
-CLOCKS_DIFFER = timedelta(days=1)
-CHINESE = "ceb622"
 ATTEMPTS = {"OutForDeliveryReported", "DeliveryFailureReported"}
 
 
@@ -39,15 +36,14 @@ def scanned(reports: dict[str, Any]):
             code = meaning_of(scan)
         except UnknownCode as why:
             raise Impossible(Reason.UNKNOWN_CODE, str(why)) from None
-        if scan.dialect == CHINESE and work.shipment.parcels and work.shipment.regime not in REGIMES:
-            raise Impossible(Reason.UNKNOWN_CODE, f"dialect: {CHINESE} is of Chinese customs; this order does not go to China")
-        if scan.at > work.now + CLOCKS_DIFFER:
-            raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")
+        if scan.dialect == RECEIPTS and work.shipment.parcels and work.shipment.regime not in CHINESE:
+            raise Impossible(Reason.UNKNOWN_CODE, f"dialect: {RECEIPTS} is of Chinese customs; this order does not go to China")
+        work.told_of(scan.at)
         work.at = min(scan.at, work.now)
         parcel = work.shipment.parcels.get(scan.parcel_id)
         if parcel is None:
             return no_parcel(work.shipment, scan.parcel_id)
-        if scan.dialect == CHINESE and scan.tracking_no and china.about_the_list(scan, parcel):
+        if names_a_list(scan) and china.about_the_list(scan, parcel):
             return china.receipt(work, scan, parcel)
         if code.report not in ATTEMPTS:
             return reports[code.report](work, incoming) if code.report else _seen(work, scan, code)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from schemas import shipping_shipment as out
@@ -18,7 +18,6 @@ from services.shipping.network.geography import km, places
 
 UNIT = "unit:"
 AIR_KM_H, NEAR_KM = 900, 200  # nothing travels faster than an aeroplane, door to door; scanners' clocks differ
-CLOCKS_DIFFER = timedelta(days=1)
 
 
 class Sighting(NamedTuple):
@@ -107,8 +106,7 @@ def scanned(work: Any, incoming: Incoming) -> NotYet | Stale | bool:
     parcel, key = work.shipment.parcels.get(scan.parcel_id), key_of(scan.gtin, scan.serial)
     if parcel is None or parcel.aside is None or key not in parcel.aside.units:
         return Stale("no unit of the parcel has this serial number")
-    if scan.at > work.now + CLOCKS_DIFFER:
-        raise Impossible(Reason.INVALID, f"at: {scan.at} lies in the future")
+    work.told_of(scan.at)
     seen = work.stock.sighting(key)
     now = Sighting(work.shipment.order_id, scan.parcel_id, scan.place, scan.at, seen.lot)
     distance, impossible = far(seen, now.place, now.at)

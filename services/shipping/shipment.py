@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from schemas.china_papers import OrderDocument, PaymentDocument
+from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
 from schemas.numbers import COMPANY_PREFIX, s10, sscc
 from schemas.shipping_shipment import Route
-from services.runtime.decision import Standing, earliest
+from services.runtime.decision import Impossible, Standing, earliest
 from services.shipping.allocation import Content, Document, Line, Wanted
 from services.shipping.serials import back
 from services.shipping.storage import StockMove
@@ -168,6 +169,9 @@ class Shipment:
         return earliest(self.running())
 
 
+CLOCKS_DIFFER = timedelta(days=1)
+
+
 class Work:
     """What one decision collects. `at`: when that happened which is decided about; `plans`: the network (plans.py), None:
     nothing is promised; `closed`: its closed lanes; `resends`: how often wrong papers may be corrected."""
@@ -189,6 +193,11 @@ class Work:
         if answer is Answer.APPLIED:
             parcel.status = to
         return answer is Answer.APPLIED
+
+    def told_of(self, at: datetime) -> None:
+        """Of a moment that somebody outside names. Raises Impossible for one to come."""
+        if at > self.now + CLOCKS_DIFFER:
+            raise Impossible(Reason.INVALID, f"at: {at} lies in the future")
 
     @property
     def legs(self) -> str:

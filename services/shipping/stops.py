@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from schemas import shipping_shipment as out
+from schemas.carrier_codes import names_a_list
 from schemas.topics import MODELS
 from services.runtime.decision import CLOSED, MERCHANT_STATUS, STOPS, Decision, Incoming, Stale, Standing
 from services.shipping import promise
@@ -31,8 +32,7 @@ def merchant(subject: Shipment, incoming: Incoming) -> Decision:
 
 def keeps(incoming: Incoming) -> bool:
     """Whether it would let goods go forward: money, papers, or what customs says of a list."""
-    return incoming.type in KEPT or incoming.type == "CarrierScanReported" and incoming.data.dialect == "ceb622" and bool(
-        incoming.data.tracking_no)
+    return incoming.type in KEPT or incoming.type == "CarrierScanReported" and names_a_list(incoming.data)
 
 
 def keep(work: Work, incoming: Incoming) -> None:
