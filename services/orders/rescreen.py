@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -35,8 +34,10 @@ EVERY_S, PAUSE_S = 0.5, 2.0
 AGAIN_FOR = timedelta(days=30)  # trade time, from the first day of a version: no order is accepted later than that
 REST = 20  # times as long as it took to look at all: a twentieth of its time at most
 GRAVITY = {"CLEAR": 0, "REVIEW": 1, "BLOCK": 2}
-_OPEN = ("SELECT o.order_id, o.merchant, v.token, v.hash, v.sealed FROM orders o JOIN vault v USING (order_id)"
-         " WHERE NOT o.closed AND o.order_id > $1 ORDER BY o.order_id, v.role LIMIT 2000")
+PAGE = 1_000
+_OPEN = ("WITH page AS (SELECT order_id, merchant FROM orders o WHERE NOT closed AND order_id > $1"
+         " AND EXISTS (SELECT FROM vault v WHERE v.order_id = o.order_id) ORDER BY order_id LIMIT $2)"
+         " SELECT order_id, merchant, token, hash, sealed FROM page JOIN vault USING (order_id) ORDER BY order_id")
 
 
 def graver(person: bytes, day: date, lists: tuple[denied.DeniedList, ...]) -> denied.Result | None:
@@ -48,11 +49,11 @@ def graver(person: bytes, day: date, lists: tuple[denied.DeniedList, ...]) -> de
 
 
 async def hits(conn: asyncpg.Connection, key: bytes, day: date, lists: tuple[denied.DeniedList, ...]
-               ) -> AsyncIterator[tuple[str, str, denied.Result]]:
-    """(order, merchant, result) of the open orders whose buyer or consignee the newest list means."""
+               ) -> dict[str, tuple[str, denied.Result]]:
+    """Order -> merchant and result, of the open orders whose buyer or consignee the newest list means."""
+    found: dict[str, tuple[str, denied.Result]] = {}
     after = ""
-    while rows := await conn.fetch(_OPEN, after):
-        found: dict[str, tuple[str, denied.Result]] = {}
+    while rows := await conn.fetch(_OPEN, after, PAGE):
         for order_id, merchant, token, hash_, sealed in rows:
             try:
                 person = check(SealedParty(token=token, hash=hash_, sealed=sealed), key)
@@ -62,33 +63,33 @@ async def hits(conn: asyncpg.Connection, key: bytes, day: date, lists: tuple[den
             result = graver(person, day, lists)
             if result and GRAVITY[result] > GRAVITY[found.get(order_id, ("", "CLEAR"))[1]]:
                 found[order_id] = merchant, result
-        for order_id, (merchant, result) in found.items():
-            yield order_id, merchant, result
-        if len(rows) < 2000:
-            return
-        after = rows[-2][0] if rows[-1][0] != rows[-2][0] else rows[-3][0]  # the last one's other person may be still to come
+        after = rows[-1][0]
+    return found
 
 
 async def screen(settings: Settings, lists: tuple[denied.DeniedList, ...], newest: denied.DeniedList, now: datetime, told: set[str]) -> int:
     """Look at all open orders once; how many commands were published. `told`: ids of those that were before, and get the new."""
-    count = 0
     conn = await asyncpg.connect(settings.dsn("orders"), server_settings={"default_transaction_read_only": "on"})
+    try:
+        found = await hits(conn, settings.vault_key_bytes(), now.date(), lists)
+    finally:
+        await conn.close()
+    news = {id_: order_id for order_id in found if (id_ := f"rescreen:{newest.id}:{order_id}") not in told}
+    if not news:
+        return 0
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all", enable_idempotence=True)
     try:
         await producer.start()
-        async for order_id, merchant, result in hits(conn, settings.vault_key_bytes(), now.date(), lists):
+        for id_, order_id in news.items():
+            merchant, result = found[order_id]
             message = RescreenOrder(order_id=order_id, result=result, screening_list=newest.id)
-            if (id_ := f"rescreen:{newest.id}:{order_id}") in told:
-                continue
             envelope = Envelope(id_, "RescreenOrder", SOURCE, now, order_id, 0, f"place:{order_id}", "", merchant)
             await producer.send_and_wait(INTAKE.name, message.model_dump_json().encode(), key=order_id.encode(),
                                          headers=headers_of(envelope, dataschema_of(INTAKE.name, "RescreenOrder")))
             told.add(id_)
-            count += 1
     finally:
         await producer.stop()
-        await conn.close()
-    return count
+    return len(news)
 
 
 async def run(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
