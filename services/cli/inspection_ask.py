@@ -5,14 +5,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from aiokafka.errors import KafkaError
-
 from schemas.topics import REPORT, SHIPMENT
-from services.cli.order_ask import NoAnswer, refused, unknown
-from services.cli.order_records import Event, database, not_running, reading, wait_for
+from services.cli.order_ask import NoAnswer, publish, refused, unknown
+from services.cli.order_records import Event, database, reading, wait_for
 from services.cli.order_state import running_clock
 from services.runtime.settings import Settings
-from services.simulators.edge import Publisher, record_of
+from services.simulators.edge import record_of
 
 SOURCE = "/platform/inspector"
 SILENCE_S = 2.0  # so long after shipping has read it nothing more is waited for
@@ -32,11 +30,7 @@ async def report(settings: Settings, message: Any, timeout_s: float) -> list[Eve
     id_ = f"{type(message).__name__}:{secrets.token_hex(8)}"
     record = record_of(message, id=id_, time=running_clock(settings).now(), merchant=row["merchant"], source=SOURCE)
     async with reading(settings, [message.order_id], (REPORT, SHIPMENT), from_start=False) as reader:
-        try:
-            async with Publisher(settings.bootstrap, settings.data_folder / "journals" / "client-inspections.ndjson") as publisher:
-                await publisher.send([record])
-        except KafkaError as error:
-            raise not_running(settings, f"Kafka did not take it ({type(error).__name__})") from error
+        await publish(settings, [record], "client-inspections")
         found: list[Event] = []
 
         def take(events: list[Event]) -> bool:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from aiokafka.errors import KafkaError
 from pydantic_core import from_json
 
 from schemas.topics import REPORT, SHIPMENT
-from services.cli.order_ask import NoAnswer
-from services.cli.order_records import Event, database, not_running, reading, wait_for
+from services.cli.order_ask import NoAnswer, publish
+from services.cli.order_records import Event, database, reading, wait_for
 from services.cli.order_state import running_clock
 from services.cli.output import Refused
 from services.runtime.settings import Settings
-from services.simulators.edge import Publisher, record_of
+from services.simulators.edge import record_of
 
 OPERATIONS = "/operations"
 
@@ -27,11 +26,7 @@ async def change(settings: Settings, message: Any, timeout_s: float) -> Event:
         raise Refused(f"the lane is {'closed already' if closed else 'open'}", message.lane, "Nothing is to be done.")
     record = record_of(message, id=id_, time=running_clock(settings).now(), merchant="", source=OPERATIONS)
     async with reading(settings, [message.order_id], (REPORT, SHIPMENT), from_start=False) as reader:
-        try:
-            async with Publisher(settings.bootstrap, settings.data_folder / "journals" / "client-lanes.ndjson") as publisher:
-                await publisher.send([record])
-        except KafkaError as error:
-            raise not_running(settings, f"Kafka did not take it ({type(error).__name__})") from error
+        await publish(settings, [record], "client-lanes")
         found: list[Event] = []
 
         def take(events: list[Event]) -> bool:

@@ -99,7 +99,7 @@ async def ask(settings: Settings, message: Any, *, id: str, keyed: bool, timeout
         sent = next((e for e in earlier if e.topic == INTAKE.name and e.id == id), None)
         record = record_of(message, id=id, time=running_clock(settings).now(), merchant=merchant, correlation=place_id(order_id))
         if sent is None:
-            await _publish(settings, [record])
+            await publish(settings, [record])
         elif (sent.type, sent.data) != (type(message).__name__, from_json(record.value)):
             raise refused("id_reused", f"{id} was used for another {sent.type}", order_id)
         wait = _Wait(settings, reader, record, earlier, sequence if sent is None else 0)
@@ -208,10 +208,10 @@ async def _waits_for(settings: Settings, order_id: str, id_: str) -> str:
     return next((w.waits_for for w in seen.waiting if w.id == id_), "the order's next change")
 
 
-async def _publish(settings: Settings, records: list[Record]) -> None:
+async def publish(settings: Settings, records: list[Record], journal: str = "client-order") -> None:
     """Through the edge, with a journal of our own: another client may be writing to the importer's. Raises NotRunning."""
     try:
-        async with Publisher(settings.bootstrap, settings.data_folder / "journals" / "client-order.ndjson") as publisher:
+        async with Publisher(settings.bootstrap, settings.data_folder / "journals" / f"{journal}.ndjson") as publisher:
             await publisher.send(records)
     except KafkaError as error:
         raise not_running(settings, f"Kafka did not take it ({type(error).__name__})") from error
@@ -245,7 +245,7 @@ async def place(settings: Settings, order: PlaceOrder, *, stock: bool, given_id:
             if stock:
                 await _stock(settings, order, timeout_s)
             await _brands(settings, order, timeout_s)
-            await _publish(settings, [place_record(order)])
+            await publish(settings, [place_record(order)])
         for event in heard:
             tell(event)
         status, reason = await _follow(reader, heard, order.order_id, until, timeout_s, tell)
@@ -292,7 +292,7 @@ async def _brands(settings: Settings, order: PlaceOrder, timeout_s: float) -> No
         return not missing
 
     async with reading(settings, [records[0].key.decode()], (ORDER,), from_start=False) as reader:
-        await _publish(settings, records)
+        await publish(settings, records)
         if not await wait_for(reader, timeout_s, known):
             raise NoAnswer("orders has not taken the brand's registration", f"order {order.order_id}",
                            "The order was not placed. See `tradewind status`.")
@@ -310,7 +310,7 @@ async def _stock(settings: Settings, order: PlaceOrder, timeout_s: float) -> Non
         return not missing
 
     async with reading(settings, [r.key.decode() for r in records], (SHIPMENT,), from_start=False) as reader:
-        await _publish(settings, records)
+        await publish(settings, records)
         if not await wait_for(reader, max(timeout_s, STOCKED_WITHIN_S), arrived):
             raise NoAnswer(f"shipping has not taken the stock: {', '.join(sorted(missing))}", f"order {order.order_id}",
                            "The order was not placed. See `tradewind status`.")
