@@ -11,12 +11,12 @@ import asyncpg
 from services.cli.order_records import database
 from services.cli.order_state import running_clock
 from services.cli.output import NotRunning
+from services.cli.rest import OF_A_CLIENT
 from services.runtime.settings import Settings
 
 REFERENCE, FROZEN_A_WEEK = 860_000, 10_000  # the trade's: transactions a complaint, shops a week
 WEEKS = 4
-# Subjects that are no orders have no merchant here, or no accepted status.
-_SOLD = "order_id !~ '^(merchant|brand):' AND status NOT IN ('new', 'rejected')"
+_SOLD = f"{OF_A_CLIENT} AND status NOT IN ('new', 'rejected')"
 _BY_MERCHANT = (
     "SELECT c.merchant, c.complaints, c.orders, c.counterfeit, (SELECT count(*) FROM orders o WHERE o.merchant = c.merchant AND"
     f" {_SOLD}) AS transactions FROM (SELECT merchant, count(*) AS complaints, count(DISTINCT order_id) AS orders,"

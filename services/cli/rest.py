@@ -47,7 +47,8 @@ def watching(settings: Settings) -> Watch:
 
 
 # In the orders' database: those that a client placed. How merchants and brands stand lies in rows of the same kind.
-PLACED = "SELECT count(*) FROM orders WHERE order_id !~ '^(merchant|brand):'"
+OF_A_CLIENT = "order_id !~ '^(merchant|brand):'"
+PLACED = f"SELECT count(*) FROM orders WHERE {OF_A_CLIENT}"
 # What waits behind a dead letter waits for a person, and a row "new" only keeps what came for an order nobody has heard of.
 OPEN = {"open orders": "SELECT count(*) FROM orders WHERE NOT closed AND status <> 'new'",
         "parked records": "SELECT count(*) FROM parked p WHERE NOT EXISTS"
