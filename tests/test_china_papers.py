@@ -169,14 +169,16 @@ def test_receipts_of_another_list_or_late_ones_move_nothing():
     ends(world, "completed", buyer=-5700, released=5700)
 
 
+def one_is_missing(event, world):
+    """The warehouse finds one unit less on its shelf, and packs the rest."""
+    world.send(report.ShortPickReported(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
+    world.send(report.PackedReported(**ids(event)), "/warehouse")
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_short_pick_has_all_three_documents_told_anew_before_it_is_packed(seed):
     outside = Outside()
-
-    def short(event, world):
-        world.send(report.ShortPickReported(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
-        world.send(report.PackedReported(**ids(event)), "/warehouse")
-    outside.on[ship.FulfilmentRequested] = short
+    outside.on[ship.FulfilmentRequested] = one_is_missing
     world, _ = given(placed(lines=(("CHERRY", 3, 6000),)), outside=outside, seed=seed, doubles=True)
     events = papers(world)
     assert events[-1] == "ParcelPacked" and {"OrderDocumented", "PaymentDocumentAmended", "DocumentsMatched", "ListAccepted"} <= set(
@@ -265,11 +267,7 @@ def test_what_customs_does_with_goods_in_bond(statuses, end, packed):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_short_pick_in_bond_is_declared_and_released_anew(seed):
     outside = Outside()
-
-    def short(event, world):
-        world.send(report.ShortPickReported(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
-        world.send(report.PackedReported(**ids(event)), "/warehouse")
-    outside.on[ship.FulfilmentRequested] = short
+    outside.on[ship.FulfilmentRequested] = one_is_missing
     world, _ = given(bonded_order(lines=(("CHERRY", 3, 6000),)), outside=outside, seed=seed)
     assert world.types().count("ListReleased") == 2 and world.types().count("FulfilmentRequested") == 1
     ends(world, "completed", buyer=-6700, released=4700, refunded=2000)

@@ -17,7 +17,7 @@ import pytest
 from schemas.topics import ORDER, SHIPMENT
 from services.auditor.audit import audit
 from services.cli import exits
-from services.cli.rest import at_rest
+from services.cli.rest import at_rest, stocked
 from services.runtime.settings import SERVICES, Settings
 from services.simulators.demo_orders import demo_orders
 from services.simulators.edge import Publisher, client_journal, inbound_for, place_record
@@ -40,8 +40,7 @@ def orders_of(settings: Settings) -> list:
 
 async def place(settings: Settings, orders: list) -> None:
     async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
-        await publisher.send(inbound_for(orders, batch="freeze", time=orders[0].placed_at))
-        await asyncio.sleep(2)
+        await stocked(settings, await publisher.send(inbound_for(orders, batch="freeze", time=orders[0].placed_at)))
         await publisher.send(map(place_record, orders))
 
 

@@ -225,7 +225,7 @@ def sku_of(scenario: str, order_id: str, usual: str) -> str:
     prefix = SKU_SEASON if scenario in SEASONS else SKU_BOND if is_bonded(scenario) else prefix
     if prefix is None:
         return usual
-    return prefix + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+    return prefix + _own(order_id)
 
 
 def name_of(scenario: str, usual: str) -> str:
@@ -238,7 +238,7 @@ def merchant_of(scenario: str, order_id: str, usual: str) -> str:
     """Who sells it; where he is frozen he is the order's own, so that others are not stopped with him."""
     if not scenario.startswith(("merchant_frozen", "brand_complaint")):
         return usual
-    return "frozen-" + hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
+    return "frozen-" + _own(order_id)
 
 
 def brand_of(scenario: str, order_id: str) -> str | None:
@@ -246,7 +246,12 @@ def brand_of(scenario: str, order_id: str) -> str | None:
     beforehand (edge.registrations_for)."""
     if scenario not in BRANDED:
         return None
-    return f"Brand {hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()}"
+    return f"Brand {_own(order_id)}"
+
+
+def _own(order_id: str) -> str:
+    """What makes a name the order's own."""
+    return hashlib.blake2b(order_id.encode(), digest_size=8).hexdigest()
 
 
 def season_of(scenario: str, placed_at: datetime) -> Season | None:
