@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 
+from schemas import shipping_report as report
 from schemas.orders_intake import DecideScreening, RescreenOrder
 from schemas.parties import Person, seal
 from services.explorer.simulation import KEY, World, order
@@ -117,6 +118,13 @@ def test_who_is_nearly_on_a_newer_list_waits_for_an_officer(outcome, end):
     world.wait(days=30)
     state = world.state("orders")
     assert (state.status, state.reason) == (end, "denied_party" if end == "cancelled" else ""), state
+
+
+def test_a_parcel_that_is_lost_meanwhile_is_paid_back_and_its_claim_goes_to_the_merchant():
+    world, outside = _listed("ParcelHandedOver", "REVIEW")
+    world.send(report.LossReported(order_id="A1", parcel_id="A1-P1"), "/carrier")
+    world.run()
+    ends(world, "cancelled", reason="denied_party", recovered=-5000, refunded=5700, released=5000, buyer=-5700)
 
 
 def test_what_the_buyer_has_is_not_touched_by_a_newer_list():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.runtime.decision import CLOSED, MERCHANT_STATUS, STOPS, Decision, Incoming, Stale, Standing
+from services.runtime.decision import FROZEN, MERCHANT_STATUS, STOPS, Decision, Incoming, Stale, Standing
 
 
 def merchant(subject: Any, incoming: Incoming) -> Decision:
@@ -39,5 +39,6 @@ def resumed(work: Any, incoming: Incoming) -> Stale | None:
 
 
 def may_release(account: Any, hold: Any) -> bool:
-    """A closed merchant gets nothing but what a carrier paid for goods whose buyer has the money back."""
-    return not account.stops or account.stops == [CLOSED] and hold.status == "recovered"
+    """What a carrier paid for goods whose buyer has the money back is the merchant's, whyever the order stands still; only
+    while he is frozen nothing at all goes to him."""
+    return not account.stops or hold.status == "recovered" and FROZEN not in account.stops
