@@ -11,7 +11,7 @@ from schemas.lifecycle import BRAND, CONTESTED, MERCHANT, ORDER, PARCEL, PAYMENT
 from schemas.merchants import MERCHANT as MERCHANT_KEY
 from services.explorer.shared import Counters, level
 from services.orders.storage import QUOTA
-from services.runtime.decision import LANES
+from services.runtime.decision import LANES, STOPS
 
 # What may become of one parcel: goods at shipping -> money at payments.
 OUTCOMES = {
@@ -24,6 +24,7 @@ OUTCOMES = {
 YEARLY_FEN = 2_600_000  # what the law allows a person, said once more: the rules must not be judged by themselves
 FORWARD = {"authorise", "capture", "release", "OrderPlaced", "DocumentsReady", "DocumentsMatched", "ListAccepted", "ListReleased", "FulfilmentRequested",
            "ParcelCleared", "OrderResumed"}
+_LIFTS = {"ParcelCleared", "OrderResumed"}  # one reason to stand still; for the others it does
 
 
 def of_local(local) -> list[str]:
@@ -46,7 +47,7 @@ def of_frozen(effect, published: list, row) -> list[str]:
         return []
     return [f"asks to {intent.kind} while the merchant is frozen" for intent in effect.intents if intent.kind in FORWARD] + [
         f"publishes {message.type} while the merchant is frozen" for message in published
-        if message.type in FORWARD and getattr(message.model, "reason", "") != "inspection"]
+        if message.type in FORWARD and not (message.type in _LIFTS and message.model.reason not in STOPS.values())]
 
 
 def of_lanes(published: list, row) -> list[str]:
