@@ -66,12 +66,25 @@ def test_what_was_measured_holds_until_it_permits_too_little(tmp_path: Path, mea
     age(tmp_path, 30 * 86_400)
     pace.require(settings(tmp_path, 28_000.0), print)
     assert measured == [0.5, 0.2]
-    assert pace.chosen(settings(tmp_path, 1.0), 30_000.0, print) == 17_200  # old, so measured again: 0.5 s
+    age(tmp_path, 90)
+    with pytest.raises(pace.TooFast):
+        pace.require(settings(tmp_path, 29_000.0), print)  # old, so measured again: 0.5 s
     with pytest.raises(pace.TooFast):
         pace.require(settings(tmp_path, 20_000.0), print)  # of this minute: not again
     age(tmp_path, 90)
     pace.require(settings(tmp_path, 20_000.0), print)
     assert not measured
+
+
+def test_who_takes_what_he_gets_measures_again_only_where_it_is_much_less(tmp_path: Path, measured: list[float]) -> None:
+    measured += [0.5, 0.9, 0.3]
+    assert pace.chosen(settings(tmp_path, 1.0), 25_000.0, print) == 17_200
+    age(tmp_path, 30 * 86_400)
+    assert pace.chosen(settings(tmp_path, 1.0), 25_000.0, print) == 17_200 and measured == [0.9, 0.3]
+    assert pace.chosen(settings(tmp_path, 1.0), 40_000.0, print) == 9_600
+    assert pace.chosen(settings(tmp_path, 1.0), 40_000.0, print) == 9_600  # of this minute: not again
+    age(tmp_path, 90)
+    assert pace.chosen(settings(tmp_path, 1.0), 40_000.0, print) == 28_800 and not measured
 
 
 def test_another_place_is_measured_for_itself(tmp_path: Path, measured: list[float]) -> None:
