@@ -26,7 +26,8 @@ from schemas.dead_letters import REPLAY
 from schemas.topics import TOPICS
 from services.auditor.facts import QUOTA_KINDS, STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
-from services.auditor.story import Raw, digest_of, handed_over_as
+from services.auditor.kept import handed_over_as
+from services.auditor.story import Raw, digest_of
 from services.auditor.watch import JOURNAL, watched
 from services.runtime.settings import SERVICES, Settings
 

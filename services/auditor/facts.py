@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from schemas.lifecycle import (CHARGEBACK, CORRESPONDENCE, DECLARATION, DISPUTED, NEW, ORDER, PARCEL, PAYMENT, PROMISE_EVENTS,
                                RETURN, Machine)
-from services.auditor.story import Allocated, Event, Goods, Money, Placed, Plan, Story
+from services.auditor.kept import Allocated, Goods, Money, Placed, Plan
+from services.auditor.story import Event, Story
 
 QUOTA_KINDS = {"commit": "committed", "release": "released", "restore": "restored"}
 STOCK_KINDS = ("received", "reserved", "released", "consumed", "restocked", "shrunk", "announced", "arrived", "presold", "unsold")

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from schemas.brands import BRAND, EVERYWHERE
 from schemas.lifecycle import BRAND as MACHINE
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, steps_of, whole_rule
-from services.auditor.story import Sold, places
+from services.auditor.kept import Sold
+from services.auditor.story import places
 
 UNAUTHORISED = "brand_not_authorised"
 _EU = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())

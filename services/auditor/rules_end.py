@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from schemas.lifecycle import DECLARATION, ORDER, PARCEL, PAYMENT, deadlines
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
-from services.auditor.story import Event, Money, Story
+from services.auditor.kept import Money
+from services.auditor.story import Event, Story
 
 SERVICES = ("orders", "payments", "shipping")
 _GOODS_END = {"cancelled", "delivered", "returned", "destroyed", "lost"}

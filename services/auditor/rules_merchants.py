@@ -63,7 +63,8 @@ def path_of_merchant(case: Case) -> Iterator[Verdict]:
 
 @order_rule(34, "nothing goes forward while the merchant is frozen")
 def stands_still(case: Case) -> Iterator[Verdict]:
-    """In orders' own sequence exactly; in the other services from the moment at which they must have heard of it."""
+    """In orders' own sequence exactly; in the other services from when they must have heard of it to when they may know of its
+    end, of which each hears from the merchant's own subject, and perhaps before orders does."""
     held = None
     for event in case.story.events["orders"]:
         if event.type == "OrderHeld" and event.data == FROZEN:
@@ -78,9 +79,9 @@ def stands_still(case: Case) -> Iterator[Verdict]:
 
 
 def _forward(case: Case, held: Event, until: datetime | None) -> Verdict:
-    heard = held.time + case.near
+    heard, over = held.time + case.near, until and until - case.near
     wrong = [str(e) for service in ("payments", "shipping") for e in case.story.events[service]
-             if e.type in _FORWARD and heard < e.time and (until is None or e.time < until) and not _recovered(case, e)]
+             if e.type in _FORWARD and heard < e.time and (over is None or e.time < over) and not _recovered(case, e)]
     return [str(held), *(f"and yet {event}" for event in wrong)] if wrong else None
 
 

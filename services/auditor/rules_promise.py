@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from schemas.lifecycle import NEW, PROMISE
 from services.auditor.rules import Case, Verdict, order_rule
-from services.auditor.story import Event, Tick, Way
+from services.auditor.kept import Tick, Way
+from services.auditor.story import Event
 
 PROMISED = timedelta(hours=72)  # as the auditor knows it, not as the network states it
 DOOR = "door"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from services.auditor.facts import QUOTA_KINDS, Parcel
 from services.auditor.rules_papers import lists_of
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, whole_rule
-from services.auditor.story import Event, Placed
+from services.auditor.kept import Placed
+from services.auditor.story import Event
 
 YEARLY_FEN = 2_600_000      # since 2019-01-01; a year's limit as the auditor knows it, not as the events state it
 PER_PARCEL_FEN = 500_000

@@ -162,7 +162,7 @@ async def count(stream: faust.StreamT[bytes]) -> None:
     async for events in stream.take_events(BATCH_MAX, within=BATCH_S):
         try:
             current().take(events)
-        except BaseException:
+        except BaseException:  # also a cancellation
             # Faust goes on with the next batch. What is half counted is forgotten; the tables show what is missing.
             views = None
             raise

@@ -74,7 +74,7 @@ class Edge:
                 log.warning("no broker yet: %s", why)
                 await producer.stop()
                 await asyncio.sleep(CONNECT_PAUSE_S)
-            except BaseException:
+            except BaseException:  # also a cancellation: its sockets and tasks must not outlive it
                 await producer.stop()
                 raise
             else:

@@ -96,7 +96,7 @@ class LocalKafka:
             for node in range(1, self.nodes + 1):
                 await self.start_node(node, classpath, cluster)
             await self._wait_ready(timeout_s)
-        except BaseException:
+        except BaseException:  # also a cancellation: no broker is left behind that nobody waits for
             await asyncio.shield(self.stop())
             raise
 

@@ -81,7 +81,7 @@ class LocalPostgres:
             self._spawn()
         try:
             await self._wait_ready(timeout_s)
-        except BaseException:
+        except BaseException:  # also a cancellation: no server is left behind that nobody waits for
             await asyncio.shield(self.stop())
             raise
 
