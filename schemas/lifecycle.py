@@ -152,7 +152,8 @@ CHARGEBACK = Machine("chargeback", [
 # Its events that move no money: a parcel's payment is where it was.
 CORRESPONDENCE = frozenset({"InformationRequested", "InquiryClosed", "EvidenceSubmitted", "EvidenceMissed"})
 
-_BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "packed")
+_BEFORE_HANDOVER = ("allocated", "documented", "requested", "on_hold", "in_progress", "packed")
+_AT_WAREHOUSE = _BEFORE_HANDOVER[2:]
 # Into China: papers that are not right yet before, or again after, the warehouse was asked to pack.
 _CORRECTING, _AMENDING = ("correcting", "declared"), ("amending", "redeclared")
 _RELEASING = ("listed", "relisted")  # from a bonded warehouse
@@ -165,7 +166,7 @@ _LEGS = ("handed_over", "exported", "arrived", "presented", "customs_held", "rel
 def _three_documents(bonded: bool = False) -> list[Row]:
     """Order, payment and waybill agree, then customs has the list; what is changed later is agreed and declared once more.
     `bonded`: the goods lie in China, and nothing is packed before customs has released them (mode 1210)."""
-    before, after = ("allocated", "correcting"), ("requested", "on_hold", *_AMENDING)
+    before, after = ("allocated", "correcting"), ("requested", "on_hold", "in_progress", *_AMENDING)
     if bonded:
         after = (*after, *_RELEASING[1:])
     return [
@@ -179,8 +180,8 @@ def _three_documents(bonded: bool = False) -> list[Row]:
         *_rows("shipping", "ParcelLinesCancelled", ("allocated", "allocated"), (_CORRECTING, "correcting"), (after, "amending")),
         *_rows("shipping", "ParcelCancelled", ((*_CORRECTING, *_AMENDING), "cancelled")),
         *_loops("shipping", "ListWithdrawn", "cancelled", "delivered"),
-        *_loops("shipping", "ParcelStopped", *_AMENDING, *(_RELEASING[1:] if bonded else ())),
-        *_loops("shipping", "ParcelCleared", *_AMENDING, *(_RELEASING[1:] if bonded else ())),
+        *(row for event in ("ParcelStopped", "ParcelCleared", "CancellationDeclined")
+          for row in _loops("shipping", event, *_AMENDING, *(_RELEASING[1:] if bonded else ()))),
     ]
 
 
@@ -214,14 +215,17 @@ def _parcel(name: str, customs: bool, papers: list[Row]) -> Machine:
         *_loops("shipping", "ParcelBackordered", "allocated"),
         *papers,
         *_rows("shipping", "FulfilmentRequested", ("documented", "requested")),
-        *_rows("shipping", "PackingHeld", ("requested", "on_hold")),
+        *_rows("shipping", "PackingHeld", (("requested", "in_progress"), "on_hold")),
         *_rows("shipping", "PackingResumed", ("on_hold", "requested")),
-        *_rows("shipping", "ParcelPacked", (("requested", "on_hold"), "packed")),  # whoever packs holds nothing up any more
+        # Whoever begins or packs holds nothing up any more.
+        *_rows("shipping", "PackingStarted", (("requested", "on_hold"), "in_progress")),
+        *_rows("shipping", "ParcelPacked", (("requested", "on_hold", "in_progress"), "packed")),
+        *_loops("shipping", "CancellationAsked", "in_progress", "packed"),
         *_rows("shipping", "ParcelCancelled", (_BEFORE_HANDOVER, "cancelled")),
-        *_loops("shipping", "ParcelStopped", *_BEFORE_HANDOVER[2:]),
-        *_loops("shipping", "ParcelCleared", *_BEFORE_HANDOVER[2:]),
+        *_loops("shipping", "ParcelStopped", *_AT_WAREHOUSE),
+        *_loops("shipping", "ParcelCleared", *_AT_WAREHOUSE),
         *_loops("shipping", "InterceptRequested", *legs),
-        *_loops("shipping", "CancellationDeclined", *_BEFORE_HANDOVER[4:], *legs, "delivered", "returning", "lost", "destroyed"),
+        *_loops("shipping", "CancellationDeclined", *_AT_WAREHOUSE, *legs, "delivered", "returning", "lost", "destroyed"),
         *_rows("shipping", "ParcelHandedOver", ("packed", "handed_over")),
         *(border if customs else []),
         *_rows("shipping", "ParcelOutForDelivery", ((last_mile, "delivery_failed"), "out_for_delivery")),
@@ -248,8 +252,8 @@ def _parcel(name: str, customs: bool, papers: list[Row]) -> Machine:
 
 _READY = [*_loops("shipping", "BackorderFilled", "allocated", "documented"),
           *_rows("shipping", "DocumentsReady", ("allocated", "documented")),
-          *_loops("shipping", "ParcelShortPicked", "requested", "on_hold"),
-          *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:4])]
+          *_loops("shipping", "ParcelShortPicked", *_AT_WAREHOUSE[:3]),
+          *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:5])]
 PARCEL = {
     "abroad": _parcel("parcel", True, _READY),
     "china": _parcel("parcel (China)", True, _three_documents()),
@@ -326,5 +330,5 @@ def deadlines() -> dict[str, int]:
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
         "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
-        "papers": 5 * day, "inspection": 5 * day, "customs_return": 45 * day,
+        "papers": 5 * day, "inspection": 5 * day, "customs_return": 45 * day, "cancellation_answer": day,
     }

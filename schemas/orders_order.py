@@ -149,9 +149,12 @@ class ScreeningRepeated(Event):
 
 
 class CancellationRequested(Event):
+    """`by`: who wants it; what the platform undoes (a denied party, a closed merchant) no warehouse is asked about."""
+
     cancellation_id: str
     lines: list[LineUnits] | None = None
     reason: Text = ""
+    by: Literal["buyer", "platform"] = "buyer"
 
 
 class ReceiptConfirmed(Event):

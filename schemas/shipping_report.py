@@ -71,6 +71,9 @@ class UnitCode(CommandPart):
     lot: Annotated[str, Field(pattern=f"^{Element}{{0,20}}$")] = ""
 
 
+CancellationId = Annotated[str, Field(min_length=1, max_length=300)]
+
+
 class PackedReported(ParcelReport):
     """`units`: the serial numbers of what was packed, where its units have some."""
 
@@ -127,6 +130,23 @@ class PackingHeldReported(ParcelReport):
 
 class PackingResumedReported(ParcelReport):
     """What held it up is over."""
+
+
+class PackingStartedReported(ParcelReport):
+    """Somebody has begun to pack it. From now on the warehouse is asked before a buyer's cancellation undoes anything."""
+
+
+class CancellationAccepted(ParcelReport):
+    """The warehouse's yes to CancellationAsked: the goods, or those lines of them, go back to their shelf."""
+
+    cancellation_id: CancellationId
+
+
+class CancellationRefused(ParcelReport):
+    """Its no: the parcel goes on."""
+
+    cancellation_id: CancellationId
+    reason: Text
 
 
 class HandedOverReported(ParcelReport):
@@ -258,7 +278,7 @@ class RecordQualityDecision(ParcelReport):
 
 MESSAGES = (
     InboundReceived, HarvestAnnounced, CloseLane, OpenLane, PackedReported, ShortPickReported, PackingRejected,
-    PackingHeldReported, PackingResumedReported,
+    PackingHeldReported, PackingResumedReported, PackingStartedReported, CancellationAccepted, CancellationRefused,
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,

@@ -336,6 +336,19 @@ class PackingResumed(ParcelEvent):
     pass
 
 
+class PackingStarted(ParcelEvent):
+    """The warehouse has begun: it is asked before a buyer's cancellation undoes anything."""
+
+
+class CancellationAsked(ParcelEvent):
+    """To the warehouse, which has begun: may this be undone? All of it, or `lines`. Without an answer by `until` all of it is;
+    of single lines silence is a no. Handed over before: the carrier is asked instead."""
+
+    cancellation_id: str
+    lines: list[LineUnits] | None = None
+    until: Time
+
+
 class ParcelShortPicked(ParcelEvent):
     lines: list[LineUnits]
     refund: Minor
@@ -591,7 +604,7 @@ class ParcelRerouted(ParcelEvent):
 MESSAGES = (
     ParcelsAllocated, AllocationFailed, Backordered, ParcelBackordered, BackorderFilled, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
     DocumentsMismatched, ListAccepted, ListRejected, ListHeld, ListReleased, ListWithdrawn,
-    FulfilmentRequested, PackingHeld, PackingResumed, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
+    FulfilmentRequested, PackingHeld, PackingResumed, PackingStarted, CancellationAsked, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
     ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,

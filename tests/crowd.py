@@ -45,6 +45,14 @@ def _cut(event, world):
     world.send(ask.CancelOrder(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)]))
 
 
+def _begin(event, world):
+    world.send(report.PackingStartedReported(**ids(event)), "/warehouse")
+
+
+def _undo(event, world):
+    world.send(report.CancellationAccepted(**ids(event), cancellation_id=event.cancellation_id), "/warehouse")
+
+
 def _short(event, world):
     lines = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
     world.send(report.ShortPickReported(**ids(event), lines=lines), "/warehouse")
@@ -198,6 +206,7 @@ KINDS: dict[str, dict[str, Callable]] = {
     "release_refused_once": {}, "contradicted": {}, "no_papers": {}, "short_code": {},
     "cancelled_early": {"ParcelsAllocated": _cancel}, "cancelled": {"FulfilmentRequested": _cancel},
     "by_hand": {"FulfilmentRequested": _cancel}, "packed_then_cancelled": {"ParcelPacked": _cancel},
+    "begun": {"FulfilmentRequested": _begin, "PackingStarted": _cancel, "CancellationAsked": _undo},
     "line_cut": {"PaymentHeld": _cut}, "line_cut_early": {"ParcelsAllocated": _cut}, "short": {"FulfilmentRequested": _short},
     "nothing_there": {"FulfilmentRequested": _nothing_there}, "rejected": {"FulfilmentRequested": _reject},
     "refused": {"CustomsPresented": _refuse}, "held": {"CustomsPresented": _hold}, "undecided": {"CustomsPresented": nothing},

@@ -350,6 +350,18 @@ def _follows() -> World:
     return world
 
 
+def _begun() -> World:
+    """Its warehouse has begun when the buyer cancels, and goes on."""
+    outside = Outside()
+
+    def go_on(e, w):
+        w.send(report.CancellationRefused(**ids(e), cancellation_id=e.cancellation_id, reason="on the belt"), "/warehouse")
+        w.send(report.PackedReported(**ids(e)), "/warehouse")
+    outside.on[ship.FulfilmentRequested] = lambda e, w: w.send(report.PackingStartedReported(**ids(e)), "/warehouse")
+    outside.on[ship.PackingStarted], outside.on[ship.CancellationAsked] = lambda e, w: w.send(_cancel(e)), go_on
+    return given(**_args("begun", outside=outside))[0]
+
+
 def promised() -> list[World]:
     """What goes on besides the plan: held by customs, forgotten, re-routed, held for an officer."""
     return [_held_up(), _late(), _rerouted(), _reviewed()]
@@ -381,7 +393,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
-        _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), *promised(),
+        _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), _begun(), *promised(),
         _listed_later(),
     ]
 

@@ -61,6 +61,7 @@ def resolved(outcome: str):
 PRESENTED = parcel("CustomsPresented", destination="DE")
 DELIVERED, RELEASED = parcel("ParcelDelivered"), parcel("CustomsReleased")
 INTERCEPT = parcel("InterceptRequested", cancellation_id="c-1")
+ASKED = parcel("CancellationAsked", cancellation_id="c-1", until=datetime(2026, 11, 24, tzinfo=UTC))
 LIST_REJECTED = parcel("ListRejected", list_no="order-1-P1.L1", status="100", attempt=1)
 RECEIVED = parcel("ReturnReceived", return_id="r-1", lines=[], refund=250)
 PACKED = parcel("ParcelPacked", warehouse="SEA1", destination="DE", regime="abroad")
@@ -74,6 +75,12 @@ CASES = [
     ("warehouse", "packing_rejected", [], request(), "PackingRejected"),
     ("warehouse", "warehouse_hold", [], request(), "PackingHeld PackingResumed Packed"),
     ("warehouse", "warehouse_hold_expires", [], request(), "PackingHeld"),
+    ("warehouse", "cancel_begun_accepted", [], request(), "PackingStarted Packed"),
+    ("warehouse", "cancel_begun_accepted", [], ASKED, "CancellationAccepted"),
+    ("warehouse", "cancel_begun_declined", [], ASKED, "CancellationRefused"),
+    ("warehouse", "cancel_begun_silent", [], ASKED, ""),
+    ("storefront", "cancel_begun_line", [], parcel("PackingStarted"), "CancelOrder:1x1"),
+    ("storefront", "cancel_begun_silent", [], parcel("PackingStarted"), "CancelOrder"),
     ("warehouse", "normal", [], parcel("ParcelReturning", reason="x"), "ReturnedToSender"),
     ("warehouse", "customs_refused", [], parcel("CustomsRefused", reason="x", refund=1), "ReturnedToSender"),
     ("warehouse", "return_whole", [], parcel("ReturnAuthorised", return_id="r-1"), "ReturnReceived"),

@@ -56,6 +56,7 @@ INVARIANTS = {
     45: "Goods of a protected brand are sold by an unbroken chain of authorisations; when it breaks, what is open is held.",
     46: "A serial number in two parcels alarms somebody; nothing leaves while somebody has to look at it, and no counterfeit at all.",
     47: "Papers into China agree with one another, and what customs says of them is what becomes of the parcel.",
+    48: "A warehouse that has begun to pack is asked before a buyer's cancellation undoes it, and what it is asked is answered.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

@@ -314,7 +314,10 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),
     "BackorderFilled": lambda m: (((m.parcel_id, 0),), Goods(ref=m.warehouse)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
-    "CancellationRequested": lambda m: ((), "" if m.lines is None else "lines"),
+    "CancellationRequested": lambda m: ((), m.by if m.lines is None else "lines"),
+    **dict.fromkeys(("CancellationAsked", "ParcelLinesCancelled"), lambda m: (((m.parcel_id, 0),), Goods(
+        getattr(m, "refund", 0), tuple((x.line_no, x.quantity) for x in m.lines or ()), m.cancellation_id))),
+    **dict.fromkeys(("CancellationDeclined", "InterceptRequested"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.cancellation_id))),
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
     "ScreeningDecided": lambda m: ((), m.outcome), "ScreeningRepeated": lambda m: ((), m.result), "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),

@@ -161,7 +161,9 @@ _WAITS = (
     ("PaymentAuthorised", "authorisation", ("PaymentHeld", "PaymentVoided", "PaymentExpired")),
     ("CustomsPresented", "customs", ("CustomsReleased", "CustomsRefused", "ParcelReturning", "ParcelDestroyed", "ParcelLost")),
     ("ParcelAtPickup", "pickup", ("ParcelDelivered", "ParcelReturning", "ParcelDestroyed", "ParcelLost")),
-    ("PackingHeld", "packing_hold", ("PackingResumed", "ParcelPacked", "ParcelCancelled")),
+    ("PackingHeld", "packing_hold", ("PackingResumed", "PackingStarted", "ParcelPacked", "ParcelCancelled")),
+    ("CancellationAsked", "cancellation_answer",
+     ("CancellationDeclined", "InterceptRequested", "ParcelLinesCancelled", "ParcelCancelled", "ParcelDestroyed")),
 )
 
 

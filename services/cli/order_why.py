@@ -22,6 +22,7 @@ _GOODS = {
     "documented": ("the money must be captured", "authorisation", "the authorisation expires and the parcel is cancelled"),
     "requested": ("the warehouse must pack it", "", ""),
     "on_hold": ("the warehouse holds it up and must go on packing it", "hold", "it is cancelled and refunded"),
+    "in_progress": ("the warehouse has begun and must pack it", "", ""),
     "packed": ("the carrier must collect it", "", ""),
     "handed_over": ("the carrier must bring it on its way", "lost", "it counts as lost"),
     "exported": ("it must arrive in the country of destination", "lost", "it counts as lost"),
@@ -125,6 +126,9 @@ def _waits(look: Look, parcel_id: str, goods: Any, hold: Any) -> list[str]:
         text += f" ({goods.attempts} of 3 attempts failed)"
     if goods.intercept:
         text += "; it was also asked to stop it"
+    if goods.aside is not None and goods.aside.asked:
+        what = "it is cancelled" if None in goods.aside.asked.values() else "it goes on"
+        return [f"its warehouse must say whether it can still be cancelled{_by(look, _timer(look, 'asked', parcel_id))}, else {what}"]
     due = _timer(look, timer, parcel_id)
     return [text + (f"{_by(look, due)}, else {then}" if due else "")]
 

@@ -10,6 +10,8 @@ def told(data: dict[str, Any]) -> list[str]:
     parts = []
     if "dialect" in data and "code" in data:
         parts.append(f"{data['dialect']} {data['code']}{_of(data, 'leg')}, scanned {str(data.get('at', ''))[:16]}{_of(data, 'place')}")
+    if "cancellation_id" in data and "until" in data:
+        parts.append(f"{data['cancellation_id']}, answer by {str(data['until'])[:16]}")
     parts += _papers(data)
     if isinstance(data.get("sensor_element_list"), list):
         parts.append(_measured(data["sensor_element_list"]))

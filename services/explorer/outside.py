@@ -49,6 +49,7 @@ WORDS = {
     "release fails": "the provider refuses a release, twice at most", "answers twice": "answers come again, by webhook and caller",
     "contradicts": "the provider says afterwards the opposite of its answer", "wrong amount": "an answer names another amount",
     "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
+    "begins": "the warehouse tells that it has begun to pack, and says yes or no to a cancellation",
     "holds up": "the warehouse holds a parcel up, once, and may go on", "destroys": "the carrier destroys a parcel",
     "spoils": "an excursion is found, a person decides in every way",
     "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
@@ -303,7 +304,11 @@ def _fulfil(e, words):
             _report(e, report.ShortPickReported, "/warehouse", lines=one), packed)))
     if "rejects" in words:
         ways.append(Way("rejects the parcel", (_report(e, report.PackingRejected, "/warehouse", reason="broken"),)))
-    offers = [Offer(f"pack {e.parcel_id}", tuple(ways), must=True)]
+    pack = Offer(f"pack {e.parcel_id}", tuple(ways), must=True)
+    if "begins" in words:
+        begun = _report(e, report.PackingStartedReported, "/warehouse")
+        pack = Offer(f"pack {e.parcel_id}", (Way("begins to pack", (begun,), (pack._replace(key=f"pack on {e.parcel_id}"),)),), must=True)
+    offers = [pack]
     if "holds up" in words:
         resumed = _report(e, report.PackingResumedReported, "/warehouse")
         offers.append(Offer(f"hold up {e.parcel_id}", (Way(
@@ -475,6 +480,13 @@ def _stop(e, words):
     return [Offer(f"stop {e.parcel_id}", tuple(ways))]
 
 
+def _may_be_undone(e, words):
+    told = {"extra": f":{e.cancellation_id}", "cancellation_id": e.cancellation_id}
+    return [Offer(f"undo {e.parcel_id} {e.cancellation_id}", (
+        Way("the warehouse undoes it", (_report(e, report.CancellationAccepted, "/warehouse", **told),)),
+        Way("the warehouse goes on", (_report(e, report.CancellationRefused, "/warehouse", reason="on the belt", **told),))))]
+
+
 def _coming_back(e, words):
     return [_offer(f"back {e.parcel_id}", "has the goods back", _report(e, report.ReturnedToSenderReported, "/warehouse"))]
 
@@ -502,5 +514,5 @@ _UPON: dict[str, Callable[[Any, frozenset[str]], list[Offer]]] = {
     "DeliveryFailed": _failed, "ParcelAtPickup": _at_pickup, "ParcelDelivered": _delivered,
     "DisputeOpened": _arbiter, "InterceptRequested": _stop, "ParcelReturning": _coming_back, "CustomsRefused": _coming_back,
     "ParcelLost": _lost, "ReturnAuthorised": _return, "ManualPayoutRequested": _payout, "ParcelQuarantined": _decide,
-    "InspectionHeld": _inspect,
+    "InspectionHeld": _inspect, "CancellationAsked": _may_be_undone,
 }

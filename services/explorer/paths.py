@@ -192,6 +192,18 @@ PATHS: tuple[Path, ...] = (
         "cancelled: packing_rejected", "cancelled: cancelled", "cancelled: short_pick"}, regime="domestic", stock=1),
     _path("warehouse-hold", "held up, and packed or not", "holds up, cancel", DOMESTIC | {
         "cancelled: hold_expired", "cancelled: cancelled"}, regime="domestic"),
+    _path("begun", "the warehouse has begun when the buyer cancels: it agrees, declines, or never answers", "begins, cancel, stops", {
+        "completed", "cancelled: cancelled"}, regime="domestic", timers=frozenset({"asked", "confirm"})),
+    _path("begun-line", "the same of one unit", "begins, cancel line, express", {"completed"}, regime="domestic",
+          timers=frozenset({"asked", "confirm"})),
+    _path("begun-both", "the same of one unit and of all", "begins, cancel line, cancel, express", {"completed", "cancelled: cancelled"},
+          regime="domestic", timers=frozenset({"confirm"})),
+    _path("begun-held", "the same, and it is held up", "begins, holds up, cancel, express", {
+        "completed", "cancelled: hold_expired", "cancelled: cancelled"}, regime="domestic", timers=frozenset({"hold", "confirm"})),
+    _path("begun-short", "one unit is cancelled, and too few are on the shelf", "begins, short, cancel line, express", {"completed", "cancelled: short_pick", "cancelled: cancelled"},
+          regime="domestic", timers=frozenset({"asked", "confirm"})),
+    _path("begun-china", "the same into China: what leaves it is told anew", "begins, cancel line, express", {"completed"},
+          regime="china", timers=frozenset({"asked", "confirm"})),
     _path("warehouse-short-late", "too few on the shelf, and one unit cancelled", "short, cancel line, express", DOMESTIC | {
         "cancelled: short_pick", "cancelled: cancelled"}, regime="domestic"),
     _path("destroyed", "destroyed on its way", "destroys, refuses, express", ABROAD | {"cancelled: destroyed"}),

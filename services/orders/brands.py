@@ -152,7 +152,7 @@ def overdue(order: Any, now: datetime) -> list:
     """Nobody closed the gap: what has not left is undone, what has is stopped if it can be, and the rest goes on."""
     order.brands.lapsed, ref, events = True, f"timer:{order.order_id}:{now.isoformat()}", []
     if ORDER.answer(order.status, "CancellationRequested")[0] is Answer.APPLIED:
-        events.append(orders_order.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=UNAUTHORISED))
+        events.append(orders_order.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=UNAUTHORISED, by="platform"))
     return events + holds.resume(order, UNAUTHORISED, ref, now)
 
 

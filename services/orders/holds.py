@@ -52,7 +52,7 @@ def rescreened(order: Any, document: Any, incoming: Any, now: datetime) -> Decis
 
 
 def _undo(order: Any, ref: str) -> out.CancellationRequested:
-    return out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED)
+    return out.CancellationRequested(order_id=order.order_id, cancellation_id=ref, reason=DENIED, by="platform")
 
 
 def denied(order: Any) -> bool:
@@ -73,7 +73,7 @@ def stands(order: Any, row: Standing, now: datetime) -> list:
     events = []  # it does not go on, it is undone
     under_way = not order.parcels or any(p.goods == "open" for p in order.parcels.values())
     if under_way and ORDER.answer(order.status, "CancellationRequested")[0] is Answer.APPLIED:
-        events.append(out.CancellationRequested(order_id=order.order_id, cancellation_id=row.cause, reason=CLOSED))
+        events.append(out.CancellationRequested(order_id=order.order_id, cancellation_id=row.cause, reason=CLOSED, by="platform"))
     for parcel_id in order.parcels:
         events += take_back(order, row.cause, parcel_id)
     return events

@@ -15,7 +15,7 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import (after_delivery, backorders, china, inspection, packing, papers, promise, quality, reports, rerouting,
+from services.shipping import (after_delivery, asking, backorders, china, inspection, packing, papers, promise, quality, reports, rerouting,
                                reservation, scans, season, serials, stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
@@ -149,6 +149,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
             backorders.try_again(work, parcel_id)
         elif kind == "stock_ends":
             backorders.expired(work, parcel_id)
+        elif kind == "asked":
+            asking.overdue(work, parcel_id)
         elif kind == "opens":
             season.opens(work)
         elif kind == "closes":
@@ -168,9 +170,9 @@ def _timer(work: Work, incoming: Incoming) -> None:
 
 
 FIRST = {"OrderPlaced", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
-STOCK_TIMERS = {"reservation", "hold", "papers", "opens", "closes", "stock"}
+STOCK_TIMERS = {"reservation", "hold", "papers", "opens", "closes", "stock", "asked"}
 TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
-                 "PackingRejected", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
+                 "PackingRejected", "CancellationAccepted", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
 def _again(work: Work, incoming: Incoming) -> None:
     """What was kept while the goods stood still."""
@@ -180,6 +182,7 @@ def _again(work: Work, incoming: Incoming) -> None:
 REPORTS = {
     "PackedReported": packing.packed, "ShortPickReported": packing.short_picked, "PackingRejected": packing.rejected,
     "PackingHeldReported": packing.held, "PackingResumedReported": packing.resumed,
+    "PackingStartedReported": packing.started, "CancellationAccepted": asking.accepted, "CancellationRefused": asking.refused,
     "HandedOverReported": reports.handed_over, "ExportedReported": reports.plain("ParcelExported", out.ParcelExported),
     "ArrivedReported": reports.arrived, "PresentedReported": reports.presented, "CustomsHoldReported": reports.customs_held,
     "CustomsReleaseReported": reports.customs_released, "CustomsRefusalReported": reports.customs_refused,

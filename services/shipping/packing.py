@@ -38,6 +38,8 @@ def packed(work, report, parcel_id, parcel, before):
     work.move(parcel_id, "consume")
     if before == "on_hold":
         work.disarm(f"hold:{parcel_id}")
+    if before == "in_progress" or parcel.aside is not None:
+        parcel.beside().begun = before == "in_progress"
     if parcel.papers is not None:  # nothing of them changes any more
         parcel.papers.order = parcel.papers.payment = None
     sscc, waybill_no = work.label(parcel_id)
@@ -53,6 +55,19 @@ def packed(work, report, parcel_id, parcel, before):
 @reported("ParcelCancelled")
 def rejected(work, report, parcel_id, parcel, before):
     undoing.cancel(work, parcel_id, before, "packing_rejected")
+
+
+def started(work: Work, incoming: Incoming) -> NotYet | Stale | None:
+    parcel = work.shipment.parcels.get(incoming.data.parcel_id)
+    if parcel is not None and parcel.status == "in_progress":
+        return Stale("begun before")
+    return _started(work, incoming)
+
+
+@reported("PackingStarted")
+def _started(work, report, parcel_id, parcel, before):
+    work.disarm(f"hold:{parcel_id}")
+    work.emit(out.PackingStarted, parcel_id=parcel_id)
 
 
 @reported("PackingHeld")
@@ -98,6 +113,7 @@ def _short_picked(work, report, parcel_id, parcel, before):
         else:
             work.step(parcel, "ParcelCancelled")
             work.disarm(f"hold:{parcel_id}", f"papers:{parcel_id}")
+            work.unasked(parcel_id)
             parcel.reason, parcel.undone = "short_pick", True
             work.emit(out.ParcelCancelled, parcel_id=parcel_id, reason="short_pick", refund=refund,
                       revokes=work.listed(parcel_id))

@@ -61,6 +61,8 @@ def _aside(aside: Aside, report: Any, event: str) -> NotYet | Stale | None:
         return NotYet("a quality decision")
     if aside.inspections and event in HELD_BY_INSPECTION:
         return NotYet("an inspection's result")
+    if aside.asked and event == "ParcelPacked" and any(aside.asked.values()):
+        return NotYet("the warehouse's answer: what is to be in it")
     return None
 
 
@@ -79,6 +81,19 @@ def handed_over(work, report, parcel_id, parcel, before):
               destination=work.document.destination, regime=work.legs, despite=list(work.shipment.stops),
               planned=promise.planned(work, parcel_id, *("go out", "deliver") if work.legs == "domestic" else
                                       ("export", "arrive")))
+    if parcel.aside is not None and parcel.aside.asked:
+        _ask_carrier(work, parcel_id, parcel)
+
+
+def _ask_carrier(work, parcel_id: str, parcel) -> None:
+    """It left before its warehouse had answered whether it can be cancelled."""
+    for cancellation_id in list(parcel.aside.asked):
+        if not parcel.intercept and work.step(parcel, "InterceptRequested"):
+            parcel.intercept = cancellation_id
+            work.emit(out.InterceptRequested, parcel_id=parcel_id, cancellation_id=cancellation_id)
+        else:
+            decline(work, parcel_id, cancellation_id, "the carrier is asked already")
+    work.unasked(parcel_id)
 
 
 @reported("ParcelArrived")

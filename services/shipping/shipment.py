@@ -60,7 +60,9 @@ class Aside:
     that were not on the shelf, whoever they were for. `quarantine`: excursions that nobody decided about yet; `judged`: the
     others. `inspections`: those without a result, `inspected`: the others, `wanted`: [id, reason, detail] of those that begin
     when it is packed. `units`: keys of the serial numbers in it (serials.py) -> line. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced.
-    `awaits`: its goods, which no warehouse had (backorders.py); `ready`: everything else of it is, so it goes on with them."""
+    `awaits`: its goods, which no warehouse had (backorders.py); `ready`: everything else of it is, so it goes on with them.
+    `begun`: it is packed, and the warehouse had told that it began; `asked`: cancellation -> its (line, units), None: all, to
+    which the warehouse has not answered (asking.py)."""
 
     attempt_at: datetime | None = None
     short: dict[int, int] = field(default_factory=dict)
@@ -77,11 +79,13 @@ class Aside:
     units: dict[str, int] = field(default_factory=dict)
     awaits: bool = False
     ready: bool = False
+    begun: bool = False
+    asked: dict[str, list[tuple[int, int]] | None] = field(default_factory=dict)
 
     def draft(self) -> Aside:
         return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
                      dict(self.spoiled), self.clock, self.papers and self.papers.draft(), list(self.inspections),
-                     list(self.inspected), list(self.wanted), dict(self.units), self.awaits, self.ready)
+                     list(self.inspected), list(self.wanted), dict(self.units), self.awaits, self.ready, self.begun, dict(self.asked))
 
 
 @dataclass(slots=True)
@@ -122,6 +126,11 @@ class Parcel:
     def awaits(self) -> bool:
         """No warehouse has its goods yet."""
         return self.aside is not None and self.aside.awaits
+
+    @property
+    def begun(self) -> bool:
+        """Whether its warehouse has told that it began to pack it, and still has it."""
+        return self.status == "in_progress" or self.status == "packed" and self.aside is not None and self.aside.begun
 
     def beside(self) -> Aside:
         """Its `aside`, made when it is needed first."""
@@ -250,6 +259,13 @@ class Work:
     def disarm(self, *names: str) -> None:
         for name in names:
             self.shipment.timers.pop(name, None)
+
+    def unasked(self, parcel_id: str) -> None:
+        """Its warehouse need not answer any more."""
+        aside = self.shipment.parcels[parcel_id].aside
+        if aside is not None and aside.asked:
+            aside.asked.clear()
+            self.disarm(f"asked:{parcel_id}")
 
     def told_anew(self, parcel_id: str) -> None:
         """Goods left a parcel: if its papers are made out already, all of them are told anew before it is packed."""

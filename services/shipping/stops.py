@@ -20,7 +20,7 @@ from services.shipping.shipment import Shipment, Work
 
 KEPT = frozenset({"PaymentAuthorised", "PaymentHeld",  # their money lets goods go forward
                   "OrderDocumented", "PaymentDocumentAmended"})
-AT_WAREHOUSE = ("requested", "on_hold", "packed", "amending", "redeclared", "relisted")
+AT_WAREHOUSE = ("requested", "on_hold", "in_progress", "packed", "amending", "redeclared", "relisted")
 
 
 def merchant(subject: Shipment, incoming: Incoming) -> Decision:

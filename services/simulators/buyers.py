@@ -60,6 +60,13 @@ def cancel_held(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     return _ask(0, 0.2, memory, said_id("cancel", event.payment_id), message)
 
 
+def cancel_begun(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    event = heard.data
+    lines = [LineQuantity(line_no=1, quantity=1)] if scenario == "cancel_begun_line" else None
+    message = buyer.CancelOrder(order_id=event.order_id, lines=lines, reason="changed my mind")
+    return _ask(0, 0.2, memory, f"cancel:{event.order_id}", message)  # one order, one wish, however many parcels are begun
+
+
 def cancel_late(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     event = heard.data
     if memory.answered_another(heard):

@@ -13,10 +13,11 @@ from schemas.topics import REPORT
 from services.simulators import chinese_customs, cold, inspectors
 from services.simulators.dialects import Leg, carrier_of, tell
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, moment_of, said_id
-from services.simulators.scenario import SKU_NOWHERE, warehouse_of
+from services.simulators.scenario import BEGUN, SKU_NOWHERE, warehouse_of
 
 FORGOTTEN = timedelta(hours=50)  # a parcel that its carrier left behind and found again
 OPERATIONS = "/carrier/operations"
+PACKERS = "/warehouse/packing"  # nor do questions to it
 RETURNS_DESK = "/warehouse/returns"  # the events of a return do not name the warehouse
 BEFORE_HANDOVER = frozenset({"cancel_whole", "cancel_line", "refund_fails"})
 # A parcel that the buyer is about to cancel lies in the warehouse at least this long, in real time: where trade legs
@@ -48,13 +49,16 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         resumed = after(12, 24, memory, REPORT.name, source, f"resume:{parcel_id}",
                         report.PackingResumedReported(order_id=order_id, parcel_id=parcel_id), held.delay_s)
         said, start = [held, resumed], resumed.delay_s
+    if scenario in BEGUN:
+        said.append(after(0.2, 1, memory, REPORT.name, source, f"started:{parcel_id}",
+                          report.PackingStartedReported(order_id=order_id, parcel_id=parcel_id)))
     if scenario in ("short_pick", "china_bonded_short"):
         missing = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
         said.append(after(1, 2, memory, REPORT.name, source, f"short:{parcel_id}",
                         report.ShortPickReported(order_id=order_id, parcel_id=parcel_id, lines=missing), 0.0, parcel_id))
         if sum(line.quantity for line in event.lines) == 1:
             return said  # nothing is left to pack
-    slow = scenario in BEFORE_HANDOVER or scenario == "china_revoked"
+    slow = scenario in BEFORE_HANDOVER | BEGUN or scenario == "china_revoked"
     low, high = (36, 48) if slow else (2, 6)
     packed = after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
                    report.PackedReported(order_id=order_id, parcel_id=parcel_id, units=inspectors.units(event, scenario)), start,
@@ -64,6 +68,18 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         packed = packed._replace(delay_s=max(0.2 * HOUR, min(packed.delay_s, left_s - HOUR)))
     said.append(packed)
     return said + cold.measured(heard, scenario, memory, said[-1].delay_s) if event.cold else said
+
+
+def may_be_undone(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """Asked while it packs: it says yes, or no; or nothing."""
+    event = heard.data
+    common = {"order_id": event.order_id, "parcel_id": event.parcel_id, "cancellation_id": event.cancellation_id}
+    if scenario == "cancel_begun_silent":
+        return []
+    message = (report.CancellationRefused(**common, reason="it is on the belt") if scenario == "cancel_begun_declined" else
+               report.CancellationAccepted(**common))
+    said = said_id("undo", f"{event.parcel_id}:{event.cancellation_id}")
+    return [after(0.3, 2, memory, REPORT.name, PACKERS, said, message)]
 
 
 def goods_are_back(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from services.simulators import buyers, chinese_customs, cold, inspectors, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
-from services.simulators.scenario import ANSWERED, COLD, INSPECTED, SEASONS
+from services.simulators.scenario import ANSWERED, BEGUN, COLD, INSPECTED, SEASONS
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
@@ -30,7 +30,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "ListAccepted": (buyers.cancel_listed, frozenset({"china_revoked"})),
         "DocumentsMismatched": (buyers.correct, buyers.CORRECTS), "ListRejected": (buyers.correct, buyers.CORRECTS),
         "PaymentHeld": (buyers.cancel_held, BEFORE_HANDOVER),
-        "ParcelHandedOver": (buyers.cancel_late, _LATE),
+        "ParcelHandedOver": (buyers.cancel_late, _LATE), "PackingStarted": (buyers.cancel_begun, BEGUN),
         "ParcelDelivered": (buyers.buyer_has_it, None),
         "ReturnReceived": (buyers.keeps_the_rest, frozenset({"return_line"})),
         "DisputeOpened": (buyers.arbitrate, None),
@@ -48,7 +48,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "FulfilmentRequested": (logistics.pack, None), "ReturnAuthorised": (logistics.return_arrives, None),
         "ParcelReturning": (logistics.goods_are_back, None), "CustomsRefused": (logistics.goods_are_back, None),
         "Backordered": (logistics.restock, None), "ParcelBackordered": (logistics.restock_rest, None), "ParcelQuarantined": (cold.decide, COLD),
-        "PreSold": (logistics.harvest, SEASONS),
+        "PreSold": (logistics.harvest, SEASONS), "CancellationAsked": (logistics.may_be_undone, BEGUN),
     },
     "carrier": {
         "ParcelsAllocated": (logistics.close_lane, frozenset({"lane_closed"})), "ParcelPacked": (logistics.collect, None), "ParcelHandedOver": (logistics.set_out, None),

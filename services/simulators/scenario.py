@@ -48,6 +48,10 @@ SCENARIOS = {s.name: s for s in (
     Scenario("cancel_line", 60, "one unit of one line is cancelled before hand-over"),
     Scenario("cancel_too_late_accepted", 30, "cancelled after hand-over; the carrier stops the parcel"),
     Scenario("cancel_too_late_declined", 30, "cancelled after hand-over; the carrier goes on"),
+    Scenario("cancel_begun_accepted", 0, "cancelled when the warehouse has begun to pack, which agrees"),
+    Scenario("cancel_begun_declined", 0, "the same; it declines, and the parcel goes on"),
+    Scenario("cancel_begun_line", 0, "one unit is cancelled when the warehouse has begun, which agrees"),
+    Scenario("cancel_begun_silent", 0, "cancelled when the warehouse has begun, which does not answer: paid back", fast=False),
     Scenario("short_pick", 60, "one unit of a parcel's first line is not on the shelf"),
     Scenario("packing_rejected", 30, "the warehouse cannot pack the parcel"),
     Scenario("warehouse_hold", 0, "the warehouse holds the parcel up, then packs it"),
@@ -148,6 +152,7 @@ SERIALS = frozenset({"serial_twice", "serial_far"})
 INSPECTED = SERIALS | {"inspection_random", "brand_complaint"}
 SEASONS = frozenset(name for name in SCENARIOS if name.startswith("season_"))
 OPENS_AFTER, CLOSES_AFTER = timedelta(days=3), timedelta(days=6)  # from the order on
+BEGUN = frozenset(name for name in SCENARIOS if name.startswith("cancel_begun_"))  # whose warehouse tells that it begins
 # Nobody notices that these are too warm where the cold-chain view does not run.
 COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
 
@@ -155,7 +160,7 @@ DISPUTED_BY_THE_BANK = frozenset(name for name in SCENARIOS if name.startswith("
 ANSWERED = frozenset({"bank_inquiry", "bank_won", "bank_late_won"})  # with evidence
 
 # Their ends wait for a deadline of the trade, which a short run at a slow clock has no time for.
-WAIT_A_DAY = frozenset({"payment_abandoned", "payment_pending", "part_stock_wait", "part_stock_follows"})
+WAIT_A_DAY = frozenset({"cancel_begun_silent", "payment_abandoned", "payment_pending", "part_stock_wait", "part_stock_follows"})
 WAIT_LONGER = SEASONS | DISPUTED_BY_THE_BANK | {"part_stock_expires", "lost_silent", "never_confirmed", "delivery_return", "documents_missing", "warehouse_hold_expires",
                          "leg_late", "brand_revoked", "inspection_undecided"}
 assert SCENARIOS.keys() >= WAIT_A_DAY | WAIT_LONGER and not any(SCENARIOS[n].fast for n in WAIT_A_DAY | WAIT_LONGER)
