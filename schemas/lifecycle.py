@@ -291,6 +291,7 @@ MERCHANT = Machine("merchant", [
     *_rows("orders", "MerchantApproved", ("applied", "active")),
     *_rows("orders", "MerchantRefused", ("applied", "refused")),
     *_loops("orders", "CatalogueUpdated", "applied", "active", "frozen"),
+    *_loops("orders", "TermsChanged", "active", "frozen"),
     *_rows("orders", "MerchantFrozen", ((NEW, "active"), "frozen")),  # new: one who sold before anybody had to register
     *_loops("orders", "AppealFiled", "frozen"),
     *_rows("orders", "FreezeLifted", ("frozen", "active")),

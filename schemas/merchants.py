@@ -5,6 +5,7 @@ Their `order_id`, key and subject is `merchant:<merchant_id>`, so that everythin
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -57,6 +58,16 @@ class UpdateCatalogue(Command):
 
     items: Annotated[list[CatalogueItem], Field(max_length=2000)] = []
     withdraw: Annotated[list[Sku], Field(max_length=2000)] = []
+
+
+class ChangeTerms(Command):
+    """New terms from a day on, for orders placed on it or later; what was accepted keeps the terms it was accepted by. What is
+    left out stays. The day is never one that has passed, and never before one that was agreed already."""
+
+    fee_plan: Id | None = None
+    payout_currency: Currency | None = None
+    valid_from: date
+    decided_by: Id
 
 
 class FreezeMerchant(Command):
@@ -112,6 +123,16 @@ class MerchantApproved(MerchantEvent):
     payout_currency: Currency
 
 
+class TermsChanged(MerchantEvent):
+    """`version` counts the merchant's terms; the first are those that he was approved with."""
+
+    version: int
+    fee_plan: str
+    payout_currency: Currency
+    valid_from: date
+    decided_by: str
+
+
 class MerchantRefused(MerchantEvent):
     decided_by: str
     reason: Text
@@ -155,6 +176,6 @@ class FreezeUpheld(MerchantEvent):
     detail: Text = ""
 
 
-COMMANDS = (RegisterMerchant, ApproveMerchant, RefuseMerchant, UpdateCatalogue, FreezeMerchant, FileAppeal, DecideAppeal)
-EVENTS = (MerchantRegistered, MerchantApproved, MerchantRefused, CatalogueUpdated, MerchantFrozen, AppealFiled, FreezeLifted,
-          FreezeUpheld)
+COMMANDS = (RegisterMerchant, ApproveMerchant, RefuseMerchant, UpdateCatalogue, ChangeTerms, FreezeMerchant, FileAppeal, DecideAppeal)
+EVENTS = (MerchantRegistered, MerchantApproved, MerchantRefused, CatalogueUpdated, TermsChanged, MerchantFrozen, AppealFiled,
+          FreezeLifted, FreezeUpheld)

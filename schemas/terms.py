@@ -30,11 +30,12 @@ class FxQuote(Part):
 
 
 class Terms(Part):
-    """Of the goods' price: `fee` and `fee_fixed` for the platform (minor units of the order's currency), `withheld` as tax for
+    """`version`: of the merchant's terms, that the order was accepted by. Of the goods' price: `fee` and `fee_fixed` for the platform (minor units of the order's currency), `withheld` as tax for
     `withheld_for`, `reserve` kept for `reserve_days`. `freight`: who is paid for the way. `payout`: the merchant's currency;
     `fx` converts into it, absent where it is the order's own."""
 
     plan: Annotated[str, Field(max_length=80)]
+    version: Annotated[int, Field(ge=0)] = 0
     fee: Permyriad = 0
     fee_fixed: Minor = 0
     withheld: Permyriad = 0

@@ -15,6 +15,7 @@ from schemas import brands
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas.books import CloseStatement, PayMerchant, RemitTax, StatementLine
+from schemas.merchants import ChangeTerms
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.model import LineQuantity
 from schemas.orders_intake import Bonded
@@ -26,7 +27,7 @@ from services.cli.duties import duties_paid
 from services.orders.rulebook import load
 from services.runtime.decision import Intent
 from services.simulators.scenario import NO_PAPERS_HS_CODE
-from services.explorer.simulation import KEY, World, order
+from services.explorer.simulation import KEY, REGISTERED, World, order
 from tests.test_lifecycle import Outside, ids, nothing
 
 # What nobody can handle, by the reason for it; `source` also for every copy of a forged event, by each of its two readers.
@@ -321,6 +322,8 @@ def crowd(seed: int) -> CrowdWorld:
     for n in range(3):
         world.send(brands.GrantAuthorisation(authorisation_id=f"A{n}", grantor="acme", grantee="m9" if n != 1 else placed[-2].merchant_id, territory=["*"],
                                              valid_from=world.now.date(), valid_to=world.now.date(), doc_hash="ab" * 32, **BY), "/platform", f"grant:{n}")
+    for n, command in enumerate(REGISTERED):
+        world.send(command, "/platform", f"split:{n}")
     world.run(doubles=True)
     world.wait(hours=1)
     for n, each in enumerate(placed):
@@ -331,6 +334,8 @@ def crowd(seed: int) -> CrowdWorld:
     for days in range(LAST_TIMER_DAYS):
         if days == 2:
             _more_stock(world, seed)
+            world.send(ChangeTerms(order_id="merchant:split", payout_currency="EUR", valid_from=world.now.date(), decided_by="officer"),
+                       "/platform", "terms")
         if days == 3:
             _answer_at_last(world, f"abandoned.{seed}")
         if days == VERDICT_AFTER_DAYS:

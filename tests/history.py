@@ -33,7 +33,7 @@ from services.auditor.rules_quota import COLUMNS
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import watched
 from services.cli.duties import duties_paid
-from services.explorer.simulation import KEY, START, World, order
+from services.explorer.simulation import KEY, START, TERMS, World, order
 from services.orders.landed_cost import Refusal
 from services.orders.rulebook import load
 from services.runtime.settings import SERVICES
@@ -495,6 +495,7 @@ class History:
 
     async def whole(self) -> Whole:
         whole = self.whole_
+        whole.plans = {plan.id: plan.model_dump() for plan in TERMS.plans}
         for row in (row for rows in self.ledger_.values() for row in rows):
             whole.accounts[row.account, row.currency] = whole.accounts.get((row.account, row.currency), 0) + row.amount
             whole.trial_balance[row.currency] = whole.trial_balance.get(row.currency, 0) + row.amount

@@ -570,6 +570,24 @@ def fee_told_one_cent_too_high(h):
                           for b in h.ledger_["split"]]
 
 
+def _terms(h, **change):
+    """Orders froze, and payments obeyed, something else."""
+    records, at = h.find(ORDER.name, "OrderPlaced", "bank")
+    h.change(ORDER.name, "OrderPlaced", "bank", terms=json.loads(records[at].value)["terms"] | change)
+
+
+def paid_out_in_another_currency(h):
+    _terms(h, payout="EUR")
+
+
+def accepted_by_terms_of_tomorrow(h):
+    _terms(h, version=2)
+
+
+def a_plan_that_he_never_agreed_to(h):
+    _terms(h, plan="p2")
+
+
 def tax_of_a_parcel_forgotten(h):
     records, at = h.find(SHIPMENT.name, "ParcelsAllocated", "split")
     parcels = json.loads(records[at].value)["parcels"]
@@ -763,6 +781,7 @@ PLANTED = [
     (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),
     (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),
     (freight_booked_as_fee, {7, 13}), (fee_told_one_cent_too_high, {12}), (tax_of_a_parcel_forgotten, {12}),
+    (paid_out_in_another_currency, {12}), (accepted_by_terms_of_tomorrow, {12}), (a_plan_that_he_never_agreed_to, {12}),
     (bill_of_customs_not_booked, {9}), (the_buyer_pays_the_variance, {7, 9, 28}),
     (timer_of_an_ended_order, {26}),
     (placed_twice, {1, 3, 16}), (more_allocated_than_ordered, {15}),

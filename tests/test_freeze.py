@@ -131,7 +131,7 @@ def test_orders_of_a_frozen_merchant_are_refused_by_name_and_taken_again_afterwa
 def test_onboarding_and_catalogue():
     world = World(lambda *_: None)
     apply = m.RegisterMerchant(order_id=KEY, legal_name="Mei GmbH", country="DE", registration_no="HRB 1", vat_no="136695976",
-                               payout_currency="EUR", payout_token="acct")
+                               payout_currency="USD", payout_token="acct")
     world.send(apply.model_copy(update={"vat_no": "136695978"}), "/platform")
     world.send(apply, "/platform")
     world.send(order("A0"))

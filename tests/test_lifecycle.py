@@ -18,7 +18,7 @@ from schemas.model import LineQuantity
 from schemas.orders_order import OrderCompleted
 from schemas.payments_payment import FundsRecovered, ManualPayoutRequested, PaymentHeld, PaymentRefunded
 from schemas.payments_provider_result import ProviderAnswered, RecordManualPayout
-from services.explorer.simulation import KEY, START, World, order
+from services.explorer.simulation import KEY, REGISTERED, START, World, order
 from services.orders import machine as orders
 from services.payments import machine as payments
 from services.runtime.decision import TIMER, Decision, Incoming, Intent, NotYet
@@ -106,6 +106,9 @@ def given(placed=None, stock=100, seed=0, doubles=False, outside=None, before=No
     world.run()
     if before:
         before(world)
+    for n, command in enumerate(REGISTERED if placed.merchant_id == "split" else ()):
+        world.send(command, "/platform", f"split:{n}")
+    world.run()
     world.send(placed)
     world.run(doubles=doubles)
     return world, outside

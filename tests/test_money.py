@@ -20,7 +20,7 @@ from schemas.payments_provider_result import DisputeTold
 from schemas.provider_api import SETTLED, SETTLEMENT_COLUMNS
 from services.cli import money_books, money_reconcile
 from services.explorer.simulation import START, World, order
-from services.orders.terms import TermsError, load
+from services.orders.terms import Agreed, TermsError, load
 from services.payments import books
 from services.payments import machine as payments
 from services.runtime.decision import Impossible, Incoming, Stale
@@ -160,11 +160,14 @@ def test_conversions_lose_no_cent(lines, payout):
 
 def test_the_demos_terms_can_be_read_and_a_wrong_file_names_the_row(tmp_path):
     book = load(ROOT / "services/simulators/terms.toml")
-    assert book.of("maple-toys", "GBP", START.date()).fx.rate == "1.2658" and book.of("somebody", "GBP", START.date()) is None
+    assert book.of(Agreed(1, "goods", "USD"), "GBP", START.date()).fx.rate == "1.2658"
     wrong = tmp_path / "terms.toml"
     wrong.write_text('[[plan]]\nid="p1"\nplan="a"\nfee=10001\nvalid_from=2020-01-01\nsource="nobody"\n')
     with pytest.raises(TermsError, match="plan.0.fee"):
         load(wrong)
+    (old := tmp_path / "old.toml").write_text('[[merchant]]\nid="m"\nmerchant="m"\n')
+    with pytest.raises(TermsError, match="tradewind merchant terms"):
+        load(old)
     row = '[[plan]]\nid="{}"\nplan="a"\nvalid_from=2020-01-01\nsource="nobody"\n'
     (two := tmp_path / "two.toml").write_text(row.format("p1") + row.format("p2"))
     with pytest.raises(TermsError, match="p1 and p2"):

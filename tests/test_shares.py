@@ -14,8 +14,9 @@ from schemas import payments_payment as pay
 from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.ledger import ACCOUNTS, KINDS, account_of
+from schemas.merchants import ChangeTerms, TermsChanged
 from schemas.model import LineQuantity
-from schemas.orders_order import OrderCompleted, OrderPlaced
+from schemas.orders_order import CommandRefused, OrderCompleted, OrderPlaced
 from schemas.payments_provider_result import ProviderAnswered
 from schemas.quotes import Charge, CustomsRate, Quote
 from schemas.shipping_shipment import DutyAssessed
@@ -23,6 +24,7 @@ from schemas.terms import Assessment, ReportedAssessment, Terms
 from services.cli.duties import duties_paid
 from services.explorer.simulation import START, order
 from services.orders.rulebook import load
+from services.orders.terms import NOBODY, Agreed
 from services.payments import machine as payments
 from services.payments import shares
 from services.runtime.decision import Incoming
@@ -102,9 +104,70 @@ def test_an_order_that_no_rate_of_its_day_converts_is_refused():
     assert world.state("orders").reason == "no_fx_quote"
 
 
-def test_a_day_without_terms_is_refused_for_a_merchant_who_has_some():
+def test_a_day_on_which_his_fee_plan_has_no_row_is_refused():
     world, _ = given(order(merchant_id="split", placed_at=START - timedelta(days=900)))
     assert world.state("orders").reason == "no_terms"
+
+
+def terms_of(world, order_id: str):
+    return OrderPlaced.model_validate_json(next(e for e in world.events if e.type == "OrderPlaced" and e.key == order_id.encode()).value).terms
+
+
+def changes(world, **what) -> None:
+    world.send(ChangeTerms(order_id="merchant:split", decided_by="officer", **what), "/platform")
+    world.run()
+
+
+def test_a_change_of_terms_holds_from_its_day_for_new_orders():
+    """The open order is settled by what it was accepted by, those of an earlier day too, whenever they come."""
+    outside = Outside()
+    packed = []
+    outside.on[ship.FulfilmentRequested] = lambda e, w: packed.append(e) if e.order_id == "A1" else w.send(report.PackedReported(**ids(e)))
+    world, _ = given(order(destination="US", merchant_id="split"), outside=outside)
+    tomorrow = START.date() + timedelta(days=1)
+    changes(world, fee_plan="more", payout_currency="EUR", valid_from=tomorrow)
+    world.wait(hours=24)
+    for name, placed_at, currency in (("A2", START, "USD"), ("A3", START + timedelta(days=1), "EUR"), ("A4", START + timedelta(days=1), "USD")):
+        world.send(order(name, destination="US", merchant_id="split", placed_at=placed_at, currency=currency))
+        world.run()
+    world.send(report.PackedReported(**ids(packed[0])), "/warehouse")
+    world.run()
+    assert [(terms_of(world, name).version, terms_of(world, name).plan, terms_of(world, name).payout) for name in ("A1", "A2", "A3")] == [
+        (1, "p1", "USD"), (1, "p1", "USD"), (2, "p2", "EUR")]
+    assert world.state("orders", "A4").reason == "no_fx_quote", "nobody has a rate from USD to EUR"
+    fees = {e.key.decode(): {s.account: s.amount for s in pay.PaymentSettled.model_validate_json(e.value).shares}.get("fee")
+            for e in world.events if e.type == "PaymentSettled"}
+    assert fees == {"A1": 280, "A2": 280, "A3": 450}, "5 % and 0.30; 9 %"
+
+
+@pytest.mark.parametrize("change, reason", [
+    (dict(fee_plan="gold", valid_from=START.date()), "unknown_fee_plan"),
+    (dict(payout_currency="XAU", valid_from=START.date()), "unknown_currency"),
+    (dict(valid_from=START.date() - timedelta(days=1)), "terms_too_early"),
+    (dict(order_id="merchant:m1", valid_from=START.date()), "merchant_unknown")])
+def test_terms_that_cannot_be_are_refused_by_name(change, reason):
+    world, _ = given(order(destination="US", merchant_id="split"))
+    changes(world, valid_from=START.date(), fee_plan="more") if "order_id" not in change else None
+    world.send(ChangeTerms(**{"order_id": "merchant:split", "decided_by": "officer"} | change), "/platform")
+    world.run()
+    refused = CommandRefused.model_validate_json(next(e for e in world.events if e.type == "CommandRefused").value)
+    assert refused.reason == reason and world.dead == []
+
+
+def test_terms_follow_one_another():
+    world, _ = given(order(destination="US", merchant_id="split"))
+    changes(world, fee_plan="more", valid_from=START.date() + timedelta(days=9))
+    changes(world, fee_plan="all", valid_from=START.date() + timedelta(days=8))
+    assert CommandRefused.model_validate_json(next(e for e in world.events if e.type == "CommandRefused").value).reason == "terms_too_early"
+    changes(world, payout_currency="CNY", valid_from=START.date() + timedelta(days=9))
+    told = [TermsChanged.model_validate_json(e.value) for e in world.events if e.type == "TermsChanged"]
+    assert [(t.version, t.fee_plan, t.payout_currency) for t in told] == [(2, "more", "USD"), (3, "more", "CNY")]
+
+
+def test_standard_takes_nothing_where_nobody_gave_it_a_price():
+    free = NOBODY.of(Agreed(1, "standard", "USD"), "USD", START.date())
+    assert (free.plan, free.fee, free.withheld, free.reserve, free.fx) == ("standard", 0, 0, 0, None)
+    assert NOBODY.of(Agreed(1, "gold", "USD"), "USD", START.date())[0] == "no_terms"
 
 
 def test_tax_leaves_with_the_goods():

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from services.auditor import invariants, rules_brands, rules_inspection, rules_merchants  # noqa: F401  (every file of rules registers itself)
+from schemas.merchants import MERCHANT
+from services.auditor import invariants, rules_brands, rules_inspection, rules_merchants, rules_terms  # noqa: F401  (every file of rules registers itself)
 from services.auditor.evidence import CannotRead, Evidence, content_of, partition_of, row_of
 from services.auditor.report import Report, Violation
 from services.auditor.rules import (ORDER_RULES, RECORD_RULES, WHOLE_RULES, Booking, Call, Case, DeadLetter, Funnel,
@@ -106,6 +107,7 @@ class _Audit:
         self.quota: Counter[tuple[str, str]] = Counter()
         self.newest: Any = None
         self.freezes: dict[str, list[rules_merchants.Freeze]] = {}
+        self.agreed: dict[str, list[rules_terms.Agreement]] = {}
         self.spans: dict[str, list[rules_merchants.Span]] = defaultdict(list)
         self.brands: dict[str, rules_brands.Known] = {}
         self.sales: list[rules_brands.Sale] = []
@@ -130,7 +132,7 @@ class _Audit:
         whole.live, whole.numbers = self.live, self.numbers
         whole.planted = None if self.expected else self.journals.planted
         whole.stock_of_events, whole.quota_of_events, whole.newest = self.stock, self.quota, self.newest
-        whole.freezes, whole.spans, whole.grace = self.freezes, self.spans, source.grace
+        whole.freezes, whole.spans, whole.agreed, whole.grace = self.freezes, self.spans, self.agreed, source.grace
         whole.brands, whole.sales, whole.units = self.brands, self.sales, self.units
         whole.looked, whole.funnel, whole.views = seen.looked, self.funnel, self.views
         whole.passed = [line for line in seen.passed if (line["topic"], line["partition"], line["offset"]) not in self.dead]
@@ -202,8 +204,9 @@ class _Audit:
                 self.units[unit].append(packing)
         elif known := rules_brands.brand_of(case):
             self.brands[case.order_id] = known
-        elif freezes := rules_merchants.freezes_of(case):
-            self.freezes[case.story.merchant] = freezes
+        elif case.order_id.startswith(MERCHANT):
+            self.freezes[case.story.merchant] = rules_merchants.freezes_of(case)
+            self.agreed[case.story.merchant] = rules_terms.agreements_of(case)
 
     @property
     def _rules(self) -> dict[bool, list[Rule]]:

@@ -27,6 +27,7 @@ from schemas.topics import TOPICS
 from services.auditor.facts import QUOTA_KINDS, STOCK_KINDS
 from services.auditor.rules import Booking, Call, DeadLetter, Journals, Request, Row, Whole
 from services.auditor.kept import handed_over_as
+from services.auditor.rules_terms import plans_in
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import JOURNAL, watched
 from services.runtime.settings import SERVICES, Settings
@@ -191,9 +192,16 @@ class Evidence:
             found[order_id].append(Booking(*columns))
         return found
 
+    def _plans(self) -> dict[str, dict[str, Any]] | None:
+        file = self.settings.terms_file
+        try:
+            return plans_in(file)
+        except (OSError, ValueError, KeyError) as error:
+            raise CannotRead(f"the fee plans cannot be read: {error}", str(file), "Check TRADEWIND_TERMS_FILE.") from error
+
     async def whole(self) -> Whole:
         """What concerns no single order, as it is now. The ends are asked for last: no owner can have read beyond them."""
-        whole = Whole()
+        whole = Whole(plans=self._plans())
         for service, db in self._databases.items():
             for partition, offsets in await db.fetch("SELECT partition, offsets::text FROM partitions"):
                 stored = from_json(offsets)

@@ -85,6 +85,7 @@ class Placed(NamedTuple):
     sold: Sold | None = None
     short: tuple[int, ...] = ()
     digits: int = 0
+    day: date = date.min
 
 
 class Plan(NamedTuple):
@@ -177,7 +178,7 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
                       m.quote if isinstance(m.quote, Quote) else None, _cold(m),
                       m.season and (m.season.ships_not_before, m.season.ships_not_after),
-                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m), *_codes(m))
+                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m), *_codes(m), m.placed_at.date())
 
 
 def _sold(m: Any) -> Sold | None:
@@ -308,7 +309,7 @@ def handed_over_as(report: str, message: dict[str, Any] | Any) -> str:
 
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
-    **dict.fromkeys(("BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
+    **dict.fromkeys(("MerchantApproved", "TermsChanged", "BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
     **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid", "ProviderFeesBooked"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),

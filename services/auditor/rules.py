@@ -182,6 +182,8 @@ class Whole:
     quota_of_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     freezes: dict[str, list[Any]] = field(default_factory=dict)
     spans: dict[str, list[Any]] = field(default_factory=dict)
+    agreed: dict[str, list[Any]] = field(default_factory=dict)
+    plans: dict[str, dict[str, Any]] | None = None
     brands: dict[str, Any] = field(default_factory=dict)
     sales: list[Any] = field(default_factory=list)
     units: dict[str, list[Any]] = field(default_factory=dict)

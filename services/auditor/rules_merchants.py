@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from schemas.lifecycle import MERCHANT as MACHINE
 from schemas.merchants import MERCHANT
+from schemas.terms import Terms
 from services.auditor.rules import Case, Verdict, Whole, WholeVerdict, order_rule, steps_of, whole_rule
 from services.auditor.story import Event
 
@@ -17,13 +18,17 @@ _FORWARD = {"DocumentsReady", "DocumentsMatched", "ListAccepted", "ListReleased"
 
 
 class Span(NamedTuple):
-    """When an order was open, and when it was held: of the orders' events alone. `ended` None: it still is."""
+    """When an order was open, and when it was held, of the orders' events alone; `ended` None: it still is. `terms`: its merchant's,
+    as they are frozen on it, and on which `day`."""
 
     order_id: str
     placed: datetime
     ended: datetime | None
     held: tuple[datetime, ...]
     resumed: tuple[datetime, ...]
+    day: date
+    currency: str
+    terms: Terms | None
 
 
 class Freeze(NamedTuple):
@@ -41,7 +46,8 @@ def span_of(case: Case) -> Span | None:
         return None
     ends = case.story.of("orders", *_ENDS)
     held, resumed = ([e.time for e in case.story.of("orders", name) if e.data == FROZEN] for name in ("OrderHeld", "OrderResumed"))
-    return Span(case.order_id, placed[0].time, ends[0].time if ends else None, tuple(held), tuple(resumed))
+    return Span(case.order_id, placed[0].time, ends[0].time if ends else None, tuple(held), tuple(resumed),
+                placed[0].data.day, placed[0].data.currency, placed[0].data.terms)
 
 
 def freezes_of(case: Case) -> list[Freeze]:

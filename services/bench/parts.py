@@ -19,7 +19,7 @@ from services.cli.duties import duties_paid
 from services.orders import denied
 from services.orders.landed_cost import Refusal
 from services.orders.rulebook import Rules
-from services.orders.terms import Book, FxRow, Merchant, Plan
+from services.orders.terms import Book, FxRow, Plan
 from services.runtime.decision import Standing
 from services.runtime.settings import Settings
 from services.shipping.plans import Plans
@@ -89,10 +89,16 @@ def _long_lists() -> tuple[denied.DeniedList, ...]:
     return (denied.DeniedList(f"{newest.id}+{NAMES}", newest.valid_from, newest.source, newest.certainty, newest.names + names),)
 
 
-def _terms(payout: str) -> Book:
+@lru_cache(maxsize=1)
+def _prices() -> Book:
     plan = Plan(id="bench", plan="bench", fee=500, withheld=100, withheld_for="US", reserve=1000, reserve_days=90, **_ALWAYS)
-    return Book((plan,), tuple(Merchant(id=f"{m}.bench", merchant=m, plan="bench", payout=payout, **_ALWAYS) for m in MERCHANTS),
-                (FxRow(id="bench", base=_CURRENCY, quote=_PAYOUT, rate="1.0873", **_ALWAYS),))
+    return Book((plan,), (FxRow(id="bench", base=_CURRENCY, quote=_PAYOUT, rate="1.0873", **_ALWAYS),))
+
+
+def _with_terms(payout: str) -> Platform:
+    """Every merchant registered for the same fee plan, to be paid in this currency."""
+    agreed = Standing("", "active", facts={"registration": {"fee_plan": "bench", "payout_currency": payout}})
+    return Platform(_known_plans(), _lists(), _prices(), standing=dict.fromkeys(MERCHANTS, agreed))
 
 
 def _registered() -> dict[str, Standing]:
@@ -115,9 +121,9 @@ PARTS = {part.name: part for part in (
     Part("quota", "of a Chinese buyer's year a part is reserved, shared out to parcels, committed",
          platform=lambda has: Platform(_known_plans(), _lists(), quota=has), only=lambda order: order.destination == "CN"),
     Part("terms", "fee, tax withheld and reserve of the merchant are frozen, and split off when it is settled",
-         platform=lambda has: Platform(_known_plans(), _lists(), _terms(_CURRENCY) if has else Book()), only=_in_euro),
+         platform=lambda has: _with_terms(_CURRENCY) if has else Platform(_known_plans(), _lists()), only=_in_euro),
     Part("fx", "and he is paid in another currency than the buyer pays in",
-         platform=lambda has: Platform(_known_plans(), _lists(), _terms(_PAYOUT if has else _CURRENCY)), only=_in_euro),
+         platform=lambda has: _with_terms(_PAYOUT if has else _CURRENCY), only=_in_euro),
     Part("merchant_standing", "only registered merchants may sell, what their catalogue has; each step looks at how they stand",
          platform=lambda has: Platform(_known_plans(), _lists(), registered_only=has, standing=_registered() if has else {})),
     Part("cold_chain", "a logger is set and tells 48 readings in 16 messages; they are folded into windows", _cold,

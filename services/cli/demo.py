@@ -26,7 +26,7 @@ SPEED = 30_000.0
 TUNED = {"partitions": 2}
 SHORT_ORDERS = 150
 MORE_ORDERS = 100  # synthetic ones beside the one of each scenario
-TERMS = Path(simulators.__file__).with_name("terms.toml")  # of the synthetic merchants; those of the sample have none
+TERMS = Path(simulators.__file__).with_name("terms.toml")  # fee plans and rates of the synthetic merchants
 SAMPLE = "tests/data/online-retail-sample.csv.gz"
 
 
@@ -149,7 +149,7 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     from services.bench import quiet
     from services.cli.table import OUTSIDE
     from services.simulators import importer as imports
-    from services.simulators.edge import (Publisher, client_journal, corridor_orders, demo_orders, inbound_for, place_record,
+    from services.simulators.edge import (Publisher, client_journal, corridor_orders, demo_orders, inbound_for, merchants_for, place_record,
                                           registrations_for)
     from services.simulators.scenario import SCENARIOS, scenario_of
 
@@ -164,9 +164,9 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
     async with watching(settings):
         async with Publisher(settings.bootstrap, client_journal(settings)) as publisher:
             deliveries = await publisher.send(inbound_for([*shown, *more], batch="demo", time=now))
-            brands = await publisher.send(registrations_for([*shown, *more], now))
+            known = await publisher.send([*registrations_for([*shown, *more], now), *merchants_for(now)])
             await stocked(settings, deliveries)
-            await registered(settings, brands)
+            await registered(settings, known)
             await publisher.send(place_record(order) for order in shown)
         with _live(out, len(plan.orders) + len(shown) + len(more)) as show:
             work = imports.Import(plan, settings.bootstrap, client_journal(settings), settings.seed, now, more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +45,7 @@ def register(
     registration_no: Annotated[str, typer.Option(help="Of the commercial register.", show_default=False)],
     payout_currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
     payout_token: Annotated[str, typer.Option(help="Stands for the account.")] = "acct-test",
-    fee_plan: Annotated[str, typer.Option(help="What the platform takes.")] = "standard",
+    fee_plan: Annotated[str, typer.Option(help="What the platform takes: a plan of the terms file.")] = "standard",
     vat_no: Annotated[str, typer.Option(help="Its check digits are checked.")] = "",
     key: Key = None, timeout: Timeout = 10, as_json: AsJson = False,
 ) -> None:
@@ -73,6 +74,23 @@ def refuse(merchant: Merchant, reason: Annotated[str, typer.Option(show_default=
     Example:  tradewind merchant refuse mei --reason "the account belongs to somebody else"
     """
     _tell(ask.RefuseMerchant, merchant, key, timeout, as_json, decided_by=by, reason=reason)
+
+
+@app.command()
+def terms(
+    merchant: Merchant,
+    from_: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], metavar="DAY", show_default=False,
+                                            help="For orders placed on this day or later; today at the earliest.")],
+    fee_plan: Annotated[str | None, typer.Option(help="A plan of the terms file; left out, it stays.")] = None,
+    payout_currency: Annotated[str | None, typer.Option(help="ISO 4217; left out, it stays.")] = None,
+    by: Officer = "officer", key: Key = None, timeout: Timeout = 10, as_json: AsJson = False,
+) -> None:
+    """Change by which fee plan and in which currency a merchant is paid. Orders that were accepted keep the terms they have.
+
+    Example:  tradewind merchant terms mei --from 2026-12-01 --payout-currency EUR
+    """
+    _tell(ask.ChangeTerms, merchant, key, timeout, as_json, valid_from=from_.date(), fee_plan=fee_plan,
+          payout_currency=payout_currency, decided_by=by)
 
 
 @app.command()

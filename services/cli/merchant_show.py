@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from services.cli.order_records import database
+from services.orders.merchants import versions
 from services.runtime.decision import FROZEN
 from services.runtime.settings import SERVICES, Settings
 
@@ -19,8 +20,8 @@ _ORDERS = ("SELECT count(*) AS open, count(*) FILTER (WHERE state->>'standing' =
 async def look(settings: Settings, merchant: str) -> dict[str, Any] | None:
     """One merchant; None: he neither registered nor was ever stopped, and has no order that is open. `held`: open orders that
     stand still by now; `told`: those that obey his row as it is (the others will before anything else happens to them)."""
-    found: dict[str, Any] = {"merchant": merchant, "status": "unknown", "freezes": 0, "registration": None, "catalogue": {},
-                             "services": {}}
+    found: dict[str, Any] = {"merchant": merchant, "status": "unknown", "freezes": 0, "registration": None, "terms": [],
+                             "catalogue": {}, "services": {}}
     for service in SERVICES:
         async with database(settings, service) as connection:
             row = await connection.fetchrow("SELECT label, status, facts::text FROM merchants WHERE merchant_id = $1", merchant)
@@ -29,7 +30,8 @@ async def look(settings: Settings, merchant: str) -> dict[str, Any] | None:
         if service == "orders" and row:
             facts = json.loads(row["facts"])
             found |= {"status": row["status"], "freezes": facts.get("freezes", 0), "appealed": facts.get("appealed", False),
-                      "registration": facts.get("registration"), "catalogue": facts.get("catalogue") or {}}
+                      "registration": facts.get("registration"), "catalogue": facts.get("catalogue") or {},
+                      "terms": versions(facts)}
     known = found["status"] != "unknown" or any(each["open"] for each in found["services"].values())
     return found if known else None
 
@@ -57,7 +59,9 @@ def facts(found: dict[str, Any]) -> list[str]:
     """What else there is to say, line by line."""
     lines = []
     if registration := found["registration"]:
-        lines.append("{legal_name}, {country}; fee plan {fee_plan}, paid out in {payout_currency}".format(**registration))
+        lines.append("{legal_name}, {country}".format(**registration))
+    lines += [f"terms {version}: fee plan {plan}, paid out in {payout}" + (f", for orders from {since} on" if since else "")
+              for version, since, plan, payout in found["terms"]]
     if found["catalogue"]:
         lines.append(f"catalogue: {len(found['catalogue'])} items")
     if found["freezes"]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from services.runtime.decision import BRANDED
 from services.runtime.settings import SERVICES, Settings
 
 if TYPE_CHECKING:
@@ -26,11 +25,10 @@ async def stocked(settings: Settings, count: int) -> None:
 
 
 async def registered(settings: Settings, count: int) -> None:
-    """Until orders has taken in that many registrations and authorisations of brands."""
+    """Until orders has decided that many commands about brands and merchants: an order placed before would not know them."""
     conn = await asyncpg.connect(settings.dsn("orders"))
     try:
-        while await conn.fetchval("SELECT coalesce(sum((facts->>'changes')::int), 0) FROM merchants WHERE merchant_id LIKE $1",
-                                  f"{BRANDED}%") < count:
+        while await conn.fetchval(f"SELECT coalesce(sum(seq), 0) FROM orders WHERE NOT {OF_A_CLIENT}") < count:
             await asyncio.sleep(0.05)
     finally:
         await conn.close()

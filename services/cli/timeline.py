@@ -185,7 +185,7 @@ def _shared(data: dict[str, Any], currency: str) -> list[str]:
             parts.append(f"{name} {money(bill['amount'], bill['currency'])} {bill.get('document', '')}".strip())
     if isinstance(terms := data.get("terms"), dict):
         fx = terms.get("fx")
-        parts.append(f"terms {terms['plan']}, paid in {terms['payout']}" + (
+        parts.append(f"terms {terms['plan']} (version {terms.get('version', 0)}), paid in {terms['payout']}" + (
             f" at 1 {fx['base']} = {fx['rate']} {fx['quote']} ({fx['id']})" if fx else ""))
     return parts
 

@@ -178,7 +178,7 @@ class Machines:
     def _checked(self, number: int, cue: int | str, free: Free, looked: set[str], row: Standing | None) -> Effect:
         effect = self._run(number, cue, free, looked, row)
         published = [self.messages[n] for n in effect.out]
-        if faults := rules.of_frozen(effect, published, row) + rules.of_lanes(published, row):
+        if faults := rules.of_frozen(effect, published, row) + rules.of_lanes(published, row) + rules.of_terms(published, row):
             raise Broken("; ".join(faults))
         if self.computed % self._thorough:
             return effect
@@ -272,7 +272,9 @@ def row_of(row: Standing) -> str:
     """The name of the one row of a story: the closed lanes', the brand's, or else the merchant's."""
     if row.status == LANES:
         return LANES
-    return f"{BRANDED}{row.facts['key']}" if row.status == PROTECTED else MERCHANT_ID
+    if row.status == PROTECTED:
+        return f"{BRANDED}{row.facts['key']}"
+    return "split" if "registration" in row.facts else MERCHANT_ID  # the only one who ever registers here
 
 
 def _obeyed(state: Any) -> tuple:

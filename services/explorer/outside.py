@@ -72,6 +72,7 @@ WORDS = {
     "bank": "the buyer's bank asks, takes the money back, gives it back, takes it again, and the provider tells late",
     "bank late": "the same, after the money was released", "evidence": "the merchant sends evidence against a chargeback",
     "rescreens": "a newer list of denied parties means the buyer, or nearly",
+    "terms": "the merchant's terms change for new orders",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
     "resend": "each service publishes a batch twice (a crash before the acknowledgement)",
 }
@@ -133,6 +134,9 @@ class Outside:
                     _offer(f"grant {order_id}", "grants another one", Send(authorisation("A2"), "/platform", f"grant-{order_id}")),)),)))
         if "freeze" in self.words:
             offers.append(_freeze(order_id))
+        if "terms" in self.words:
+            offers.append(_offer(f"terms {order_id}", "the merchant's terms change", Send(merchants.ChangeTerms(
+                order_id=f"{merchants.MERCHANT}split", fee_plan="more", valid_from=START.date(), decided_by="officer"), "/platform", "terms")))
         offers += [Offer(f"token {word} {order_id}", ()) for word, many in TOKENS.items() if word in self.words
                    for _ in range(many)]
         return offers

@@ -17,7 +17,7 @@ from schemas.parties import Person, seal
 from services.explorer.machines import Machines
 from services.explorer.outside import BRAND, authorisation
 from services.explorer.ownership import ALL_TOLD, Ownership
-from services.explorer.simulation import KEY, START, bonded_order, order
+from services.explorer.simulation import KEY, REGISTERED, START, bonded_order, order
 from services.explorer.system import Setting, System
 from services.shipping.plans import Plans
 
@@ -52,14 +52,14 @@ class Path:
     order: PlaceOrder | None = None
     promised: bool = False
     before: tuple = ()
+    placed: bool = True
     resends: int = 3
 
     def setting(self) -> Setting:
         placed = self.order or order(destination=DESTINATIONS[self.regime], lines=TWO if self.parcels == 2 else ONE)
         stock = {("SEA1", "CHERRY"): self.stock} | ({("PVD1", "TOY"): 9} if self.parcels == 2 else {})
         return Setting((placed,), (self.words,), {row: units for row, units in stock.items() if units}, self.inbound,
-                       self.timers, before=self.before)
-
+                       self.timers, before=self.before, placed=self.placed)
 
     def system(self) -> System:
         return System(self.setting(), Machines(plans=Plans.of_places(*TWO_ROUTES) if self.promised else None,
@@ -244,9 +244,13 @@ PATHS: tuple[Path, ...] = (
         "cancelled: not_collected", "cancelled: cancelled"}, regime="domestic"),
     _path("lost", "lost on any leg", "loses, refuses, express", ABROAD | {"cancelled: reported_lost"}),
     _path("taxed", "duty and taxes paid with the order, a merchant with terms; customs may bill more", "assesses, refuses, loses, express, confirm, grant amount",
-          {"completed", "cancelled: customs_refused", "cancelled: reported_lost", "cancelled: lost"}, order=_with_duties(), timers=NO_TIMERS),
+          {"completed", "cancelled: customs_refused", "cancelled: reported_lost", "cancelled: lost"}, order=_with_duties(), timers=NO_TIMERS,
+          before=REGISTERED),
     _path("split", "a merchant with terms", "confirm, return line, grant amount", DOMESTIC, regime="domestic",
-          order=order(destination="US", merchant_id="split")),
+          order=order(destination="US", merchant_id="split"), before=REGISTERED),
+    _path("terms", "his terms change at any moment, also before the order is placed", "terms, express, confirm, grant amount",
+          {"completed"}, regime="domestic", order=order(destination="US", merchant_id="split"), before=REGISTERED, placed=False,
+          timers=NO_TIMERS),
     # After delivery.
     _path("return", "all sent back, or not", "confirm, return", DOMESTIC | {"cancelled: returned"}, regime="domestic"),
     _path("return-line", "one unit sent back", "confirm, return line", DOMESTIC, regime="domestic"),
@@ -278,7 +282,7 @@ PATHS: tuple[Path, ...] = (
     _path("bank", "asked about, taken, given back, taken again; told in the wrong order", "bank, confirm", {"completed"},
           regime="domestic", timers=BANK_TIMERS),
     _path("bank-late", "the same after the money was released", "bank late, evidence, confirm", {"completed"}, regime="domestic",
-          timers=BANK_TIMERS, order=order(destination="US", merchant_id="split")),
+          timers=BANK_TIMERS, order=order(destination="US", merchant_id="split"), before=REGISTERED),
     _path("bank-cancel", "the same, and cancelled", "bank, cancel", {"completed", "cancelled: cancelled", "cancelled: chargeback"}, regime="domestic",
           timers=frozenset({"confirm"})),
     _path("bank-return", "the same, and sent back", "bank, return, confirm", {"completed", "cancelled: returned"},

@@ -50,6 +50,15 @@ def of_frozen(effect, published: list, row) -> list[str]:
         if message.type in FORWARD and not (message.type in _LIFTS and message.model.reason not in STOPS.values())]
 
 
+def of_terms(published: list, row) -> list[str]:
+    """An order is accepted by the newest terms of its merchant; here each holds from the day it is told."""
+    if row is None or not (facts := row.facts or {}).get("registration"):
+        return []
+    newest = facts.get("terms", [[1]])[-1][0]
+    return [f"accepted by version {found} of the merchant's terms, which are at {newest}" for message in published
+            if message.type == "OrderPlaced" and (found := message.model.terms and message.model.terms.version) != newest]
+
+
 def of_lanes(published: list, row) -> list[str]:
     """Nobody is sent over a closed lane."""
     closed = set(row.facts["closed"]) if row is not None and row.status == LANES else set()

@@ -15,13 +15,14 @@ from functools import partial
 
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.ledger import ASIDE, side
+from schemas.merchants import MERCHANT, ApproveMerchant, RegisterMerchant
 from schemas.orders_intake import Bonded, OrderLine, PlaceOrder
 from schemas.parties import Person, seal
 from schemas.topics import INTAKE, MODELS, ORDER, PAYMENT, PROVIDER_RESULT, REPORT, SHIPMENT, TOPICS
 from services.orders import machine as orders
 from services.orders import quota
 from services.orders import storage as orders_storage
-from services.orders.terms import FxRow, Merchant, Plan
+from services.orders.terms import FxRow, Plan
 from services.payments import machine as payments
 from services.runtime.batch import Batch, Out, envelope_for
 from services.runtime.decision import BRANDED, INTERNAL, LANES, PROTECTED, STANDING, TIMER, WALKED, Incoming, Standing
@@ -35,12 +36,16 @@ PLATFORM = "TRADEWIND0"
 MERCHANT_ID = "m1"  # of all orders here
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TOPIC_OF = {model.__name__: topic.name for topic in TOPICS for model in topic.messages}
-# Of one merchant, so that his orders are split and all others are not.
+# Only "split" registers, so that his orders are split and all others are not.
 _DAYS = {"valid_from": START.date() - timedelta(days=400), "source": "for the explorer"}
 TERMS = orders.Book(
     (Plan(id="p1", plan="all", fee=500, fee_fixed={"USD": 30}, withheld=100, withheld_for="US", reserve=1000,
-          reserve_days=90, **_DAYS),), (Merchant(id="m1", merchant="split", plan="all", payout="USD", **_DAYS),),
+          reserve_days=90, **_DAYS), Plan(id="p2", plan="more", fee=900, **_DAYS)),
     (FxRow(id="fx1", base="GBP", quote="USD", rate="1.2345", **_DAYS),))
+_SPLIT = f"{MERCHANT}split"
+REGISTERED = (
+    RegisterMerchant(order_id=_SPLIT, legal_name="Split", country="US", registration_no="1", fee_plan="all", payout_currency="USD",
+                     payout_token="acct"), ApproveMerchant(order_id=_SPLIT, decided_by="officer"))
 
 
 def specs(plans=None, resends: int = 3) -> list[Spec]:

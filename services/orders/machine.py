@@ -36,10 +36,10 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
            asked: Goods | None = None) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
     `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
-    merchant may sell who is not registered; `terms`: what was agreed with them; `lists`: of denied parties; `platform`: our
+    merchant may sell who is not registered; `terms`: fee plans and exchange rates; `lists`: of denied parties; `platform`: our
     code at Chinese customs."""
     if order.order_id.startswith(MERCHANT):
-        return merchants.decide(order, incoming)
+        return merchants.decide(order, incoming, terms, now)
     if order.order_id.startswith(BRAND):
         return brands.decide(order, incoming)
     if incoming.type == BRAND_CHANGED:
@@ -73,7 +73,8 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
     chains = brands.check(incoming, command, rules) if incoming.known else None
     found = merchants.may_sell(incoming.standing, command, registered_only) or chains
     if not isinstance(found, tuple):
-        found = accept(command, vault_key, shared, rules, terms, lists, platform, asked)
+        found = accept(command, vault_key, shared, rules, terms, lists, platform, asked,
+                       merchants.agreed(incoming.standing, command.placed_at.date()))
     if isinstance(found, tuple):
         fresh.status, fresh.closed, fresh.reason = step(fresh, "OrderRejected"), True, found[0]
         return Decision(fresh, [out.OrderRejected(order_id=order.order_id, reason=found[0], detail=found[1])])

@@ -1,13 +1,13 @@
 """Merchants: who may sell, what, and who is stopped. Pure. The transitions are MERCHANT's in schemas/lifecycle.py.
 
 A merchant is a subject of its own (`merchant:<id>`). What all his orders obey is his row (`runtime/standing.py`); its facts,
-kept by orders alone, are the registration, the catalogue and the count of his freezes.
+kept by orders alone, are the registration, the versions of his terms, the catalogue and the count of his freezes.
 """
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from typing import Any
-
 
 from schemas import merchants as out
 from schemas.brands import brand_key
@@ -17,7 +17,8 @@ from schemas.merchants import MERCHANT as KEY
 from schemas.merchants import MERCHANT_ID_MAX
 from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import CommandRefused
-from services.orders.onboarding import checked
+from services.orders.onboarding import checked, wrong_terms
+from services.orders.terms import STANDARD, Agreed, Book
 from services.runtime.decision import Decision, Impossible, Incoming, Standing
 
 Refusal = tuple[str, str]  # reason, and a sentence with the remedy
@@ -25,13 +26,13 @@ Refusal = tuple[str, str]  # reason, and a sentence with the remedy
 BANDS = {"ambient": (0, 0), "chilled": (-20, 100), "frozen": (-800, -120)}
 
 
-def decide(subject: Any, incoming: Incoming) -> Decision:
-    """One command about one merchant. `subject` is the state of the key; who he is stands in his row."""
+def decide(subject: Any, incoming: Incoming, terms: Book, now: datetime) -> Decision:
+    """One command about one merchant. `subject` is the state of the key; who he is stands in his row. `terms`: the fee plans."""
     handler = HANDLERS.get(incoming.type)
     if handler is None:
         raise Impossible(Reason.KEY, f"{incoming.type} is about an order, and {subject.order_id} is a merchant's key")
     row = incoming.standing or Standing("", "new")
-    answer = handler(row, incoming.data, subject.order_id.removeprefix(KEY))
+    answer = handler(row, incoming.data, subject.order_id.removeprefix(KEY), *((terms, now.date()) if handler in _OF_TERMS else ()))
     if isinstance(answer[0], out.MerchantFrozen):  # when, for whoever counts them by week
         answer[1]["frozen_at"] = [*row.facts.get("frozen_at", ()), incoming.time.isoformat()]
     fresh = subject.draft()
@@ -67,6 +68,25 @@ def may_sell(row: Standing | None, command: PlaceOrder, registered_only: bool) -
     return contradicted(row.facts.get("catalogue") or {}, command)
 
 
+def agreed(row: Standing | None, day: date) -> Agreed | None:
+    """The terms that an order of that day is accepted by; None: the merchant never registered, and has all of his sales."""
+    if row is None:
+        return None
+    found = None
+    for version, since, plan, payout in versions(row.facts):
+        if since <= day.isoformat():  # they follow one another
+            found = Agreed(version, plan, payout)
+    return found
+
+
+def versions(facts: dict[str, Any]) -> list[list]:
+    """[version, first day (ISO; "": from the beginning), fee plan, payout currency], the oldest first."""
+    if (known := facts.get("terms")) is not None:
+        return known
+    registered = facts.get("registration")
+    return [[1, "", registered["fee_plan"], registered["payout_currency"]]] if registered else []
+
+
 def contradicted(catalogue: dict[str, list], command: PlaceOrder) -> Refusal | None:
     """A line that says something else of a SKU than its merchant's catalogue does."""
     if not catalogue:
@@ -99,8 +119,8 @@ def _compared(line: Any, command: PlaceOrder, hs_code: str, origin: str, brand: 
 # -- commands -----------------------------------------------------------------------------------------------------------
 
 
-def _register(row: Standing, command: out.RegisterMerchant, merchant: str):
-    found = checked(command)
+def _register(row: Standing, command: out.RegisterMerchant, merchant: str, terms: Book, today: date):
+    found = checked(command, terms)
     if isinstance(found, tuple):
         return found
     registration = out.Registration(**command.model_dump(exclude={"order_id"}))
@@ -109,10 +129,25 @@ def _register(row: Standing, command: out.RegisterMerchant, merchant: str):
 
 
 def _approve(row: Standing, command: out.ApproveMerchant, merchant: str):
-    terms = row.facts.get("registration") or {}
+    registered = row.facts.get("registration") or {}
     return out.MerchantApproved(order_id=command.order_id, merchant_id=merchant, decided_by=command.decided_by,
-                                fee_plan=terms.get("fee_plan", "standard"),
-                                payout_currency=terms.get("payout_currency", "USD")), row.facts
+                                fee_plan=registered.get("fee_plan", STANDARD),
+                                payout_currency=registered.get("payout_currency", "USD")), row.facts
+
+
+def _change_terms(row: Standing, command: out.ChangeTerms, merchant: str, terms: Book, today: date):
+    if (wrong := wrong_terms(command, terms)) is not None:
+        return wrong
+    if not (known := versions(row.facts)):
+        return "merchant_unknown", f"{merchant} never registered, and has no terms to change; see `tradewind merchant register`"
+    number, since, plan, payout = known[-1]
+    if command.valid_from < today or command.valid_from.isoformat() < since:
+        return "terms_too_early", (f"{command.valid_from} has passed: orders of that day were accepted; today is {today}"
+                                   if command.valid_from < today else f"version {number} begins on {since}; begin no earlier")
+    plan, payout = command.fee_plan or plan, command.payout_currency or payout
+    event = out.TermsChanged(order_id=command.order_id, merchant_id=merchant, version=number + 1, fee_plan=plan,
+                             payout_currency=payout, valid_from=command.valid_from, decided_by=command.decided_by)
+    return event, row.facts | {"terms": [*known, [number + 1, command.valid_from.isoformat(), plan, payout]]}
 
 
 def _refuse(row: Standing, command: out.RefuseMerchant, merchant: str):
@@ -151,4 +186,5 @@ def _decide_appeal(row: Standing, command: out.DecideAppeal, merchant: str):
 
 
 HANDLERS = {"RegisterMerchant": _register, "ApproveMerchant": _approve, "RefuseMerchant": _refuse, "UpdateCatalogue": _catalogue,
-            "FreezeMerchant": _freeze, "FileAppeal": _appeal, "DecideAppeal": _decide_appeal}
+            "ChangeTerms": _change_terms, "FreezeMerchant": _freeze, "FileAppeal": _appeal, "DecideAppeal": _decide_appeal}
+_OF_TERMS = (_register, _change_terms)

@@ -20,7 +20,7 @@ from services.orders import denied, goods, quota
 from services.orders.declarations import declared
 from services.orders.landed_cost import Refusal, landed_cost
 from services.orders.rulebook import Rules, countries
-from services.orders.terms import Book
+from services.orders.terms import Agreed, Book
 
 
 @lru_cache(maxsize=1)
@@ -43,9 +43,10 @@ class Accepted:
 
 
 def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, book: Book,
-           lists: tuple[denied.DeniedList, ...], platform: str = "", asked: goods.Goods | None = None) -> Accepted | tuple[str, str]:
+           lists: tuple[denied.DeniedList, ...], platform: str = "", asked: goods.Goods | None = None,
+           agreed: Agreed | None = None) -> Accepted | tuple[str, str]:
     """Everything that is checked, or (reason, detail) of the first thing wrong. `shared`: the rows of `quota.shared_keys`;
-    `asked`: what is asked of goods."""
+    `asked`: what is asked of goods; `agreed`: with the merchant."""
     persons: list[bytes] = []
     if (refusal := screen(command, vault_key, persons)) is not None:
         return refusal
@@ -60,7 +61,7 @@ def accept(command: PlaceOrder, vault_key: bytes, shared: Any, rules: Rules, boo
     china = quota.limits(command, shared, rules, platform, consignee_of(persons[-1], vault_key)) if quota.is_import(command) else None
     if isinstance(china, tuple):
         return china
-    terms = book.of(command.merchant_id, command.currency, command.placed_at.date()) if book.merchants else None
+    terms = book.of(agreed, command.currency, command.placed_at.date()) if agreed else None
     if isinstance(terms, tuple):
         return terms
     if command.fx_quote is not None and (wrong := _stale_fx(command, terms)) is not None:

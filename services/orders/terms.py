@@ -1,8 +1,9 @@
-"""What the platform agreed with each merchant, as dated rows of a file; the row of the day is frozen on the order.
+"""What a merchant's fee plan takes and what a currency costs, as dated rows of a file; what holds that day is frozen on the order.
 
-The file is the operator's (`TRADEWIND_TERMS_FILE`): we ship no prices. Tables: `plan` (fee, withholding, reserve), `merchant`
-(his plan and payout currency), `fx` (exchange rates that orders are placed on). A day without a row is refused for those
-who have any, never guessed.
+Which plan a merchant has and how he is paid, he registered with (`merchants.agreed`). The file is the operator's
+(`TRADEWIND_TERMS_FILE`): we ship no prices. Tables: `plan` (fee, withholding, reserve), `fx` (exchange rates that orders are
+placed on), `provider_fee`. A day without a row is refused, never guessed; only the plan `standard` is there without any, and
+takes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -50,10 +51,16 @@ class Plan(DatedRow):
         return self
 
 
-class Merchant(DatedRow):
-    merchant: Id
-    plan: Id
-    payout: Currency
+STANDARD = "standard"
+_NOTHING = Plan(id=STANDARD, plan=STANDARD, valid_from=date.min, source="we ship no prices")
+
+
+class Agreed(NamedTuple):
+    """What a merchant registered with, or agreed to since (`version` 2, 3, …): the name of his plan, his payout currency."""
+
+    version: int
+    plan: str
+    payout: str
 
 
 class FxRow(DatedRow):
@@ -76,9 +83,16 @@ class FxRow(DatedRow):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     plan: tuple[Plan, ...] = ()
-    merchant: tuple[Merchant, ...] = ()
     fx: tuple[FxRow, ...] = ()
     provider_fee: tuple[FeeRow, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_merchants(cls, file: dict[str, Any]) -> dict[str, Any]:
+        if "merchant" in file:
+            raise ValueError("a merchant's plan and payout currency stand in his registration: take the rows [[merchant]] out, and"
+                             " use `tradewind merchant register` and `tradewind merchant terms`")
+        return file
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,28 +100,29 @@ class Book:
     """Every row. Compared by identity, so that the lookups of an order can be remembered."""
 
     plans: tuple[Plan, ...] = ()
-    merchants: tuple[Merchant, ...] = ()
     rates: tuple[FxRow, ...] = ()
     fees: tuple[FeeRow, ...] = ()  # of the payment provider
 
     @lru_cache(maxsize=4096)  # a book lives as long as the process
-    def of(self, merchant_id: str, currency: str, day: date) -> Terms | tuple[str, str] | None:
-        """The merchant's terms that day; None: he has none; or (reason, detail) why an order cannot have them."""
-        rows = [row for row in self.merchants if row.merchant == merchant_id]
-        if not rows:
-            return None
-        row = next((row for row in rows if row.holds(day)), None)
-        plan = row and next((p for p in self.plans if p.plan == row.plan and p.holds(day)), None)
-        if row is None or plan is None:
-            return "no_terms", f"{merchant_id} has terms, but none on {day}"
+    def of(self, agreed: Agreed, currency: str, day: date) -> Terms | tuple[str, str]:
+        """What that comes to for an order of that day; or (reason, detail) why an order cannot have it."""
+        plan = next((p for p in self.plans if p.plan == agreed.plan and p.holds(day)), None)
+        if plan is None and agreed.plan == STANDARD and STANDARD not in self.names:
+            plan = _NOTHING
+        if plan is None:
+            return "no_terms", f"the merchant's fee plan {agreed.plan} has no row for {day}"
         fx = None
-        if row.payout != currency:
-            fx = self.quote(currency, row.payout, day)
+        if agreed.payout != currency:
+            fx = self.quote(currency, agreed.payout, day)
             if fx is None:
-                return "no_fx_quote", f"{merchant_id} is paid in {row.payout}: there is no rate from {currency} on {day}"
-        return Terms(plan=plan.id, fee=plan.fee, fee_fixed=plan.fee_fixed.get(currency, 0), withheld=plan.withheld,
-                     withheld_for=plan.withheld_for, reserve=plan.reserve, reserve_days=plan.reserve_days,
-                     freight=plan.freight, payout=row.payout, fx=fx)
+                return "no_fx_quote", f"the merchant is paid in {agreed.payout}: there is no rate from {currency} on {day}"
+        return Terms(plan=plan.id, version=agreed.version, fee=plan.fee, fee_fixed=plan.fee_fixed.get(currency, 0),
+                     withheld=plan.withheld, withheld_for=plan.withheld_for, reserve=plan.reserve,
+                     reserve_days=plan.reserve_days, freight=plan.freight, payout=agreed.payout, fx=fx)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({plan.plan for plan in self.plans})
 
     @lru_cache(maxsize=4096)
     def quote(self, base: str, quote: str, day: date) -> FxQuote | None:
@@ -125,7 +140,7 @@ NOBODY = Book()
 
 @lru_cache(maxsize=8)
 def load(path: Path | None) -> Book:
-    """The book of this file; without one nobody has terms. Raises TermsError."""
+    """The book of this file; without one there is only the plan `standard`. Raises TermsError."""
     if path is None:
         return NOBODY
     try:
@@ -134,16 +149,15 @@ def load(path: Path | None) -> Book:
         raise TermsError(f"the terms cannot be read: {error.strerror}", str(path), "Check TRADEWIND_TERMS_FILE.") from error
     except ValidationError as wrong:
         first = wrong.errors(include_url=False)[0]
-        raise TermsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", str(path),
+        raise TermsError(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))), str(path),
                          "Mend the row; services/orders/terms.py says what a row may hold.") from wrong
     except ValueError as error:  # neither UTF-8 nor TOML
-        raise TermsError(f"the file is not TOML: {error}", str(path), "See deploy/terms.example.toml.") from error
-    for rows, key in ((file.plan, lambda r: r.plan), (file.merchant, lambda r: r.merchant), (file.fx, lambda r: (r.base, r.quote)),
-                      (file.provider_fee, lambda r: r.kind)):
+        raise TermsError(f"the file is not TOML: {error}", str(path), "See services/simulators/terms.toml for its form.") from error
+    for rows, key in ((file.plan, lambda r: r.plan), (file.fx, lambda r: (r.base, r.quote)), (file.provider_fee, lambda r: r.kind)):
         if pair := _overlap(rows, key):
             raise TermsError(f"{pair[0].id} and {pair[1].id} say two things for the same days", str(path),
                              "End one (valid_to) before the other begins.")
-    return Book(file.plan, file.merchant, file.fx, file.provider_fee)
+    return Book(file.plan, file.fx, file.provider_fee)
 
 
 def _overlap(rows: Iterable[Any], key: Any) -> tuple[Any, Any] | None:

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     # Landed cost: what changes too often, or is too much one's own, to be shipped.
     rates_file: Path | None = Field(None, description="TOML: customs exchange rates, duty and tax rates, carriers' fees")
     tax_rounding: str = Field("", description="of taxes whose rounding nobody verified: CN=half_up/line,EU=down/total")
-    terms_file: Path | None = Field(None, description="TOML: merchants' fee plans and payout currencies, exchange rates")
+    terms_file: Path | None = Field(None, description="TOML: fee plans, exchange rates, the payment provider's fees")
 
     china_platform: str = Field("TRADEWIND0", pattern=r"^[A-Z0-9]{10}$", description="our code at Chinese customs (ebpCode)")
     china_resends: int = Field(3, ge=1, le=9, description="how often a parcel's wrong papers are corrected before it is paid back")

@@ -30,6 +30,9 @@ MERCHANTS = {
     "little-acorn": (("Infant cereal", "190110", 900), ("Baby bottle", "392410", 1400), ("Swaddle", "611120", 1900)),
     "still-lake-cosmetics": (("Face cream", "330499", 4200), ("Shampoo", "330510", 1600), ("Sunscreen", "330499", 2100)),
 }
+# merchant -> the fee plan and payout currency he registered with, and those that were agreed since; in terms.toml are the plans.
+AGREED = {"cascade-cherries": [("food", "USD")], "maple-toys": [("food", "USD"), ("goods", "USD")],
+          "still-lake-cosmetics": [("goods", "EUR")]}
 SIZES = ("S", "M", "L", "XL")
 # country -> (share in 100, currency, its minor units for a US cent, tax in percent)
 MARKETS = {

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from pydantic_core import to_json
 
-from schemas import brands
+from schemas import brands, merchants
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.shipping_report import HarvestAnnounced, InboundReceived
@@ -27,9 +27,9 @@ from schemas.topics import INTAKE, PROVIDER_RESULT, REPORT
 from services.runtime.crash import point
 from services.runtime.settings import Settings
 # whoever places orders finds them here
-from services.simulators.demo_orders import corridor_orders as corridor_orders, demo_orders as demo_orders
+from services.simulators.demo_orders import AGREED, corridor_orders as corridor_orders, demo_orders as demo_orders
 from services.simulators.journal import Journal
-from services.simulators.scenario import (BRANDED, FORCED, OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, announced_too_little, goods_needed,
+from services.simulators.scenario import (BRANDED, FORCED, OPENS_AFTER, SKU_NOWHERE, SKU_PART, SKU_SEASON, TERMS_CHANGED, announced_too_little, goods_needed,
                                           warehouse_of)
 
 STOREFRONT, PLATFORM = "/storefront", "/platform"
@@ -101,9 +101,11 @@ def _announcement(order: PlaceOrder, line: OrderLine, batch: str, time: datetime
 
 
 def registrations_for(orders: Iterable[PlaceOrder], time: datetime) -> Iterator[Record]:
-    """What the platform knows of the brands of these orders: owner, distributor, and the merchant where he may sell. Only orders
-    whose scenario is about a brand have one of their own."""
+    """What the platform knows of the brands of these orders: owner, distributor, and the merchant where he may sell; and their
+    merchant, where his terms change. Only orders whose scenario is about that have one of their own."""
     for order in orders:
+        if order.order_id.startswith(f"{FORCED}{TERMS_CHANGED}."):
+            yield from merchant_records(order.merchant_id, "standard", order.currency, time)
         brand, refused = order.lines[0].brand, order.order_id.startswith(f"{FORCED}brand_refused.")
         if brand is None or not order.order_id.startswith(tuple(f"{FORCED}{name}." for name in BRANDED)):
             continue
@@ -117,6 +119,26 @@ def registrations_for(orders: Iterable[PlaceOrder], time: datetime) -> Iterator[
         if not refused:
             yield record_of(brands.GrantAuthorisation(authorisation_id="A2", grantor="distributor", grantee=order.merchant_id, **link),
                             id=f"grant:{key}:A2", time=time, merchant="", source=PLATFORM)
+
+
+def merchant_records(merchant: str, fee_plan: str, payout: str, time: datetime) -> Iterator[Record]:
+    """An application to sell by this plan, paid out in this currency, and an officer's approval."""
+    key = f"{merchants.MERCHANT}{merchant}"
+    for message in (merchants.RegisterMerchant(order_id=key, legal_name=f"{merchant} Inc.", country="US", registration_no="604-001-234",
+                                               fee_plan=fee_plan, payout_currency=payout, payout_token=f"acct-{merchant}"),
+                    merchants.ApproveMerchant(order_id=key, decided_by="officer-1")):
+        yield record_of(message, id=f"{type(message).__name__}:{merchant}", time=time, merchant="", source=PLATFORM)
+
+
+def merchants_for(time: datetime) -> Iterator[Record]:
+    """The synthetic merchants who registered, each with the terms he has now; the others sell without any."""
+    for merchant, agreed in AGREED.items():
+        (plan, payout), *later = agreed
+        yield from merchant_records(merchant, plan, payout, time)
+        for plan, payout in later:
+            changed = merchants.ChangeTerms(order_id=f"{merchants.MERCHANT}{merchant}", fee_plan=plan, payout_currency=payout,
+                                            valid_from=time.date(), decided_by="officer-1")
+            yield record_of(changed, id=f"terms:{merchant}:{plan}", time=time, merchant="", source=PLATFORM)
 
 
 def client_journal(settings: Settings) -> Path:

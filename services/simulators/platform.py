@@ -11,7 +11,7 @@ from schemas.orders_intake import DecideScreening
 from schemas.topics import INTAKE
 from services.simulators import inspectors
 from services.simulators.outsiders import Heard, Memory, Reaction, after, moment_of
-from services.simulators.scenario import brand_of, merchant_of
+from services.simulators.scenario import TERMS_CHANGED, brand_of, merchant_of
 
 OFFICER = "/platform"
 LIFTED, UPHELD = "merchant_frozen_lifted", "merchant_frozen_upheld"
@@ -23,7 +23,10 @@ HELD = FREEZING | REVIEWED.keys() | {COVERED}
 
 
 def act(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
-    """While the goods are packed: the merchant is frozen, the authorisation of the brand is revoked, or somebody wants to look."""
+    """While the goods are packed: the merchant is frozen, or gets other terms, the authorisation of the brand is revoked, or
+    somebody wants to look."""
+    if scenario == TERMS_CHANGED:
+        return _change_terms(heard, memory)
     if scenario in inspectors.BEFORE:
         return inspectors.ask(heard, scenario, memory)
     return revoke(heard, scenario, memory) if scenario in REVOKING else freeze(heard, scenario, memory)
@@ -44,6 +47,13 @@ def _grant_anew(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         valid_from=today - timedelta(days=30), valid_to=today + timedelta(days=365), decided_by="officer-1",
         doc_hash=hashlib.sha256(brand.encode()).hexdigest())
     return [after(12, 24, memory, INTAKE.name, OFFICER, f"grant:{key}:A3", message)]
+
+
+def _change_terms(heard: Heard, memory: Memory) -> list[Reaction]:
+    merchant = merchant_of(TERMS_CHANGED, heard.data.order_id, "")
+    message = ask.ChangeTerms(order_id=f"{ask.MERCHANT}{merchant}", payout_currency="CHF", decided_by="officer-1",
+                              valid_from=moment_of(heard).date() + timedelta(days=2))
+    return [after(0, 0.5, memory, INTAKE.name, OFFICER, f"terms:{merchant}", message)]
 
 
 def freeze(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

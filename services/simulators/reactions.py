@@ -15,7 +15,7 @@ from collections.abc import Callable
 from services.simulators import buyers, chinese_customs, cold, inspectors, logistics, platform
 from services.simulators.logistics import BEFORE_HANDOVER
 from services.simulators.outsiders import Heard, Memory, Reaction
-from services.simulators.scenario import ANSWERED, BEGUN, COLD, INSPECTED, SEASONS
+from services.simulators.scenario import ANSWERED, BEGUN, COLD, INSPECTED, SEASONS, TERMS_CHANGED
 
 ROLES = ("storefront", "warehouse", "carrier", "customs")
 _LATE = frozenset({"cancel_too_late_accepted", "cancel_too_late_declined"})
@@ -36,7 +36,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "DisputeOpened": (buyers.arbitrate, None),
         "DisputeResolved": (buyers.dispute_over, None),
         "OrderCompleted": (buyers.after_completion, _COMPENSATED),
-        "FulfilmentRequested": (platform.act, frozenset({platform.LIFTED}) | platform.REVOKING | inspectors.BEFORE),
+        "FulfilmentRequested": (platform.act, frozenset({platform.LIFTED, TERMS_CHANGED}) | platform.REVOKING | inspectors.BEFORE),
         "ParcelPacked": (inspectors.scan, frozenset({"serial_far"})),
         "InspectionHeld": (inspectors.look, INSPECTED),
         "ComplaintFiled": (platform.punish, frozenset({"brand_complaint"})),

@@ -113,6 +113,7 @@ SCENARIOS = {s.name: s for s in (
              token="tok_test_bank_twice"),
     Scenario("merchant_frozen_lifted", 0, "the merchant is frozen while it is packed; the appeal succeeds", fast=False),
     Scenario("merchant_frozen_upheld", 0, "the merchant is frozen when it has arrived; the freeze is upheld", fast=False),
+    Scenario("terms_changed", 0, "its merchant's terms change while it is packed: it is paid out by those it was accepted with", fast=False),
     Scenario("serial_twice", 0, "two units have one serial number: inspected, counterfeit, paid back", fast=False),
     Scenario("serial_far", 0, "a serial number is seen far away while it lies packed: inspected, genuine", fast=False),
     Scenario("inspection_random", 0, "somebody looks at the goods before they leave, and they are genuine", fast=False),
@@ -147,6 +148,7 @@ SCENARIOS = {s.name: s for s in (
 )}
 
 LISTED_LATER = "Severin Halloway-Pike"  # on a list of the demo's own, from the day after it begins
+TERMS_CHANGED = "terms_changed"
 BRANDED = frozenset({"brand_refused", "brand_revoked", "brand_covered"})
 SERIALS = frozenset({"serial_twice", "serial_far"})
 INSPECTED = SERIALS | {"inspection_random", "brand_complaint"}
@@ -240,7 +242,9 @@ def name_of(scenario: str, usual: str) -> str:
 
 
 def merchant_of(scenario: str, order_id: str, usual: str) -> str:
-    """Who sells it; where he is frozen he is the order's own, so that others are not stopped with him."""
+    """Who sells it; where he is frozen, or his terms change, he is the order's own, so that others have nothing to do with it."""
+    if scenario == TERMS_CHANGED:
+        return "terms-" + _own(order_id)
     if not scenario.startswith(("merchant_frozen", "brand_complaint")):
         return usual
     return "frozen-" + _own(order_id)
