@@ -187,12 +187,15 @@ def _duties() -> World:
 
 
 def _frozen() -> World:
-    """Frozen when it is packed; the carrier takes it all the same, a day later. Lifted after a month."""
+    """Frozen when it is packed; the carrier takes it all the same, a day later, and forgets it for four: what was promised is at
+    risk in spite of the freeze. Lifted after a month."""
     outside, packed = Outside(), []
     outside.on[ship.ParcelPacked] = lambda e, w: packed.append(e)
-    world, _ = given(**_args("frozen", outside=outside, merchant_id="m9"))
+    outside.on[ship.ParcelHandedOver] = nothing
+    world, _ = given(**_args("frozen", outside=outside, merchant_id="m9"), plans=network_plans())
     for days, message in ((1, merchants.FreezeMerchant(order_id="merchant:m9", reason="fraud", decided_by="o")),
                           (1, report.HandedOverReported(**ids(packed[0]), carrier="c", tracking_no="T1")),
+                          (4, report.ExportedReported(**ids(packed[0]))), (0, report.ArrivedReported(**ids(packed[0]))),
                           (30, merchants.DecideAppeal(order_id="merchant:m9", outcome="lifted", decided_by="o"))):
         world.wait(days=days)
         world.send(message, "/platform" if message.order_id == "merchant:m9" else "/carrier")
