@@ -10,9 +10,14 @@ import pytest
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
+from schemas.lifecycle import NEW, PARCEL
+from services.cli.inspection_ask import has_left
 from services.explorer.simulation import World, order
+from services.runtime.decision import Decision, Incoming
 from services.shipping import machine
+from services.shipping.allocation import Content, Document
 from services.shipping.serials import Sighting, far, key_of
+from services.shipping.shipment import Parcel
 from services.explorer.simulation import START
 from tests.history import network_plans
 from tests.test_freeze import Until
@@ -178,6 +183,18 @@ def test_an_inspection_that_comes_too_late_holds_nothing():
     world, _ = given(order(), outside=Until("ParcelHandedOver"))
     inspect(world)
     assert "InspectionHeld" not in world.types() and not world.dead
+
+
+@pytest.mark.parametrize("regime", PARCEL)
+def test_the_command_refuses_what_the_machine_would_not_hold_and_nothing_else(regime):
+    """In every state of every table, also before anything is packed for China."""
+    for status in PARCEL[regime].states - {NEW}:
+        shipment = machine.Shipment("A1", status="open", regime=regime, parcels={"A1-P1": Parcel("SEA1", status)})
+        wish = report.OpenInspection(order_id="A1", parcel_id="A1-P1", inspection_id="I1", reason="random")
+        document = Document("USD", "DE", {"A1-P1": Content("SEA1", [], 0, 0)}, False)
+        answer = machine.decide(shipment, document, Incoming("OpenInspection", "i", "/inspector", 0, START, wish), None, START)
+        held = isinstance(answer, Decision) and (answer.state.parcels["A1-P1"].aside.wanted or answer.state.parcels["A1-P1"].aside.inspections)
+        assert bool(held) is not has_left(status), (regime, status, answer)
 
 
 @pytest.mark.parametrize("stop", ["FulfilmentRequested", "ParcelPacked"])

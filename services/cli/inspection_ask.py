@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from schemas.lifecycle import BEFORE_HANDOVER
+from schemas.shipping_report import OpenInspection
 from schemas.topics import REPORT, SHIPMENT
 from services.cli.order_ask import NoAnswer, publish, refused, unknown
 from services.cli.order_records import Event, database, reading, wait_for
@@ -16,6 +18,11 @@ SOURCE = "/platform/inspector"
 SILENCE_S = 2.0  # so long after shipping has read it nothing more is waited for
 
 
+def has_left(status: str) -> bool:
+    """Whether nobody can hold a parcel in this state any more: shipping would take a wish to look at it for overtaken."""
+    return status not in BEFORE_HANDOVER
+
+
 async def report(settings: Settings, message: Any, timeout_s: float) -> list[Event]:
     """The events it caused. Raises Refused (unknown order or parcel, a dead letter), NoAnswer, NotRunning."""
     async with database(settings, "shipping") as connection:
@@ -25,7 +32,7 @@ async def report(settings: Settings, message: Any, timeout_s: float) -> list[Eve
         raise unknown(message.order_id)
     if row["status"] is None:
         raise refused("unknown_parcel", f"the order has no parcel {message.parcel_id}", message.order_id)
-    if type(message).__name__ == "OpenInspection" and row["status"] not in ("allocated", "documented", "requested", "on_hold", "packed"):
+    if type(message) is OpenInspection and has_left(row["status"]):
         raise refused("left_already", f"the parcel is {row['status']}: nobody can hold it any more", message.order_id)
     id_ = f"{type(message).__name__}:{secrets.token_hex(8)}"
     record = record_of(message, id=id_, time=running_clock(settings).now(), merchant=row["merchant"], source=SOURCE)
