@@ -105,10 +105,11 @@ class ParcelBackordered(Event):
 
 
 class BackorderFilled(Event):
-    """A warehouse has them now, and they are reserved."""
+    """A warehouse has them now, and they are reserved. `route`: their way, and promised from now on."""
 
     parcel_id: str
     warehouse: str
+    route: Route | None = None
 
 
 class StockReceived(Event):
@@ -564,14 +565,15 @@ class PromisePaused(ParcelEvent):
 
 
 class PromiseHeld(ParcelEvent):
-    """The same, because the order or its merchant is stopped before the carrier has the goods; `reason` as of ParcelStopped."""
+    """The same, before the carrier has the goods: the order or its merchant is stopped (`reason` as of ParcelStopped), or they are not
+    there yet (`no_stock`, from the beginning on: what is promised is told when they are)."""
 
     reason: str
     at: Time
 
 
 class PromiseResumed(ParcelEvent):
-    """It goes on. What it stood still is added to the promise: `promised_at` is the new one."""
+    """It goes on. What it stood still is added to the promise: `promised_at` is the new one; after `no_stock`, the first."""
 
     reason: str
     at: Time

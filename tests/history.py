@@ -353,6 +353,16 @@ def _follows() -> World:
     return world
 
 
+def _follows_promised() -> World:
+    """The same, promised when it has come."""
+    world, _ = given(order("late_goods", destination="DE", lines=(("LATE", 3, 6000),), backorder=True), stock={"LATE": {"SEA1": 2}},
+                     plans=network_plans())
+    world.send(report.InboundReceived(order_id="stock:PVD1:LATE", warehouse="PVD1", sku="LATE", quantity=1), "/warehouse")
+    world.run()
+    world.wait(hours=7)
+    return world
+
+
 def _begun() -> World:
     """Its warehouse has begun when the buyer cancels, and goes on."""
     outside = Outside()
@@ -367,7 +377,7 @@ def _begun() -> World:
 
 def promised() -> list[World]:
     """What goes on besides the plan: held by customs, forgotten, re-routed, held for an officer."""
-    return [_held_up(), _late(), _rerouted(), _reviewed()]
+    return [_held_up(), _late(), _rerouted(), _reviewed(), _follows_promised()]
 
 
 def worlds() -> list[World]:

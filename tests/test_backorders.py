@@ -6,19 +6,20 @@ import pytest
 
 from schemas import orders_intake as ask
 from schemas import shipping_report as report
+from schemas import shipping_shipment as ship
 from schemas.model import LineQuantity
 from services.auditor.audit import examine
 from services.explorer.simulation import World, order
-from tests.history import History
-from tests.test_lifecycle import given
+from tests.history import History, network_plans
+from tests.test_lifecycle import Outside, given
 
 REST = "A1-P2"
 
 
-def started(destination: str = "US", **more) -> World:
+def started(destination: str = "US", plans=None, outside=None, **more) -> World:
     """Two of three units are there."""
     placed = order(destination=destination, lines=(("CHERRY", 3, 6000),), backorder=True, **more)
-    return given(placed, stock={"CHERRY": {"SEA1": 2}})[0]
+    return given(placed, stock={"CHERRY": {"SEA1": 2}}, plans=plans, outside=outside)[0]
 
 
 def arrives(world: World, units: int = 5, warehouse: str = "PVD1") -> World:
@@ -113,3 +114,76 @@ async def test_an_auditor_notices_goods_that_were_packed_and_never_came():
     history.drop("shipping.shipment.v1", "BackorderFilled", "A1")
     found = await examine(history)
     assert 15 in {v.rule for v in found.violations}
+
+
+# -- the promise of what follows --------------------------------------------------------------------------------------------
+
+
+async def test_the_clock_of_the_rest_stands_until_it_is_there_and_it_is_promised_then():
+    world = started("DE", plans=network_plans())
+    [stands] = of(world, "PromiseHeld")
+    assert (stands.parcel_id, stands.reason) == (REST, "no_stock")
+    assert [p.route is not None for p in of(world, "ParcelsAllocated")[0].parcels] == [True, False]
+    world.wait(days=2)
+    arrives(world, warehouse="SEA1")
+    [filled], [resumed] = of(world, "BackorderFilled"), of(world, "PromiseResumed")
+    assert (resumed.parcel_id, resumed.reason, resumed.promised_at) == (REST, "no_stock", filled.route.promised_at)
+    assert resumed.paused_s == (resumed.at - stands.at).total_seconds() and filled.route.legs[0].departs > resumed.at
+    assert filled.route.promised_at > resumed.at > stands.at
+    told = next(e for e in of(world, "ParcelDelivered") if e.parcel_id == REST)
+    assert told.promised_at == resumed.promised_at and told.kept
+    assert world.state("shipping").closed and not world.state("shipping").timers
+    await is_clean(world)
+
+
+async def test_it_is_sent_from_where_the_best_way_begins():
+    world = started("GB", plans=network_plans())
+    for warehouse in ("SEA1", "PVD1"):  # the larger stock is farther away
+        world.send(report.InboundReceived(order_id=f"stock:{warehouse}:CHERRY", warehouse=warehouse, sku="CHERRY",
+                                          quantity=9 if warehouse == "PVD1" else 1), "/warehouse")
+    world.run()
+    world.wait(hours=7)
+    assert [e.warehouse for e in of(world, "BackorderFilled")] == ["SEA1"]
+    await is_clean(world)
+
+
+async def test_the_clock_of_what_never_comes_ends_with_it():
+    world = started("DE", plans=network_plans())
+    world.wait(days=15)
+    assert not of(world, "PromiseResumed") and not world.state("shipping").timers
+    await is_clean(world)
+
+
+async def test_it_can_be_late_and_is_told_so():
+    outside = Outside()
+    usual = outside.on[ship.FulfilmentRequested]
+    outside.on[ship.FulfilmentRequested] = lambda e, w: usual(e, w) if e.parcel_id != REST else None
+    world = started("DE", plans=network_plans(), outside=outside)
+    arrives(world, warehouse="SEA1")
+    world.wait(days=6)
+    assert [e.parcel_id for e in of(world, "PromiseAtRisk")] == [REST]
+    world.send(report.PackedReported(order_id="A1", parcel_id=REST), "/warehouse")
+    world.run()
+    assert [e.parcel_id for e in of(world, "PromiseBroken")] == [REST]
+    await is_clean(world)
+
+
+async def test_what_waits_for_papers_when_it_comes_goes_on_standing():
+    lines = [ask.OrderLine(line_no=1, sku="CHERRY", quantity=3, amount=6000, hs_code="000000")]
+    placed = order(destination="DE", lines=(("CHERRY", 3, 6000),), backorder=True).model_copy(update={"lines": lines})
+    world = given(placed, stock={"CHERRY": {"SEA1": 2}}, plans=network_plans())[0]
+    arrives(world, warehouse="SEA1")
+    told = [e for e in (*of(world, "PromiseHeld"), *of(world, "PromisePaused"), *of(world, "PromiseResumed")) if e.parcel_id == REST]
+    assert [(type(e).__name__, e.reason) for e in told] == [("PromiseHeld", "no_stock"), ("PromisePaused", "documents_missing"),
+                                                            ("PromiseResumed", "no_stock")]
+    world.send(ask.SupplyDocuments(order_id="A1", lines=[ask.SuppliedCode(line_no=1, hs_code="0809290000")]))
+    world.run()
+    assert world.state("orders").status == "completed"
+    await is_clean(world)
+
+
+async def test_an_auditor_notices_a_promise_that_was_made_before_the_goods_came():
+    history = History([arrives(started("DE", plans=network_plans()), warehouse="SEA1")])
+    history.change("shipping.shipment.v1", "BackorderFilled", "A1", {"ce_time": "2026-12-01T12:00:00Z"})
+    found = await examine(history)
+    assert "what had to come first is promised from the moment it came" in {v.name for v in found.violations}

@@ -170,7 +170,7 @@ class Facts:
         if kind == "ParcelsAllocated":
             self._stock(parcel, "reserved", parcel.left)
         elif kind == "BackorderFilled":
-            parcel.plan = parcel.plan and parcel.plan._replace(warehouse=goods.ref)
+            parcel.plan = parcel.plan and parcel.plan._replace(warehouse=goods.ref, way=goods.way)
             self._stock(parcel, "reserved", parcel.left)
         elif kind == "ParcelPacked":
             self._stock(parcel, "consumed", parcel.left)

@@ -313,7 +313,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid", "ProviderFeesBooked"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),
-    "BackorderFilled": lambda m: (((m.parcel_id, 0),), Goods(ref=m.warehouse)),
+    "BackorderFilled": lambda m: (((m.parcel_id, 0),), Tick(ref=m.warehouse, way=_way(m.route) if m.route else None)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),
     "CancellationRequested": lambda m: ((), m.by if m.lines is None else "lines"),
     **dict.fromkeys(("CancellationAsked", "ParcelLinesCancelled"), lambda m: (((m.parcel_id, 0),), Goods(

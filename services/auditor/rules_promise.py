@@ -11,7 +11,7 @@ from services.auditor.kept import Tick, Way
 from services.auditor.story import Event
 
 PROMISED = timedelta(hours=72)  # as the auditor knows it, not as the network states it
-DOOR = "door"
+DOOR, NO_STOCK = "door", "no_stock"
 _STEPS = {row.event for row in PROMISE.rows}
 
 
@@ -31,6 +31,17 @@ def promise_is_the_plan(case: Case) -> Iterator[Verdict]:
             if plan.way.in_time != (plan.way.promised - allocated.accepted <= PROMISED):
                 wrong.append(f"promised {plan.way.promised}, accepted {allocated.accepted}, in time: {plan.way.in_time}")
             yield [str(told), f"parcel {parcel_id}", *wrong] if wrong else None
+
+
+@order_rule(40, "what had to come first is promised from the moment it came")
+def promised_when_it_came(case: Case) -> Iterator[Verdict]:
+    for event in case.story.of("shipping", "BackorderFilled"):
+        way = event.data.way
+        if way is not None:
+            wrong = _wrong(way, event.data.ref, event.time)
+            if way.in_time != (way.promised - event.time <= PROMISED):
+                wrong.append(f"promised {way.promised}, it came {event.time}, in time: {way.in_time}")
+            yield [str(event), *wrong] if wrong else None
 
 
 def _wrong(way: Way, start: str, since: datetime) -> list[str]:
@@ -78,7 +89,7 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
                 if cleared is not None and since < cleared < event.time and why not in _ENDS:
                     wrong.append(f"nothing stopped the goods since {cleared}, and the clock stood")
                 stood = int((tick.at - since).total_seconds())
-                due += timedelta(seconds=max(0, stood))
+                due += timedelta(seconds=max(0, stood) if why != NO_STOCK else 0)  # it was promised only then
                 wrong += [] if (max(0, stood), due) == (tick.told, tick.promised) else [
                     f"it stood still {stood} s, told are {tick.told}; promised is {due}, told {tick.promised}"]
             elif event.type == "PromiseAtRisk":
@@ -91,7 +102,7 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
 
 
 # What a pause of this reason ends with, at the latest; any other when the goods go on: asked for, or handed over.
-_ENDS = {"customs_hold": {"CustomsReleased"}, "buyer_absent": {"ParcelOutForDelivery"}}
+_ENDS = {"customs_hold": {"CustomsReleased"}, "buyer_absent": {"ParcelOutForDelivery"}, NO_STOCK: {"FulfilmentRequested"}}
 _GO_ON = frozenset({"FulfilmentRequested", "ParcelHandedOver"})
 _WAITED_FOR = _GO_ON | {"CustomsReleased", "ParcelOutForDelivery"}
 _PAUSES = frozenset({"PromisePaused", "PromiseHeld"})
@@ -157,7 +168,7 @@ def database_has_the_clock(case: Case) -> Iterator[Verdict]:
             continue
         clock = (stored.get("aside") or {}).get("clock") or {}
         events = _events(case, parcel_id)
-        stood = sum(e.data.told for e in events if e.type == "PromiseResumed")
+        stood = sum(e.data.told for e in events if e.type == "PromiseResumed" and e.data.ref != NO_STOCK)
         last = next((e for e in reversed(events) if e.type in (*_PAUSES, "PromiseResumed")), None)
         paused = last.data.ref if last and last.type in _PAUSES else ""
         right = (clock.get("slip_s", 0), clock.get("paused", "")) == (stood, paused)

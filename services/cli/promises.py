@@ -23,20 +23,23 @@ def of_parcel(look: Look, parcel_id: str) -> dict[str, Any] | None:
     """The promise of a parcel as plain values; None where nothing was promised. `left_s`: while its clock runs."""
     shipping = look.views.get("shipping")
     content = shipping.document.parcels.get(parcel_id) if shipping and shipping.document else None
-    if content is None or content.route is None:
+    if content is None:
         return None
     parcel = shipping.state.parcels[parcel_id]
     clock = parcel.aside.clock if parcel.aside is not None else None
+    first = content.route or (clock.route if clock else None)
+    if first is None:
+        return None
     paused, slip_s = (clock.paused, clock.slip_s) if clock else ("", 0)
     route = clock.route if clock and clock.route else content.route
-    due = content.route.promised_at + timedelta(seconds=slip_s)
+    due = (clock and clock.due or first.promised_at) + timedelta(seconds=slip_s)
     ended = parcel.status in _ENDED
     state = "ended" if ended else f"paused: {paused}" if paused else "at risk" if clock and clock.at_risk else "running"
     running = not ended and not paused
     return {"service": route.service, "way": way(route.legs), "legs": [leg.model_dump(mode="json") for leg in route.legs],
-            "promised_at": due.isoformat(), "in_time": content.route.in_time, "paused_s": slip_s, "clock": state,
-            "since": clock.since.isoformat() if clock and clock.since else None, "rerouted": bool(clock and clock.route),
-            "cost_usd_cents": content.route.cost, "left_s": int((due - look.now).total_seconds()) if running else None}
+            "promised_at": due.isoformat(), "in_time": first.in_time, "paused_s": slip_s, "clock": state,
+            "since": clock.since.isoformat() if clock and clock.since else None, "rerouted": bool(clock and clock.route and content.route),
+            "cost_usd_cents": first.cost, "left_s": int((due - look.now).total_seconds()) if running else None}
 
 
 def told(data: dict[str, Any]) -> list[str]:

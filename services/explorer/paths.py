@@ -234,6 +234,9 @@ PATHS: tuple[Path, ...] = (
     _path("promise-held", "held for an officer, who decides at any moment", "officer, confirm, express, holds", {
         "completed", "cancelled: denied_party"}, promised=True, timers=frozenset({"risk", "screening"}),
         order=order(buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
+    _path("promise-follows", "part of the stock is sent, the rest is promised when it has come", "express, cancel line", {"completed"},
+          promised=True, stock=1, inbound=(("SEA1", "CHERRY", 5),), order=order(destination="US", backorder=True), regime="domestic",
+          timers=frozenset({"stock", "confirm"})),
     _path("promise-cancel", "cancelled, and the clock with it", "confirm, cancel, stops", {"completed", "cancelled: cancelled"},
           promised=True, timers=frozenset({"risk"})),
     _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),

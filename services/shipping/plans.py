@@ -58,10 +58,8 @@ class Plans:
     def plan(self, wanted: Wanted, available: Callable[[str], Iterable[tuple[str, int]]], accepted: datetime,
              closed: frozenset[str]) -> tuple[Shares, dict[str, Route]]:
         """Which warehouse sends what, and the way of each one's parcel; nothing of both, where the network knows no way."""
-        planner = self._planner(closed)
-        area = planner.area(wanted.destination)
-        first, last = self.network.valid
-        if area is None or not first <= accepted.date() <= last:
+        planner, area = self._planner(closed), self.area(wanted.destination, accepted)
+        if area is None:
             return {}, {}
         units: dict[str, int] = {}
         for line in wanted.lines:
@@ -72,6 +70,23 @@ class Plans:
             return {}, {}
         return ({p.warehouse: p.units for p in parcels},
                 {p.warehouse: self._told(p.route.lanes, p.route.starts, p.route.in_time, p.route.cost) for p in parcels})
+
+    def area(self, destination: str, moment: datetime) -> str | None:
+        """The place whose doors are meant; None: the network knows none at this moment."""
+        first, last = self.network.valid
+        return self.planner.area(destination) if first <= moment.date() <= last else None
+
+    def best(self, destination: str, warehouses: list[str], units: int, moment: datetime, closed: frozenset[str]) -> tuple[str, Route] | None:
+        """From which of these, that have all of a parcel, and by which way: the cheapest in time, else the earliest. None: no way is
+        known."""
+        planner, area = self._planner(closed), self.area(destination, moment)
+        found = [(not way.in_time, way.cost if way.in_time else way.arrives, warehouse, way) for warehouse in warehouses
+                 if area is not None and warehouse in planner.network.places
+                 and (way := planner.plan(warehouse, area, units * self.unit_grams, _second(moment))) is not None]
+        if not found:
+            return None
+        _, _, warehouse, way = min(found, key=lambda each: each[:3])
+        return warehouse, self._told(way.lanes, way.starts, way.in_time, way.cost)
 
     def again(self, place: str, moment: datetime, area: str, deadline: datetime, closed: frozenset[str]) -> list[Leg] | None:
         """The cheapest way on from a place that is there by the deadline, else the earliest; None: none is open."""

@@ -13,6 +13,7 @@ from schemas.lifecycle import BEFORE_HANDOVER
 from schemas.shipping_shipment import Leg, Route
 from services.shipping.shipment import Clock, Parcel, Work
 
+NO_STOCK = "no_stock"
 ON_ITS_WAY = BEFORE_HANDOVER | {"handed_over", "exported", "arrived", "presented", "customs_held", "released"}
 OPEN = ON_ITS_WAY | {"out_for_delivery", "delivery_failed", "at_pickup"}
 _GOES_ON = OPEN | {"delivered"}  # else its promise is void, and no clock of it runs any more
@@ -26,7 +27,8 @@ def begin(work: Work, parcel_id: str) -> None:
 def promised(work: Work, parcel_id: str) -> datetime | None:
     """By when it must be at the door, pauses counted; None: nothing was promised."""
     route, clock = work.content(parcel_id).route, _clock(work.shipment.parcels[parcel_id])
-    return route and route.promised_at + timedelta(seconds=clock.slip_s)
+    first = clock.due or (route and route.promised_at)
+    return first and first + timedelta(seconds=clock.slip_s)
 
 
 def planned(work: Work, parcel_id: str, *steps: str) -> list[datetime]:
@@ -104,7 +106,7 @@ def risk(work: Work, parcel_id: str, reason: str, predicted_at: datetime) -> Non
 def pause(work: Work, parcel_id: str, reason: str, event: type = out.PromisePaused) -> None:
     """From now on it waits for somebody else."""
     clock = _clock(work.shipment.parcels[parcel_id])
-    if work.content(parcel_id).route is not None and not clock.paused and work.shipment.parcels[parcel_id].status in OPEN:
+    if route_of(work, parcel_id) is not None and not clock.paused and work.shipment.parcels[parcel_id].status in OPEN:
         work.disarm(f"risk:{parcel_id}")
         _set(work, parcel_id, clock, paused=reason, since=work.at, at_risk=False)
         work.emit(event, parcel_id=parcel_id, reason=reason, at=work.at)
@@ -121,13 +123,37 @@ def resume(work: Work, parcel_id: str) -> None:
     """What it waited for has come. It may be told of one thing and wait for another as well."""
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
     clock = _clock(parcel)
-    if clock.paused and parcel.status in _GOES_ON and not (parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers or parcel.aside.inspections)):
+    if clock.paused and parcel.status in _GOES_ON and not parcel.awaits and not (
+            parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers or parcel.aside.inspections)):
         stood = max(0, int((work.at - clock.since).total_seconds()))
         _set(work, parcel_id, clock, paused="", since=None, slip_s=clock.slip_s + stood)
         work.emit(out.PromiseResumed, parcel_id=parcel_id, reason=clock.paused, at=work.at, paused_s=stood,
                   promised_at=promised(work, parcel_id))
         if parcel.status in _NEXT and work.plans is not None:
             s.timers[f"risk:{parcel_id}"] = work.plans.tolerance + planned(work, parcel_id, _NEXT[parcel.status])[0]
+
+
+def wait(work: Work, parcel_id: str) -> None:
+    """Its goods are not there: the clock stands from the beginning."""
+    _set(work, parcel_id, _UNTOUCHED, paused=NO_STOCK, since=work.now)
+    work.emit(out.PromiseHeld, parcel_id=parcel_id, reason=NO_STOCK, at=work.now)
+
+
+def came(work: Work, parcel_id: str, route: Route | None) -> None:
+    """They are: it is promised from now on, by this way. What else it waits for stops the clock anew. None: no way is known."""
+    s, parcel = work.shipment, work.shipment.parcels[parcel_id]
+    clock = _clock(parcel)
+    if route is None:
+        parcel.beside().clock = None
+        return
+    stood = int((work.now - clock.since).total_seconds()) if clock.since else 0
+    _set(work, parcel_id, _UNTOUCHED, route=route, due=route.promised_at)
+    s.timers[f"risk:{parcel_id}"] = route.legs[0].departs + work.plans.tolerance
+    work.emit(out.PromiseResumed, parcel_id=parcel_id, reason=NO_STOCK, at=work.now, paused_s=stood, promised_at=route.promised_at)
+    if s.stops:
+        pause(work, parcel_id, s.stops[0], out.PromiseHeld)
+    elif s.waits_for_papers:
+        pause(work, parcel_id, "documents_missing")
 
 
 def delivered(work: Work, parcel_id: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _reroute(work: Work, parcel_id: str) -> None:
     if onward is None:
         return
     legs = [*route.legs[:first], *onward]
-    fresh = work.plans.route(legs, legs[-1].arrives <= due and work.content(parcel_id).route.in_time, route.cost)
+    fresh = work.plans.route(legs, legs[-1].arrives <= due and (work.content(parcel_id).route or route).in_time, route.cost)
     promise.take(work, parcel_id, fresh)
     work.emit(out.ParcelRerouted, parcel_id=parcel_id, lane=shut, route=fresh)
     if legs[-1].arrives > due:

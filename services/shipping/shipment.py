@@ -24,13 +24,14 @@ CHINESE = ("china", "bonded")  # regimes whose papers Chinese customs sees
 @dataclass(slots=True, frozen=True)
 class Clock:
     """What has become of a promise (promise.py). `slip_s`: how long it stood still before; `paused`: why it does, `since` when;
-    `route`: the way, where it is another than the first."""
+    `route`: the way, where it is another than the first; `due`: by when it was promised, where its goods had to come first."""
 
     slip_s: int = 0
     paused: str = ""
     since: datetime | None = None
     at_risk: bool = False
     route: Route | None = None
+    due: datetime | None = None
 
     def but(self, **changes: Any) -> Clock:
         return replace(self, **changes)
