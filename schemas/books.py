@@ -31,6 +31,15 @@ class RemitTax(Command):
     bank_reference: Annotated[str, Field(max_length=60)]
 
 
+class RecoverTax(Command):
+    """Paid back by an authority: what was claimed of it in a period for goods that were returned in time."""
+
+    period: Period
+    currency: Currency
+    amount: Annotated[Minor, Field(ge=1)]
+    bank_reference: Annotated[str, Field(max_length=60)]
+
+
 class Figures(Part):
     """What a merchant sold, in one currency and under one exchange quote: gross - refunds - chargebacks - fee - withheld -
     reserve + reserve_back + claims = net. A lost chargeback that the reserve paid for lowers both."""
@@ -100,6 +109,14 @@ class TaxRemitted(Event):
     bank_reference: str
 
 
+class TaxRecovered(Event):
+    authority: str
+    period: str
+    currency: Currency
+    amount: Minor
+    bank_reference: str
+
+
 class StatedLine(Figures):
     """`converted`: the net in the payout currency, converted once; `fx_gain`: of the platform."""
 
@@ -127,5 +144,5 @@ class MerchantPaid(Event):
     bank_reference: str
 
 
-COMMANDS = (RemitTax, CloseStatement, PayMerchant, BookProviderFees)
-EVENTS = (TaxRemitted, StatementClosed, MerchantPaid, ProviderFeesBooked)
+COMMANDS = (RemitTax, RecoverTax, CloseStatement, PayMerchant, BookProviderFees)
+EVENTS = (TaxRemitted, TaxRecovered, StatementClosed, MerchantPaid, ProviderFeesBooked)

@@ -20,6 +20,8 @@ ACCOUNTS = {
     "reserve": "kept of merchants' money against chargebacks",
     "tax": "duty and taxes collected with orders, until they meet what was assessed",
     "payable": "assessed and not remitted, by the authority behind the slash",
+    "reclaim": "tax claimed back of the authority behind the slash, until it pays (negative)",
+    "returned": "tax that the authority behind the slash paid back (negative)",
     "variance": "duty variance: quoted less assessed",
     "claims": "what carriers paid for lost parcels (negative)",
     "advanced": "laid out by the platform for chargebacks that nobody has decided yet (negative)",
@@ -33,7 +35,7 @@ ACCOUNTS = {
 }
 # Accounts that may be on one side alone, at any moment and in each currency; the others go either way.
 SIGNS = {"buyer": -1, "held": 1, "refunded": 1, "charged_back": 1, "carrier": 1, "fee": 1, "withheld": 1, "reserve": 1, "claims": -1,
-         "advanced": -1, "remitted": 1, "paid_out": 1, "released": 1, "provider_fees": -1, "provider": 1}
+         "reclaim": -1, "returned": -1, "advanced": -1, "remitted": 1, "paid_out": 1, "released": 1, "provider_fees": -1, "provider": 1}
 # kind -> what it says
 KINDS = {
     "capture": "the provider took the buyer's money", "refund": "back to the buyer, by the provider",
@@ -46,6 +48,7 @@ KINDS = {
     "chargeback_reversed": "given back by the buyer's bank", "release_advance": "what the platform had laid out, back to it",
     "chargeback_lost": "what the platform had laid out, out of the reserve and then from the merchant",
     "assess": "customs' bill for a parcel", "declare": "quoted tax, declared as it is", "variance": "quoted less assessed",
+    "reclaim": "tax claimed back, for goods that were returned in time", "tax_back": "paid back by an authority",
     "remit": "paid to an authority", "reserve_back": "a reserve whose days are over", "convert": "a statement's net, once",
     "payout": "paid out to a merchant", "provider_fee": "the payment provider's fees of a month, by its settlement file",
 }

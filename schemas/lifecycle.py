@@ -127,7 +127,8 @@ PAYMENT = Machine("payment", [
     *_rows("payments", "PaymentSettled", (_PAID, "settled")),
     *_rows("payments", "PaymentChargedBack", (_PAID, "charged_back")),
     *_rows("payments", "FundsRecovered", (("settled", "refunded", "charged_back"), "recovered")),
-    *_loops("payments", "TaxAssessed", *_PAID, "settled", "refunded", "charged_back", *CONTESTED),
+    *(row for event in ("TaxAssessed", "TaxReclaimed") for row in _loops(
+        "payments", event, *_PAID, "settled", "refunded", "charged_back", *CONTESTED)),
     *(row for event in DISPUTED[1:] for row in _rows("payments", event, *CONTESTS.items())),
     *_rows("payments", "ChargebackReversed", *((to, state) for state, to in CONTESTS.items())),
     *_rows("payments", "ChargebackPartlyLost", ("contested", "held"), (("contested_settled", "contested_recovered"), "settled")),
@@ -331,5 +332,5 @@ def deadlines() -> dict[str, int]:
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
         "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
-        "papers": 5 * day, "inspection": 5 * day, "customs_return": 45 * day, "cancellation_answer": day,
+        "papers": 5 * day, "inspection": 5 * day, "cancellation_answer": day,
     }

@@ -21,6 +21,9 @@ class PlacedLine(Part):
     hs_code: str | None = None
 
 
+ASKED_DAYS, BACK_DAYS = 30, 45  # of orders placed before the rule stood on them
+
+
 class ChinaImport(Part):
     """Cross-border retail import into China: what the buyer may bring in by the rules of the day, in fen.
 
@@ -28,7 +31,8 @@ class ChinaImport(Part):
     (Asia/Shanghai). A parcel is worth `per_parcel` at most, one with a single item in it `single_item`. `platform`: our code
     at customs (ebpCode).
     `mode`: 9610, direct mail; 1210, from a bonded warehouse in China, of its account book `ems_no` in `area_code`; `records`:
-    each line's itemRecordNo there.
+    each line's itemRecordNo there. `return_rule`: by which goods that are asked back within `asked_days` of customs' release, and
+    are back within `back_days`, are not taxed and do not count to the year.
     """
 
     rules: list[str]
@@ -44,6 +48,9 @@ class ChinaImport(Part):
     ems_no: str = ""
     area_code: str = ""
     records: dict[int, str] = {}
+    return_rule: str = ""
+    asked_days: int = ASKED_DAYS
+    back_days: int = BACK_DAYS
 
 
 class Declaration(Part):

@@ -112,6 +112,16 @@ class TaxAssessed(ParcelPaymentEvent):
     assessed: Assessment
 
 
+class TaxReclaimed(ParcelPaymentEvent):
+    """Goods of `list_no` came back in time: the authority gives their tax back. `credited`: who had borne it. The authority pays
+    it with a period (TaxRecovered)."""
+
+    authority: str
+    return_id: str
+    list_no: str
+    credited: Literal["platform", "merchant"]
+
+
 class PaymentChargedBack(ParcelPaymentEvent):
     """The merchant lost the dispute: the money went to the buyer."""
 
@@ -198,7 +208,7 @@ class FundsRecovered(ParcelPaymentEvent):
 MESSAGES = (
     PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
     PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
-    TaxAssessed, PaymentDocumentAmended,
+    TaxAssessed, TaxReclaimed, PaymentDocumentAmended,
     InformationRequested, InquiryClosed, ChargebackOpened, EvidenceSubmitted, EvidenceMissed, ChargebackReversed,
     SecondChargeback, ChargebackLost, ChargebackPartlyLost, EvidenceRefused, *books.EVENTS,
 )

@@ -529,14 +529,17 @@ class ReturnAuthorised(ParcelEvent):
 
 
 class ReturnReceived(ParcelEvent):
-    """`returns_list`: China: the import list that these goods are returned of (CEB625), which customs takes for 45 days from its
-    release on; `late`: they came back later, and stay imported."""
+    """`returns_list`: China: the import list that these goods, worth `worth` with their tax, are returned of (CEB625), as long as
+    the rule frozen on the order lets it; `late`: they stay imported, their tax paid and the buyer's year used, because they were
+    asked for or came back too late after customs' release, or no rule of that day gives anything back (`why_late`)."""
 
     return_id: str
     lines: list[LineUnits]
     refund: Minor
     returns_list: str = ""
     late: bool = False
+    why_late: Literal["", "asked_late", "back_late", "no_rule"] = ""
+    worth: Minor = 0
 
 
 class ListWithdrawn(ParcelEvent):

@@ -15,7 +15,7 @@ from functools import lru_cache
 from schemas import brands, merchants
 from schemas import orders_intake as ask
 from schemas import payments_payment as pay
-from schemas.books import BookProviderFees, CloseStatement, PayMerchant, RemitTax, StatementLine
+from schemas.books import BookProviderFees, CloseStatement, PayMerchant, RecoverTax, RemitTax, StatementLine
 from schemas import shipping_report as report
 from schemas import shipping_sensor as sensor
 from schemas import shipping_shipment as ship
@@ -299,6 +299,22 @@ def _mismatched() -> World:
     return given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})[0]
 
 
+def _returned() -> World:
+    """One unit is sent back from China in time, after the merchant was paid; the tax of it is given back, and paid."""
+    outside = Outside()
+    outside.on[ship.ReturnReceived] = lambda e, w: w.send(report.ListWithdrawalReported(
+        **ids(e), list_no=e.returns_list, form="CEB626", accepted=True, return_id=e.return_id), "/customs/CN")
+    outside.on[ship.CustomsPresented] = lambda e, w: w.send(report.CustomsReleaseReported(**ids(e), assessed=ReportedAssessment(
+        amount=e.declared.amount, currency=e.declared.currency, document="T1")), "/customs")
+    args = _args("returned", destination="CN", merchant_id="split", outside=outside)
+    world, _ = given(**args | {"placed": duties_paid(args["placed"], load())})
+    world.send(ask.RequestReturn(order_id="returned", lines=[LineQuantity(line_no=1, quantity=1)]))
+    world.run()
+    world.send(RecoverTax(order_id="books:tax:CN", period="2026-11", currency="CNY", amount=100, bank_reference="B1"), "/finance")
+    world.run()
+    return world
+
+
 def _revoked() -> World:
     """Cancelled when it is packed and Chinese customs has its import list, which is revoked."""
     outside = Outside()
@@ -405,7 +421,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _books(_split()), _cold(), _season(), _branded(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _returned(), _books(_split()), _cold(), _season(), _branded(),
         _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), _begun(), *promised(),
         _listed_later(),
     ]

@@ -592,6 +592,27 @@ def a_plan_that_he_never_agreed_to(h):
     _terms(h, plan="p2")
 
 
+def more_claimed_back_than_customs_took(h):
+    """Event, ledger and state agree."""
+    records, at = h.find(PAYMENTS.name, "TaxReclaimed", "returned")
+    h.change(PAYMENTS.name, "TaxReclaimed", "returned", amount=json.loads(records[at].value)["amount"] + 1)
+    h.ledger_["returned"] = [b._replace(amount=b.amount + (1 if b.amount > 0 else -1)) if b.kind == "reclaim" else b
+                             for b in h.ledger_["returned"]]
+
+
+def claimed_for_the_wrong_one(h):
+    h.change(PAYMENTS.name, "TaxReclaimed", "returned", credited="platform")
+
+
+def told_in_time_and_was_late(h):
+    h.change(ORDER.name, "OrderPlaced", "returned", china=_china(h, back_days=0))
+
+
+def _china(h, **change):
+    records, at = h.find(ORDER.name, "OrderPlaced", "returned")
+    return json.loads(records[at].value)["china"] | change
+
+
 def tax_of_a_parcel_forgotten(h):
     records, at = h.find(SHIPMENT.name, "ParcelsAllocated", "split")
     parcels = json.loads(records[at].value)["parcels"]
@@ -785,6 +806,7 @@ PLANTED = [
     (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),
     (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),
     (freight_booked_as_fee, {7, 13}), (fee_told_one_cent_too_high, {12}), (tax_of_a_parcel_forgotten, {12}),
+    (more_claimed_back_than_customs_took, {9}), (claimed_for_the_wrong_one, {9}), (told_in_time_and_was_late, {47}),
     (paid_out_in_another_currency, {12}), (accepted_by_terms_of_tomorrow, {12}), (a_plan_that_he_never_agreed_to, {12}),
     (bill_of_customs_not_booked, {9}), (the_buyer_pays_the_variance, {7, 9, 28}),
     (timer_of_an_ended_order, {26}),

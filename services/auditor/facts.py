@@ -37,14 +37,14 @@ class Parcel:
 
     `due`: what the buyer still owes for it, by what shipping and the arbiter said; `value`: by what is still the buyer's.
     `low`: the lowest `held` ever was. `claimed`: what a carrier paid for it, by shipping; `made_good`: by payments.
-    `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs. `boxes`: SSCC and
+    `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs, `reclaims`: what it gives back of it. `boxes`: SSCC and
     waybill number of each box that it was, the newest last. `bank_took`: what its buyer's bank has of it, `bank_lost`: for good; `chargebacks`:
     dispute -> where it is.
     """
 
     __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
                  "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped", "undone", "granted", "claimed",
-                 "made_good", "gone", "releases", "assessed", "boxes", "bank_took", "bank_lost", "chargebacks")
+                 "made_good", "gone", "releases", "assessed", "reclaims", "boxes", "bank_took", "bank_lost", "chargebacks")
 
     def __init__(self, plan: Plan | None):
         self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
@@ -55,6 +55,7 @@ class Parcel:
         self.chargebacks: dict[str, str] = {}
         self.releases: list[Release] = []
         self.assessed: Event | None = None
+        self.reclaims: list[Event] = []
         self.left = {line_no: units for line_no, (_, units) in plan.lines.items()} if plan else {}
         self.shipped: dict[int, int] = {}
         self.boxes: list[str] = [f"{plan.sscc} {plan.waybill_no}"] if plan else []
@@ -266,6 +267,8 @@ class Facts:
             parcel.bank_lost += amount
         elif event.type == "TaxAssessed":
             parcel.assessed = event
+        elif event.type == "TaxReclaimed":
+            parcel.reclaims.append(event)
 
     # -- machines -------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class Landed(NamedTuple):
 
 
 class China(NamedTuple):
-    """What an order reserves of a person's year, and the limits it states; fen."""
+    """What an order reserves of a person's year, and the limits it states; fen. `returns`: days after customs' release, to ask for a
+    return and for its goods to be back."""
 
     person: str
     year: int
@@ -41,6 +42,7 @@ class China(NamedTuple):
     mode: str = "9610"
     bond: tuple[str, str] = ("", "")
     records: dict[int, str] = {}
+    returns: tuple[int, int] = (0, 0)
 
 
 class TaxBill(NamedTuple):
@@ -140,7 +142,8 @@ class Money(NamedTuple):
 class Goods(NamedTuple):
     """A parcel event. `refund`: by how much the buyer owes less. `lines`: (line number, units). `claim`: on the carrier, or
     what it paid. `units`: with serial numbers. `until`: a deadline that it tells.
-    `paper`: the import list that it withdraws; `late`: goods that are back too late for that."""
+    `paper`: the import list that it withdraws; `late`: goods that are back too late for that;
+    `worth`: of those that are not."""
 
     refund: int = 0
     lines: tuple[tuple[int, int], ...] = ()
@@ -150,6 +153,15 @@ class Goods(NamedTuple):
     until: datetime | None = None
     paper: str = ""
     late: bool = False
+    worth: int = 0
+
+
+class Withdrawn(NamedTuple):
+    """ListWithdrawn: of the list `ref`; `return_id` is empty where it was revoked."""
+
+    ref: str
+    return_id: str
+    accepted: bool
 
 
 class Looked(NamedTuple):
@@ -214,7 +226,7 @@ def readings_of(m: Any) -> list[tuple[str, Band, list[Reading]]]:
 
 def _china(m: Any) -> China | None:
     return m and China(m.person, m.year, m.value, m.yearly, m.per_parcel, m.single_item, m.platform, m.consignee, m.mode,
-                       (m.ems_no, m.area_code), m.records)
+                       (m.ems_no, m.area_code), m.records, (m.asked_days, m.back_days))
 
 
 def _landed(m: Any) -> Landed:
@@ -277,6 +289,8 @@ def _money(model: type) -> Callable[[Any], tuple[tuple, Money]]:
     if model.__name__ == "TaxAssessed":
         return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount, bill=TaxBill(
             m.authority, m.assessed.currency, m.assessed.amount)))
+    if model.__name__ == "TaxReclaimed":
+        return lambda m: (parcels(m), Money(m.payment_id, m.currency, m.amount, via=m.credited, why=m.return_id))
     if model.__name__ in ("PaymentHeld", "PaymentDocumentAmended"):
         return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, paper=m.document))
     return lambda m: (parcels(m), Money(m.payment_id, m.currency, amount(m) or 0, ref(m), via(m), why(m)))
@@ -310,7 +324,7 @@ def handed_over_as(report: str, message: dict[str, Any] | Any) -> str:
 SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "PlaceOrder": _placed, "OrderPlaced": _placed, "ParcelsAllocated": _allocated,
     **dict.fromkeys(("MerchantApproved", "TermsChanged", "BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
-    **dict.fromkeys(("TaxRemitted", "StatementClosed", "MerchantPaid", "ProviderFeesBooked"), lambda m: ((), m)),
+    **dict.fromkeys(("TaxRemitted", "TaxRecovered", "StatementClosed", "MerchantPaid", "ProviderFeesBooked"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
     "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),
     "BackorderFilled": lambda m: (((m.parcel_id, 0),), Tick(ref=m.warehouse, way=_way(m.route) if m.route else None)),
@@ -345,8 +359,8 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("ListReleased", "ListHeld"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.list_no))),
     "ParcelCancelled": lambda m: (((m.parcel_id, 0),), Goods(m.refund, ref=m.reason, paper=m.revokes)),
     "ReturnReceived": lambda m: (((m.parcel_id, 0),), Goods(m.refund, tuple((x.line_no, x.quantity) for x in m.lines), m.return_id,
-                                                            paper=m.returns_list, late=m.late)),
-    "ListWithdrawn": lambda m: (((m.parcel_id, 0),), Goods(ref=m.list_no)),
+                                                            paper=m.returns_list, late=m.late, worth=m.worth)),
+    "ListWithdrawn": lambda m: (((m.parcel_id, 0),), Withdrawn(m.list_no, m.return_id, m.accepted)),
     "ListRejected": lambda m: (((m.parcel_id, 0),), (m.attempt, m.status)),
     "AllocationFailed": lambda m: ((), m.reason), "Backordered": lambda m: ((), None),
 }

@@ -36,6 +36,9 @@ def _fold(sums: Counter, book: str, type_: str, event: Any) -> None:
     if type_ == "TaxRemitted":
         authority = book.removeprefix(TAX_BOOK)
         move("remit", event.currency, **{f"{event.claim}/{authority}": -event.amount, f"remitted/{authority}": event.amount})
+    elif type_ == "TaxRecovered":
+        authority = book.removeprefix(TAX_BOOK)
+        move("tax_back", event.currency, **{f"returned/{authority}": -event.amount, f"reclaim/{authority}": event.amount})
     elif type_ == "ProviderFeesBooked":
         move("provider_fee", event.currency, provider_fees=-event.amount, provider=event.amount)
     elif type_ == "MerchantPaid":

@@ -37,7 +37,8 @@ def ledger_from_topic(case: Case) -> Iterator[Verdict]:
     if aside:
         taxed = case.facts.placed is not None and case.facts.placed.quote is not None
         lost = bool(case.story.of("payments", *_LOST))
-        kinds = {*(("assess", "declare", "variance") if taxed else ()), *(("chargeback_lost",) if lost else ())}
+        kinds = {*(("assess", "declare", "variance") if taxed else ()), *(("chargeback_lost",) if lost else ()),
+                 *(("reclaim",) if case.story.of("payments", "TaxReclaimed") else ())}
         wrong = [b for b in aside if b.kind not in kinds]
         yield ["no event books this", *map(str, wrong)] if wrong else None
 

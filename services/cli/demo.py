@@ -187,17 +187,17 @@ async def _body(supervisor: Any, settings: Settings, reading: Any, file: Path, s
 
 
 async def _month_end(settings: Settings) -> dict[str, Any]:
-    """What finance does at a month's end: remit taxes, close every merchant's statement, pay out what is due."""
-    from services.cli.money import payouts, provider_fees, reconciled, remitted, statements
+    """What finance does at a month's end: remit taxes, book those that authorities paid back, close every merchant's statement, pay out what is due."""
+    from services.cli.money import payouts, provider_fees, reconciled, recovered, remitted, statements
     from services.cli.order_state import running_clock
 
     until = f"{running_clock(settings).now():%Y-%m}"
-    tax = await remitted(settings, until)
+    tax, back = await remitted(settings, until), await recovered(settings, until)
     closed = await statements(settings, None, close=True)
     paid = await payouts(settings, None)
     file = await reconciled(settings)
     fees = await provider_fees(settings, book=True)
-    return {"remitted": tax["new"], "statements": closed["closed"], "payouts": paid["new"], "paid_out": paid["total"],
+    return {"remitted": tax["new"], "recovered": back["new"], "statements": closed["closed"], "payouts": paid["new"], "paid_out": paid["total"],
             "settled": file["matched"], "breaks": file["breaks"], "fees": fees["booked"]}
 
 

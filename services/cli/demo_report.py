@@ -57,8 +57,8 @@ def say(out: Any, told: Any, line: dict[str, Any]) -> None:
     out.say(_corridors(told.corridors))
     out.say(_exits_table(line["exits"]))
     paid = ", ".join(money(amount, currency) for currency, amount in told.finance["paid_out"].items())
-    out.say(f"Month's end: {told.finance['remitted']} tax remittances, {told.finance['statements']} merchants' statements, "
-            f"{told.finance['payouts']} payouts ({paid}); {told.finance['settled']:,} lines of the provider's settlement file "
+    out.say(f"Month's end: {told.finance['remitted']} tax remittances, {told.finance['recovered']} repayments of tax for goods returned in "
+            f"time, {told.finance['statements']} merchants' statements, {told.finance['payouts']} payouts ({paid}); {told.finance['settled']:,} lines of the provider's settlement file "
             f"match the ledger, {len(told.finance['breaks'])} breaks; {told.finance['fees']} postings of its fees")
     if told.duties_paid:
         out.say("Duty and taxes paid with the order, by rule: "

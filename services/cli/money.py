@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from schemas.books import MERCHANT_BOOK, PROVIDER_BOOK, BookProviderFees, CloseStatement, PayMerchant, RemitTax
+from schemas.books import MERCHANT_BOOK, PROVIDER_BOOK, TAX_BOOK, BookProviderFees, CloseStatement, PayMerchant, RecoverTax, RemitTax
 from schemas.ledger import ACCOUNTS, account_of
 from services.cli import exits, money_books
 from services.cli.order_state import running_clock
@@ -64,19 +64,21 @@ def trial_balance(as_json: AsJson = False) -> None:
 
 @app.command()
 def tax(as_json: AsJson = False) -> None:
-    """What each authority assessed, what was remitted, and what is payable, by period (month, UTC).
+    """What each authority assessed and what was remitted, what was claimed back for goods returned in time and what it paid back,
+    and what is payable, by period (month, UTC).
 
     Example:  tradewind money tax
     """
     with Output(as_json) as out:
         rows = asyncio.run(money_books.taxes(Settings()))
-        table = _table("account", "period", "currency", "assessed", "remitted", "payable", numbers=("assessed", "remitted", "payable"))
+        columns = ("assessed", "remitted", "claimed", "recovered", "payable")
+        table = _table("account", "period", "currency", *columns, numbers=columns)
         for row in rows:
-            table.add_row(row.account, row.period, row.currency, *(money(n, row.currency).removeprefix(f"{row.currency} ")
-                                                                   for n in (row.assessed, row.remitted, row.payable)))
+            table.add_row(row.account, row.period, row.currency, *(
+                money(getattr(row, name), row.currency).removeprefix(f"{row.currency} ") for name in columns))
         out.say(table)
-        out.result({"tax": [{"account": r.account, "period": r.period, "currency": r.currency, "assessed": r.assessed,
-                             "remitted": r.remitted, "payable": r.payable} for r in rows]})
+        out.result({"tax": [{"account": r.account, "period": r.period, "currency": r.currency} | {
+            name: getattr(r, name) for name in columns} for r in rows]})
 
 
 @app.command()
@@ -123,20 +125,58 @@ def remit(
 
 async def remitted(settings: Settings, until: str, reference: str = "") -> dict[str, Any]:
     """Remit what is payable for periods up to `until` (those before this month, if empty)."""
-    now = _now(settings)
-    last = until or f"{now.year - (now.month == 1)}-{(now.month - 2) % 12 + 1:02d}"
+    last = until or _month_before(settings)
     commands, ids, told = [], [], []
     for row in await money_books.taxes(settings):
-        if row.payable <= 0 or row.period > last:
+        if row.owed <= 0 or row.period > last:
             continue
         claim, key = money_books.tax_book(row.account)
         name = reference or f"remit-{row.period}-{row.assessed}"
-        commands.append(RemitTax(order_id=key, claim=claim, period=row.period, currency=row.currency, amount=row.payable,
+        commands.append(RemitTax(order_id=key, claim=claim, period=row.period, currency=row.currency, amount=row.owed,
                                  bank_reference=name))
         ids.append(f"remit:{row.account}:{row.period}:{row.currency}:{name}")
         told.append({"claim": claim, "authority": row.account.partition("/")[2], "period": row.period,
-                     "currency": row.currency, "amount": row.payable})
+                     "currency": row.currency, "amount": row.owed})
     return {"until": last, "remitted": told, "new": await money_books.book(settings, commands, ids)}
+
+
+def _month_before(settings: Settings) -> str:
+    now = _now(settings)
+    return f"{now.year - (now.month == 1)}-{(now.month - 2) % 12 + 1:02d}"
+
+
+@app.command()
+def recover(
+    until: Annotated[str | None, typer.Option(metavar="PERIOD", help="Up to and with this month; default: those that are over.",
+                                              show_default=False)] = None,
+    reference: Annotated[str, typer.Option(help="The bank's reference; the same again books nothing twice.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Book that authorities paid back the tax which was claimed of them for goods returned in time, period by period.
+
+    Example:  tradewind money recover --until 2026-11 --reference BANK-2026-12-12
+    """
+    with Output(as_json) as out:
+        done = asyncio.run(recovered(Settings(), until or "", reference))
+        for row in done["recovered"]:
+            out.say(f"{row['authority']} {row['period']}: {money(row['amount'], row['currency'])}")
+        out.say(f"{len(done['recovered'])} repayments, {done['new']} of them new")
+        out.result(done)
+
+
+async def recovered(settings: Settings, until: str, reference: str = "") -> dict[str, Any]:
+    """Book what was claimed in periods up to `until` (those before this month, if empty) as paid back."""
+    last = until or _month_before(settings)
+    commands, ids, told = [], [], []
+    for row in await money_books.taxes(settings):
+        if row.claim <= 0 or row.period > last:
+            continue
+        authority, name = row.account.partition("/")[2], reference or f"back-{row.period}-{row.claimed}"
+        commands.append(RecoverTax(order_id=f"{TAX_BOOK}{authority}", period=row.period, currency=row.currency, amount=row.claim,
+                                   bank_reference=name))
+        ids.append(f"recover:{authority}:{row.period}:{row.currency}:{name}")
+        told.append({"authority": authority, "period": row.period, "currency": row.currency, "amount": row.claim})
+    return {"until": last, "recovered": told, "new": await money_books.book(settings, commands, ids)}
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from schemas.books import MERCHANT_BOOK, TAX_BOOK, CloseStatement, Figures, PayMerchant, RemitTax, StatementLine
+from schemas.books import MERCHANT_BOOK, TAX_BOOK, CloseStatement, Figures, PayMerchant, RecoverTax, RemitTax, StatementLine
 from schemas.topics import PROVIDER_RESULT
 from services.cli.order_records import database
 from services.cli.order_state import running_clock
@@ -25,13 +25,21 @@ from services.simulators.edge import Publisher, record_of
 ANSWER_WITHIN_S = 15.0
 
 _BALANCE = "SELECT account, currency, sum(amount)::bigint FROM ledger GROUP BY 1, 2 HAVING sum(amount) <> 0 ORDER BY 2, 1"
-# Assessed in a month, by the entry's trade time; remitted for it, by the period that the remittance names.
+# Assessed in a month, by the entry's trade time; remitted for it, by the period that the remittance names. And the other way
+# round: claimed back in a month, paid back for it.
 _TAX = """
-SELECT account, currency, period, sum(owed)::bigint AS assessed, sum(paid)::bigint AS remitted FROM (
-    SELECT account, currency, to_char(booked_at AT TIME ZONE 'UTC', 'YYYY-MM') AS period, amount AS owed, 0 AS paid
+SELECT account, currency, period, sum(owed)::bigint AS assessed, sum(paid)::bigint AS remitted, sum(claimed)::bigint AS claimed,
+       sum(back)::bigint AS recovered FROM (
+    SELECT account, currency, to_char(booked_at AT TIME ZONE 'UTC', 'YYYY-MM') AS period, amount AS owed, 0 AS paid, 0 AS claimed, 0 AS back
       FROM ledger WHERE (account LIKE 'payable/%' OR account LIKE 'withheld/%') AND kind <> 'remit'
     UNION ALL
-    SELECT account, currency, parcel_id, 0, -amount FROM ledger
+    SELECT replace(account, 'reclaim/', 'payable/'), currency, to_char(booked_at AT TIME ZONE 'UTC', 'YYYY-MM'), 0, 0, -amount, 0
+      FROM ledger WHERE account LIKE 'reclaim/%' AND kind = 'reclaim'
+    UNION ALL
+    SELECT replace(account, 'reclaim/', 'payable/'), currency, parcel_id, 0, 0, 0, amount
+      FROM ledger WHERE account LIKE 'reclaim/%' AND kind = 'tax_back'
+    UNION ALL
+    SELECT account, currency, parcel_id, 0, -amount, 0, 0 FROM ledger
       WHERE (account LIKE 'payable/%' OR account LIKE 'withheld/%') AND kind = 'remit') rows
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 # Of each merchant, currency and exchange quote, all that was ever booked on his orders up to a moment. A parcel's reserve is
@@ -40,7 +48,7 @@ _SALES = """
 SELECT merchant, currency, fx::text AS fx, coalesce(payout, currency) AS payout,
        sum(amount) FILTER (WHERE kind = 'release' AND account IN ('merchant', 'fee', 'reserve') OR kind = 'release'
            AND account LIKE 'withheld/%')::bigint AS gross,
-       (-sum(amount) FILTER (WHERE account = 'merchant' AND kind = 'recover_merchant'))::bigint AS refunds,
+       (-sum(amount) FILTER (WHERE account = 'merchant' AND kind IN ('recover_merchant', 'reclaim')))::bigint AS refunds,
        sum(amount) FILTER (WHERE account = 'merchant' AND kind = 'release_claim')::bigint AS claims,
        sum(amount) FILTER (WHERE account = 'fee')::bigint AS fee,
        sum(amount) FILTER (WHERE account LIKE 'withheld/%')::bigint AS withheld,
@@ -65,17 +73,28 @@ class NotBooked(StartError):
 
 @dataclass(frozen=True, slots=True)
 class Tax:
-    """What an authority is owed in a period. `account`: payable/<authority> or withheld/<country>."""
+    """What an authority is owed in a period. `account`: payable/<authority> or withheld/<country>. `claimed` of it for goods that
+    were returned in time, of which it has paid back `recovered`."""
 
     account: str
     currency: str
     period: str
     assessed: int
     remitted: int
+    claimed: int = 0
+    recovered: int = 0
+
+    @property
+    def owed(self) -> int:
+        return self.assessed - self.remitted
+
+    @property
+    def claim(self) -> int:
+        return self.claimed - self.recovered
 
     @property
     def payable(self) -> int:
-        return self.assessed - self.remitted
+        return self.owed - self.claim
 
 
 async def balances(settings: Settings) -> list[tuple[str, str, int]]:
@@ -126,7 +145,7 @@ def sums_of(lines: Iterable[Figures]) -> dict[str, int]:
     return totals
 
 
-async def book(settings: Settings, commands: list[RemitTax | CloseStatement | PayMerchant], ids: list[str]) -> int:
+async def book(settings: Settings, commands: list[RemitTax | RecoverTax | CloseStatement | PayMerchant], ids: list[str]) -> int:
     """Publish, and wait until payments has booked each or knows of it. Returns how many were new. Raises NotBooked."""
     if not commands:
         return 0

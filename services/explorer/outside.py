@@ -55,6 +55,7 @@ WORDS = {
     "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
     "assesses": "customs bills the tax, as declared or not",
     "rejects list": "Chinese customs does not take an import list, twice at most",
+    "keeps lists": "Chinese customs may not take back what is returned",
     "holds": "customs holds a parcel", "refuses": "customs refuses a parcel", "fails": "deliveries fail",
     "loses": "the carrier reports a parcel lost", "stops": "the carrier stops a parcel when asked",
     "swaps": "scans come in the wrong order", "express": "the scans of a leg come all at once",
@@ -391,9 +392,9 @@ def _withdraw(e, words):
     if not list_no:
         return []
     of = getattr(e, "return_id", "")
-    return [_offer(f"withdraw {list_no} {of}", "takes the list back", _report(
-        e, report.ListWithdrawalReported, "/customs", f":{list_no}:{of}", list_no=list_no, form=form, accepted=True, return_id=of),
-        must=True)]
+    return [Offer(f"withdraw {list_no} {of}", tuple(Way(f"{'takes' if accepted else 'does not take'} the list back", (_report(
+        e, report.ListWithdrawalReported, "/customs", f":{list_no}:{of}:{accepted}", list_no=list_no, form=form, accepted=accepted,
+        return_id=of),)) for accepted in ((True, False) if "keeps lists" in words else (True,))), must=True)]
 
 
 def _customs(e, words):

@@ -109,6 +109,13 @@ def _with_duties() -> PlaceOrder:
         update={"lines": lines})
 
 
+def _with_chinese_duties() -> PlaceOrder:
+    """CNY 57.00 with freight, and its tax: VAT of 13 %, of which 70 % are asked."""
+    stated = StatedQuote(import_date=START.date() + timedelta(days=3), lines=[StatedLine(line_no=1, origin="US")], rule_id="cn.cbec", duty=0,
+                         consumption_tax=0, import_tax=519, clearance_fee=0)
+    return order(destination="CN", tax=519, total=6219, quote=stated)
+
+
 def _of_a_season() -> PlaceOrder:
     opens, closes = START + timedelta(days=3), START + timedelta(days=6)
     return order(destination="US").model_copy(update={"season": Season(ships_not_before=opens, ships_not_after=closes)})
@@ -260,6 +267,8 @@ PATHS: tuple[Path, ...] = (
     _path("return-late", "asked weeks later, or long before", "confirm, return late", DOMESTIC | {"cancelled: returned"},
           regime="domestic"),
     _path("return-china", "one unit sent back from China", "confirm, return line, express", CHINA, regime="china"),
+    _path("return-taxed", "the same with its tax, which is given back or not", "assesses, confirm, return line, keeps lists, express",
+          {"completed"}, order=_with_chinese_duties(), timers=frozenset({"confirm"}), regime="china"),
     _path("return-twice", "one unit, then the rest", "return, return line", DOMESTIC | {"cancelled: returned"},
           regime="domestic"),
     _path("return-cancel", "sent back and cancelled", "return, cancel", DOMESTIC | {

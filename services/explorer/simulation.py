@@ -41,7 +41,7 @@ _DAYS = {"valid_from": START.date() - timedelta(days=400), "source": "for the ex
 TERMS = orders.Book(
     (Plan(id="p1", plan="all", fee=500, fee_fixed={"USD": 30}, withheld=100, withheld_for="US", reserve=1000,
           reserve_days=90, **_DAYS), Plan(id="p2", plan="more", fee=900, **_DAYS)),
-    (FxRow(id="fx1", base="GBP", quote="USD", rate="1.2345", **_DAYS),))
+    (FxRow(id="fx1", base="GBP", quote="USD", rate="1.2345", **_DAYS), FxRow(id="fx2", base="CNY", quote="USD", rate="0.1408", **_DAYS)))
 _SPLIT = f"{MERCHANT}split"
 REGISTERED = (
     RegisterMerchant(order_id=_SPLIT, legal_name="Split", country="US", registration_no="1", fee_plan="all", payout_currency="USD",

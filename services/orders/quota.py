@@ -96,7 +96,10 @@ def limits(command: PlaceOrder, rows: Any, rules: Rules, platform: str, consigne
     key = key_of(command)
     if rows.used(key) + value > yearly:  # how much is used is the buyer's own business: what we say here stands on a topic
         return "quota_exceeded", f"the buyer would pass the {yearly} fen of {day.year}; wait for the next year"
-    return ChinaImport(rules=names, person=key.split(":")[1], year=day.year, value=value, yearly=yearly, per_parcel=per_parcel,
+    back = rules.return_rule("CN", day)
+    returns = {"asked_days": 0, "back_days": 0} if back is None else {
+        "return_rule": back.id, "asked_days": back.asked_within_days, "back_days": back.back_within_days}
+    return ChinaImport(**returns, rules=names, person=key.split(":")[1], year=day.year, value=value, yearly=yearly, per_parcel=per_parcel,
                        single_item=single, platform=platform, consignee=consignee, **_bonded(command))
 
 

@@ -189,6 +189,16 @@ class Requirement(Row):
     data: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class ReturnRule(Row):
+    """Goods that are sent back: until how many days after customs' release the return is asked for, and the goods are back, so
+    that customs gives up their tax, and the year of their buyer."""
+
+    title: Annotated[str, Field(min_length=5)]
+    destinations: tuple[Destination, ...]
+    asked_within_days: Annotated[int, Field(ge=0)]
+    back_within_days: Annotated[int, Field(ge=0)]
+
+
 class _File(_Data):
     groups: dict[str, tuple[Country, ...]] = {}
     rule: tuple[Rule, ...] = ()
@@ -197,6 +207,7 @@ class _File(_Data):
     customs_rate: tuple[Rate, ...] = ()
     fee: tuple[Fee, ...] = ()
     requirement: tuple[Requirement, ...] = ()
+    returned: tuple[ReturnRule, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,9 +224,10 @@ class Rules:
     rates: tuple[Rate, ...]
     fees: tuple[Fee, ...]
     requirements: tuple[Requirement, ...]
+    returns: tuple[ReturnRule, ...] = ()
 
     def rows(self) -> Iterator[Row]:
-        for rows in (self.rules, self.duties, self.taxes, self.rates, self.fees, self.requirements):
+        for rows in (self.rules, self.duties, self.taxes, self.rates, self.fees, self.requirements, self.returns):
             yield from rows
 
     @lru_cache(maxsize=512)  # rules live as long as the process
@@ -228,6 +240,10 @@ class Rules:
         """Of the country's own territory, else those for everywhere else."""
         own = tuple(rule for rule in self.rules if self.territory(country) in rule.destinations)
         return own or tuple(rule for rule in self.rules if EVERYWHERE in rule.destinations)
+
+    @lru_cache(maxsize=512)
+    def return_rule(self, country: str, day: date) -> ReturnRule | None:
+        return next((row for row in self.returns if row.enabled and row.holds(day) and country in row.destinations), None)
 
     def covers(self, row: Fee | Requirement, country: str) -> bool:
         return not {EVERYWHERE, country, self.territory(country)}.isdisjoint(row.destinations)
@@ -285,7 +301,8 @@ def load(outside: Path | None = None, tax_rounding: str = "") -> Rules:
         {name: members for file in files for name, members in file.groups.items()},
         tuple(row for f in files for row in f.rule), tuple(row for f in files for row in f.duty),
         tuple(row for f in files for row in f.tax), tuple(row for f in files for row in f.customs_rate),
-        tuple(row for f in files for row in f.fee), tuple(row for f in files for row in f.requirement))
+        tuple(row for f in files for row in f.fee), tuple(row for f in files for row in f.requirement),
+        tuple(row for f in files for row in f.returned))
     _consistent(rules, outside)
     return _rounded(rules, tax_rounding) if tax_rounding else rules
 
@@ -323,6 +340,7 @@ def _consistent(rules: Rules, outside: Path | None) -> None:
         seen.add(row.id)
     shared = _overlap(rules.duties, lambda row: [(row.country, hs, made) for hs in row.hs for made in row.made_in or ("",)])
     shared = shared or _overlap(rules.taxes, lambda row: [(row.country, row.kind, hs) for hs in row.hs])
+    shared = shared or _overlap(rules.returns, lambda row: list(row.destinations))
     shared = shared or _overlap(rules.rates, lambda row: [tuple(sorted((row.base, row.quote)))])
     if shared:
         raise RulesError(f"{shared[0].id} and {shared[1].id} say two things for the same days", str(outside or FOLDER),
@@ -356,7 +374,7 @@ def _rounded(rules: Rules, text: str) -> Rules:
                                  "TRADEWIND_TAX_ROUNDING", "Leave it out.")
             changed[rule.id] = rule.model_copy(update={"rounding": Rounding(mode=mode, per=per, certainty="C")})
     return Rules(rules.groups, tuple(changed[rule.id] for rule in rules.rules), rules.duties, rules.taxes, rules.rates,
-                 rules.fees, rules.requirements)
+                 rules.fees, rules.requirements, rules.returns)
 
 
 def spans(rows: Iterable[Row]) -> str:

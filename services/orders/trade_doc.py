@@ -40,7 +40,7 @@ the rows, not this file. `tradewind quote` answers by them:
 | China's papers | order, payment and waybill are matched field by field on keyed hashes, then the import list is declared (facts, certainty A); modes 9610 and, from a bonded warehouse there, 1210; wrong ones are corrected `TRADEWIND_CHINA_RESENDS` times (3: ours, a setting), the buyer's year is committed by the list that customs takes ([decision 30](decisions/0030-papers-into-china-agree-before-packing.md)) |
 | China | P = (goods + shares + duty) / (1 − c); consumption tax P·c·relief, VAT P·v·relief; c and v are the line's rates |
 | Rates | by HS code, the longest prefix; of equals the one that names the origin |
-| Tax as assessed | customs' bill is booked on arrival; what it differs from the quote is the platform's, and each authority's tax payable is what was assessed less what was remitted ([money.md](money.md)) |
+| Tax as assessed | customs' bill is booked on arrival; what it differs from the quote is the platform's, and each authority's tax payable is what was assessed less what was remitted and what it gives back for goods returned in time ([money.md](money.md)) |
 | Another currency | customs assesses and rounds in its own; each charge is then converted at the customs rate and rounded once |
 | Rounding | {rounding}. Nobody verified these, so they are a setting: `TRADEWIND_TAX_ROUNDING=CN=half_even/line,EU=down/total` |
 | Declaration | frozen with the order: by its quote, else by the value of its goods two days after it is placed; a line whose code is shorter than the declaration asks for is told as DocumentsMissing, and the order waits for `tradewind order supply`. Where no rule says (no customs rate of the day, formal entry), the carrier's broker declares |
@@ -68,6 +68,7 @@ CHECKS = (
 MISSING = """\
 ## Not here
 
+Tax given back by an authority other than China's: nothing verified says when one does, so what comes back stays taxed there.
 Northern Ireland and the special territories of the EU; postal articles into China; the CBEC positive list as a whole (an extract
 is shipped disabled, a file of one's own is TRADEWIND_GOODS_FILE), and what a person bought of a limited code in other orders of the year; formal entry into the US (above USD 2,500); preferential origin, anti-dumping and excise duty;
 compound and specific duties (an amount a kilogram); reduced VAT rates beyond those listed, for which the standard rate is
@@ -88,6 +89,8 @@ def page(rules: Rules | None = None) -> str:
             f"{_name(r)}<br/>{r.title}", ", ".join(r.destinations), f"{r.currency or ''} {plain(r.amount)}".strip()]),
         "## What customs asks for beside\n", _table("| Row | Destination | Data |", rules.requirements, lambda r: [
             _name(r), ", ".join((*r.destinations, *r.modes)), ", ".join(r.data)]),
+        "## What comes back\n", _table("| Row | Into | Asked for, and back, within so many days of customs' release |", rules.returns, lambda r: [
+            f"{_name(r)}<br/>{r.title}", ", ".join(r.destinations), f"{r.asked_within_days}, {r.back_within_days}"]),
         "## Duty rates\n", _table("| Row | Into | HS code | Per cent |", rules.duties, lambda r: [
             _name(r), r.country, _codes(r), plain(r.percent)]),
         "## Tax rates\n", _table("| Row | Into | Tax | HS code | Per cent |", rules.taxes, lambda r: [

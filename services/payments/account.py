@@ -27,7 +27,11 @@ class Shares:
     """Of what a parcel costs its buyer, what is others': `freight`, and tax, `quoted` for goods worth `goods` (with it), of
     which goods worth `gone` left the sale. `assessed`: by customs, in the order's currency (None: not told yet);
     `collected`: tax released from escrow; `varied`: booked as duty variance. `ended`: the parcel's money has come to rest,
-    so that its tax account has to be even."""
+    so that its tax account has to be even.
+
+    `base`: the goods that were assessed; of them worth `returned` went back in time, for which `reclaimed` of the tax is claimed
+    back, `relieved` of it for the platform. `returning`: (return, worth, whether the merchant had been paid) that customs has
+    not answered yet."""
 
     freight: int
     goods: int
@@ -39,6 +43,11 @@ class Shares:
     ended: bool = False
     reserve: int = 0  # of the merchant's money, kept since `reserved_at`
     reserved_at: datetime | None = None
+    base: int = 0
+    returning: tuple[tuple[str, int, bool], ...] = ()
+    returned: int = 0
+    reclaimed: int = 0
+    relieved: int = 0
 
     @property
     def tax(self) -> int:
@@ -48,7 +57,7 @@ class Shares:
     @property
     def odd(self) -> int:
         """What is left on the parcel's tax account."""
-        return self.collected - (self.assessed or 0) - self.varied
+        return self.collected - (self.assessed or 0) + self.relieved - self.varied
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,4 +1,4 @@
-"""The books of the house: tax remitted to an authority, a merchant's statements and payouts. Pure.
+"""The books of the house: tax remitted to an authority and paid back by it, a merchant's statements and payouts. Pure.
 
 Sums over orders come with the command, read from the ledger by whoever asks; what is kept here is what was booked already, so
 that nothing is stated, remitted or paid out twice. An entry's `payment_id` names the exchange quote or bank reference, its
@@ -52,6 +52,18 @@ def _remit(work: Work, book: Book, event: out.RemitTax, authority: str) -> Stale
         (f"{event.claim}/{authority}", -event.amount), (f"remitted/{authority}", event.amount)], event.currency)
     _emit(work, out.TaxRemitted, claim=event.claim, authority=authority, period=event.period, currency=event.currency,
           amount=event.amount, bank_reference=event.bank_reference)
+    return None
+
+
+def _recover(work: Work, book: Book, event: out.RecoverTax, authority: str) -> Stale | None:
+    key = f"reclaim {event.period} {event.currency} {event.bank_reference}"
+    if key in book.done:
+        return Stale("recovered before")
+    book.done[key] = event.amount
+    work.post("tax_back", event.bank_reference, event.period, [
+        (f"returned/{authority}", -event.amount), (f"reclaim/{authority}", event.amount)], event.currency)
+    _emit(work, out.TaxRecovered, authority=authority, period=event.period, currency=event.currency, amount=event.amount,
+          bank_reference=event.bank_reference)
     return None
 
 
@@ -135,5 +147,5 @@ def _minor_rate(base: str, quote: str, rate: str) -> Fraction:
     return Fraction(rate) * Fraction(10) ** (iso4217.Currency(quote).exponent - iso4217.Currency(base).exponent)
 
 
-HANDLERS = {"RemitTax": _remit, "CloseStatement": _close, "PayMerchant": _pay, "BookProviderFees": _fees}
-_PREFIXES = {"RemitTax": out.TAX_BOOK, "BookProviderFees": out.PROVIDER_BOOK}  # the house's own
+HANDLERS = {"RemitTax": _remit, "RecoverTax": _recover, "CloseStatement": _close, "PayMerchant": _pay, "BookProviderFees": _fees}
+_PREFIXES = {"RemitTax": out.TAX_BOOK, "RecoverTax": out.TAX_BOOK, "BookProviderFees": out.PROVIDER_BOOK}  # the house's own

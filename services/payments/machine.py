@@ -20,7 +20,7 @@ from schemas import payments_payment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import CONTESTED, PAYMENT, deadlines
 from schemas.terms import Share
-from services.payments import books, disputes, papers, shares, stops
+from services.payments import books, disputes, papers, reclaims, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
 from services.runtime.decision import MERCHANT_STATUS, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
@@ -190,6 +190,7 @@ def _lowered(work: Work, incoming: Incoming) -> NotYet | None:
             return NotYet("ReturnRequested")
         waiting.remove(event.return_id)
         ref = event.return_id
+        reclaims.noted(hold, event)
     elif incoming.type == "GrantPriced":
         ref = event.grant_id
     named = incoming.type in ("ParcelCancelled", "ParcelReturned", "ParcelDestroyed")  # elsewhere `reason` is somebody's free text
@@ -426,7 +427,7 @@ HANDLERS = {
     "OrderPlaced": _placed, "ReceiptConfirmed": _confirmed, "ReturnRequested": _frozen, "ReturnExpired": _thawed,
     "DisputeOpened": _frozen, "DisputeResolved": _thawed,
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,
-    **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid, "DutyAssessed": _assessed,
+    **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid, "DutyAssessed": _assessed, "ListWithdrawn": reclaims.answered,
     "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand,
     "DisputeTold": disputes.told, "SubmitEvidence": disputes.submitted,
     **dict.fromkeys(books.HANDLERS, books.misplaced), TIMER: _timer,

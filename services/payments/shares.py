@@ -1,7 +1,7 @@
 """Whose money a parcel's is: how a release is split, and how quoted tax meets what was assessed. Pure.
 
 Only orders with terms or with duty and taxes paid have `Shares`; nothing here runs for others. The tax account of a parcel
-is even at its end: collected from the buyer - assessed - variance = 0. What differs is the platform's, never the buyer's.
+is even at its end: collected from the buyer - assessed + given back - variance = 0. What differs is the platform's, never the buyer's.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ def assessed(work: Work, payment_id: str, parcel_id: str, hold: Hold, bill: Asse
 def _assess(work: Work, kind: str, payment_id: str, parcel_id: str, shares: Shares, amount: int, bill: Assessment | None = None
             ) -> None:
     """The authority's claim on the platform grows to `amount`. What is owed in another currency is owed in that one."""
+    if shares.assessed is None:
+        shares.base = shares.goods - min(shares.gone, shares.goods)
     duty, more = work.account.duty, amount - (shares.assessed or 0)
     shares.assessed = amount
     payable = f"payable/{duty.authority}"

@@ -41,7 +41,7 @@ class Clock:
 class Papers:
     """Into China, until it is packed: the newest order and payment documents, how many lists were declared, and how often papers
     were found wrong. `listed`: the list that customs may have; `released`: when it let the goods in; `returning`: returns that
-    it has not answered yet."""
+    it has not answered yet; `asked_late`: those that were asked for too late for it."""
 
     order: OrderDocument | None = None
     payment: PaymentDocument | None = None
@@ -50,9 +50,11 @@ class Papers:
     listed: str = ""
     released: datetime | None = None
     returning: list[str] = field(default_factory=list)
+    asked_late: list[str] = field(default_factory=list)
 
     def draft(self) -> Papers:
-        return Papers(self.order, self.payment, self.lists, self.wrong, self.listed, self.released, list(self.returning))
+        return Papers(self.order, self.payment, self.lists, self.wrong, self.listed, self.released, list(self.returning),
+                      list(self.asked_late))
 
 
 @dataclass(slots=True)

@@ -81,7 +81,7 @@ def buyer_has_it(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return []
     if scenario == platform.UPHELD:
         return platform.freeze(heard, scenario, memory)
-    if scenario in ("return_whole", "china_returned"):
+    if scenario in ("return_whole", "china_returned", "china_return_kept"):
         message = buyer.RequestReturn(order_id=order_id, parcel_id=parcel_id, reason="not as expected")
         return _ask(12, 48, memory, f"return:{parcel_id}", message)
     if scenario == "return_line":

@@ -48,9 +48,9 @@ def withdraw(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     form, list_no = ("CEB624", event.revokes) if hasattr(event, "revokes") else ("CEB626", event.returns_list)
     if not list_no:
         return []
-    return_id = getattr(event, "return_id", "")
+    return_id, kept = getattr(event, "return_id", ""), scenario == "china_return_kept"
     message = report.ListWithdrawalReported(order_id=event.order_id, parcel_id=event.parcel_id, list_no=list_no, form=form,
-                                            return_id=return_id, accepted=True)
+                                            return_id=return_id, accepted=not kept, reason="not as they were let in" if kept else "")
     return [after(0.5, 6, memory, REPORT.name, SOURCE, said_id(form, f"{list_no}:{return_id}"), message)]
 
 
