@@ -349,21 +349,22 @@ class Owner:
         return done, batch.again
 
     def _decide(self, batch: Batch, records: list[Record], poison: Exception | None) -> int:
+        done = len(records)
         for n, record in enumerate(records):
             if poison is not None:
                 batch.poison(record, poison)
                 continue
-            before = len(batch.out)
             try:
                 batch.handle(record)
             except SharedMissing:
                 if n == 0:
                     raise
-                return n
-            for out in batch.out[before:]:
-                if len(out.value) > VALUE_BYTES_MAX and out.headers is None:
-                    raise Impossible(Reason.OUTPUT_TOO_LARGE, f"{out.type} has {len(out.value)} bytes")
-        return len(records)
+                done = n
+                break
+        for out in batch.out:
+            if len(out.value) > VALUE_BYTES_MAX and out.headers is None:
+                raise Impossible(Reason.OUTPUT_TOO_LARGE, f"{out.type} has {len(out.value)} bytes")
+        return done
 
     def _end_of(self, records: list[Record], done: int) -> dict[str, int]:
         """Without records (housekeeping: everything fetched is settled), all that was skipped is behind us too."""
