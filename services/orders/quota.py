@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -111,7 +112,8 @@ def _bonded(command: PlaceOrder) -> dict[str, Any]:
             "records": {line.line_no: line.item_record for line in command.lines}}
 
 
-def _limits_of(rules: Rules, day: date) -> tuple[list[str], int, int, int] | str:
+@lru_cache(maxsize=64)  # as many orders as a day has ask the same
+def _limits_of(rules: Rules, day: date) -> tuple[tuple[str, ...], int, int, int] | str:
     """(ids of rows, yearly, per parcel, single item) in fen, or why there are none."""
     known = [rule for rule in rules.rules_for("CN") if rule.enabled and rule.yearly_limit is not None]
     dated = [rule for rule in known if rule.holds(day)]
@@ -120,7 +122,7 @@ def _limits_of(rules: Rules, day: date) -> tuple[list[str], int, int, int] | str
     usual = [rule.value.up_to for rule in dated if not rule.single_item]
     single = [rule.value.up_to for rule in dated if rule.single_item]
     yearly, per_parcel = min(rule.yearly_limit for rule in dated), max(usual)
-    return [rule.id for rule in dated], int(yearly * FEN), int(per_parcel * FEN), int(max([per_parcel, *single]) * FEN)
+    return tuple(rule.id for rule in dated), int(yearly * FEN), int(per_parcel * FEN), int(max([per_parcel, *single]) * FEN)
 
 
 def reserve(order: Any, china: ChinaImport) -> list[QuotaMove]:
