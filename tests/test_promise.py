@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from schemas import shipping_report as report
+from schemas import shipping_shipment as ship
 from schemas.lifecycle import PROMISE
-from schemas.orders_order import DocumentsSupplied, LineCode, OrderHeld, OrderPlaced, OrderResumed, PlacedLine
+from schemas.orders_order import ChinaImport, DocumentsSupplied, LineCode, OrderHeld, OrderPlaced, OrderResumed, PlacedLine
 from schemas.payments_payment import PaymentAuthorised, PaymentHeld
 from schemas.shipping_shipment import ParcelsAllocated
+from schemas.topics import MODELS
+from services.auditor.audit import examine
+from services.explorer.simulation import bonded_order
 from services.runtime.decision import TIMER, Decision, Incoming
 from services.runtime.decision import LANES_CHANGED, Impossible, Stale, Standing
-from services.shipping import machine
+from services.shipping import machine, stops
+from services.shipping.allocation import Line, Wanted
+from services.shipping.network.lanes import in_bond
 from services.shipping.plans import Plans
+from services.shipping.shipment import Work
 from services.shipping.storage import Stock
+from tests.history import History
+from tests.test_lifecycle import Outside, given, ids
 
 PLANS = Plans()
 MONDAY = datetime(2026, 11, 16, 10, tzinfo=UTC)
@@ -395,3 +405,101 @@ def test_lanes_are_closed_once_and_opened_again():
     with pytest.raises(Impossible):
         machine.decide(subject, None, Incoming("CloseLane", "l", "/operations", 0, MONDAY, message.model_copy(
             update={"lane": "USSEA-NOWHERE-air"})), None, MONDAY, plans=PLANS)
+
+
+# -- from a bonded warehouse (mode 1210) ----------------------------------------------------------------------------------
+
+
+def bonded(statuses: tuple[str, ...] = ("120", "800"), stock=None, **more):
+    """Sold from a bonded warehouse in Shanghai; Chinese customs says these statuses of its list."""
+    outside = Outside()
+
+    def tell(event, world):
+        for status in statuses:
+            accepted_as(event, world, status)
+    outside.on[ship.DocumentsMatched] = tell
+    return given(bonded_order(**more), stock=stock or {"CHERRY": {"CNSHA": 9}}, outside=outside, plans=PLANS)[0]
+
+
+def accepted_as(event, world, status: str) -> None:
+    world.send(report.CarrierScanReported(**ids(event), dialect="ceb622", code=status, at=world.now, reason="as told",
+                                          tracking_no=event.import_list.list_no), "/customs/CN", f"{event.import_list.list_no}:{status}")
+
+
+def told(world, name: str) -> list:
+    return [MODELS[name].model_validate_json(e.value) for e in world.events if e.type == name]
+
+
+async def is_clean(world) -> None:
+    assert not world.dead
+    found = await examine(History([world]))
+    assert found.clean, "\n".join(found.lines())
+
+
+async def test_goods_in_bond_are_promised_over_lanes_of_their_country():
+    world = bonded()
+    [allocated] = told(world, "ParcelsAllocated")
+    route = allocated.parcels[0].route
+    assert allocated.accepted_at and route.border == -1 and route.in_time
+    lanes = [leg.lane for leg in route.legs]
+    assert lanes[0].startswith("CNSHA-") and "-door-" in lanes[-1]
+    assert all(place.startswith("CN") or place == "door" for lane in lanes for place in lane.split("-")[:2])
+    [delivered] = told(world, "ParcelDelivered")
+    assert delivered.kept and delivered.promised_at == route.promised_at
+    assert not {"ParcelExported", "ParcelArrived", "CustomsPresented"} & set(world.types())
+    await is_clean(world)
+
+
+async def test_customs_in_bond_stops_the_clock():
+    world = bonded(("120", "500"))
+    world.wait(hours=20)
+    accepted_as(told(world, "DocumentsMatched")[0], world, "800")
+    world.run()
+    [paused], [resumed] = told(world, "PromisePaused"), told(world, "PromiseResumed")
+    assert (paused.reason, resumed.reason) == ("customs_hold", "customs_hold") and resumed.paused_s >= 20 * 3600
+    [allocated] = told(world, "ParcelsAllocated")
+    assert resumed.promised_at == allocated.parcels[0].route.promised_at + timedelta(seconds=resumed.paused_s)
+    types = world.types("shipping")
+    assert types.index("ListHeld") < types.index("PromisePaused") < types.index("PromiseResumed") < types.index("FulfilmentRequested")
+    await is_clean(world)
+
+
+async def test_customs_and_a_stopped_order_together_stand_until_both_are_over():
+    """The order is held and let go while customs holds the goods: the clock goes on with the release alone."""
+    world = bonded(("120", "500"))
+    parcel = world.state("shipping").parcels["A1-P1"]
+    assert parcel.aside.clock.paused == "customs_hold"
+    work = Work(world.state("shipping").draft(), world.parties["shipping"].entries["A1"].document, None, world.now, plans=PLANS)
+    stops.stop(work, "screening")
+    stops.clear(work, "screening", lambda *_: None)
+    assert [type(e).__name__ for e in work.events] == [] and work.shipment.parcels["A1-P1"].aside.clock.paused == "customs_hold"
+
+
+@pytest.mark.parametrize("stock", [{"CHERRY": {"SHB9": 9}}, {"CHERRY": {"CNSHA": 1, "SHB9": 9}}])
+async def test_a_bonded_warehouse_that_the_network_does_not_have_sends_without_a_promise(stock):
+    world = bonded(stock=stock)
+    assert all(p.route is None for p in told(world, "ParcelsAllocated")[0].parcels)
+    assert world.state("orders").status == "completed"
+    await is_clean(world)
+
+
+def test_a_closed_lane_in_bond_is_gone_round_within_the_country():
+    lanes = [leg.lane for leg in PLANS.plan(_wanted(), lambda sku: [("CNCGO", 9)], MONDAY, frozenset())[1]["CNCGO"].legs]
+    again = PLANS.again("CNCGO", MONDAY, "CNSHA", MONDAY + timedelta(hours=72), frozenset({lanes[0]}), bonded=True)
+    assert again[0].lane != lanes[0] and all(leg.lane.startswith("CN") for leg in again)
+    assert not any(lane.customs for lane in in_bond(PLANS.network).lanes.values() if lane in in_bond(PLANS.network).out[lane.origin])
+
+
+def _wanted() -> Wanted:
+    china = ChinaImport.model_construct(mode="1210")
+    return Wanted("CNY", "CN", "ship_available", 0, 100, [Line(1, "TOY", 2, 100)], china=china)
+
+
+async def test_an_auditor_notices_goods_in_bond_that_left_the_country():
+    history = History([bonded()])
+    told_, at = history.find("shipping.shipment.v1", "ParcelsAllocated", "A1")
+    parcels = json.loads(told_[at].value)["parcels"]
+    parcels[0]["route"]["border"] = 0
+    history.change("shipping.shipment.v1", "ParcelsAllocated", "A1", parcels=parcels)
+    found = await examine(history)
+    assert any("goods in bond have left their country" in line for v in found.violations for line in v.evidence)

@@ -11,7 +11,7 @@ from services.auditor.kept import Tick, Way
 from services.auditor.story import Event
 
 PROMISED = timedelta(hours=72)  # as the auditor knows it, not as the network states it
-DOOR, NO_STOCK = "door", "no_stock"
+DOOR, NO_STOCK, CHINA = "door", "no_stock", "CN"
 _STEPS = {row.event for row in PROMISE.rows}
 
 
@@ -27,7 +27,7 @@ def promise_is_the_plan(case: Case) -> Iterator[Verdict]:
     yield None if allocated.accepted == since else [str(told), f"accepted {allocated.accepted}, the order says {since}"]
     for parcel_id, plan in allocated.plans.items():
         if plan.way is not None:
-            wrong = _wrong(plan.way, plan.warehouse, allocated.accepted)
+            wrong = _wrong(plan.way, plan.warehouse, allocated.accepted, case.facts.regime)
             if plan.way.in_time != (plan.way.promised - allocated.accepted <= PROMISED):
                 wrong.append(f"promised {plan.way.promised}, accepted {allocated.accepted}, in time: {plan.way.in_time}")
             yield [str(told), f"parcel {parcel_id}", *wrong] if wrong else None
@@ -38,13 +38,13 @@ def promised_when_it_came(case: Case) -> Iterator[Verdict]:
     for event in case.story.of("shipping", "BackorderFilled"):
         way = event.data.way
         if way is not None:
-            wrong = _wrong(way, event.data.ref, event.time)
+            wrong = _wrong(way, event.data.ref, event.time, case.facts.regime)
             if way.in_time != (way.promised - event.time <= PROMISED):
                 wrong.append(f"promised {way.promised}, it came {event.time}, in time: {way.in_time}")
             yield [str(event), *wrong] if wrong else None
 
 
-def _wrong(way: Way, start: str, since: datetime) -> list[str]:
+def _wrong(way: Way, start: str, since: datetime, regime: str) -> list[str]:
     """What of a way does not fit together."""
     found, place, moment = [], start, since
     for lane, departs, arrives in way.legs:
@@ -52,6 +52,8 @@ def _wrong(way: Way, start: str, since: datetime) -> list[str]:
         if origin != place or not moment <= departs <= arrives:
             found.append(f"{lane} leaves {departs} and arrives {arrives}, but it is at {place} at {moment}")
         place, moment = to, arrives
+    if regime == "bonded" and (way.border >= 0 or any(not place.startswith(CHINA) for lane, _, _ in way.legs for place in lane.split("-")[:2] if place != DOOR)):
+        found.append("goods in bond have left their country")
     if place != DOOR or way.promised != moment:
         found.append(f"it ends at {place} at {moment}, promised is {way.promised}")
     if not -1 <= way.border < len(way.legs) - 1:
@@ -102,9 +104,9 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
 
 
 # What a pause of this reason ends with, at the latest; any other when the goods go on: asked for, or handed over.
-_ENDS = {"customs_hold": {"CustomsReleased"}, "buyer_absent": {"ParcelOutForDelivery"}, NO_STOCK: {"FulfilmentRequested"}}
+_ENDS = {"customs_hold": {"CustomsReleased", "ListReleased"}, "buyer_absent": {"ParcelOutForDelivery"}, NO_STOCK: {"FulfilmentRequested"}}
 _GO_ON = frozenset({"FulfilmentRequested", "ParcelHandedOver"})
-_WAITED_FOR = _GO_ON | {"CustomsReleased", "ParcelOutForDelivery"}
+_WAITED_FOR = _GO_ON | {"CustomsReleased", "ListReleased", "ParcelOutForDelivery"}
 _PAUSES = frozenset({"PromisePaused", "PromiseHeld"})
 _STOPS = frozenset({"ParcelStopped", "ParcelCleared"})
 
@@ -144,7 +146,7 @@ def reroutes_lie_ahead(case: Case) -> Iterator[Verdict]:
                 begun = max(begun, _BEGUN[event.type](way))
             if event.type == "ParcelRerouted":
                 lanes = [lane for lane, _, _ in way.legs]
-                wrong = _wrong(event.data.way, parcel.plan.warehouse, case.facts.allocated.accepted)
+                wrong = _wrong(event.data.way, parcel.plan.warehouse, case.facts.allocated.accepted, case.facts.regime)
                 if event.data.ref not in lanes[begun:]:
                     wrong.append(f"{event.data.ref} is not ahead of it: {lanes[begun:]}")
                 if event.data.ref in [lane for lane, _, _ in event.data.way.legs] or event.data.way.legs[:begun] != way.legs[:begun]:

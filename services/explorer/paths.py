@@ -51,18 +51,20 @@ class Path:
     inbound: tuple[tuple[str, str, int], ...] = ()
     order: PlaceOrder | None = None
     promised: bool = False
+    places: tuple[str, ...] = TWO_ROUTES
+    at: str = "SEA1"
     before: tuple = ()
     placed: bool = True
     resends: int = 3
 
     def setting(self) -> Setting:
         placed = self.order or order(destination=DESTINATIONS[self.regime], lines=TWO if self.parcels == 2 else ONE)
-        stock = {("SEA1", "CHERRY"): self.stock} | ({("PVD1", "TOY"): 9} if self.parcels == 2 else {})
+        stock = {(self.at, "CHERRY"): self.stock} | ({("PVD1", "TOY"): 9} if self.parcels == 2 else {})
         return Setting((placed,), (self.words,), {row: units for row, units in stock.items() if units}, self.inbound,
                        self.timers, before=self.before, placed=self.placed)
 
     def system(self) -> System:
-        return System(self.setting(), Machines(plans=Plans.of_places(*TWO_ROUTES) if self.promised else None,
+        return System(self.setting(), Machines(plans=Plans.of_places(*self.places) if self.promised else None,
                                                 resends=self.resends))
 
 
@@ -244,6 +246,9 @@ PATHS: tuple[Path, ...] = (
     _path("promise-follows", "part of the stock is sent, the rest is promised when it has come", "express, cancel line", {"completed"},
           promised=True, stock=1, inbound=(("SEA1", "CHERRY", 5),), order=order(destination="US", backorder=True), regime="domestic",
           timers=frozenset({"stock", "confirm"})),
+    _path("promise-bonded", "from a bonded warehouse in China, where customs may hold it", "holds, refuses, express, confirm", {
+        "completed", "cancelled: list_refused"}, promised=True, places=("CNSHA", "CNNAY"), at="CNSHA", order=bonded_order(),
+          timers=frozenset({"risk"})),
     _path("promise-cancel", "cancelled, and the clock with it", "confirm, cancel, stops", {"completed", "cancelled: cancelled"},
           promised=True, timers=frozenset({"risk"})),
     _path("customs", "held, released or refused", "confirm, holds, refuses", ABROAD),

@@ -63,6 +63,10 @@ CHECKS = (
      "references: one complaint per 860,000 transactions, 10,000 shops a week", "B"),
     ("Catalogue: HS code, origin, brand and temperature band of a line are those of the merchant's catalogue; chilled is −2 to "
      "10 °C, frozen −12 °C and colder", "at intake (`catalogue_mismatch`)", "The bands are the usual ones of food logistics, not verified", "C"),
+    ("Promise of 72 hours from acceptance; goods in bond (mode 1210) travel on lanes of their country alone, from nine cities of the "
+     "pilot for bonded retail import, and wait ten hours for list and release; what follows as a backorder is promised when it has come",
+     "when parcels are allocated, or their goods come", "Facts, mode 1210; the first cities of China's pilot for cross-border retail "
+     "import; hours and prices are settings (`services/shipping/network/network.toml`)", "C"),
 )
 
 MISSING = """\

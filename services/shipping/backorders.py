@@ -28,12 +28,13 @@ def try_again(work: Work, parcel_id: str) -> None:
     stand by now."""
     parcel = work.shipment.parcels[parcel_id]
     [(line, units)] = work.left(parcel_id)
-    enough = [(free, warehouse) for warehouse, free in work.stock.available(line.sku) if free >= units]
+    enough = [(warehouse, free) for warehouse, free in work.stock.available(line.sku) if free >= units]
     if not enough:
         work.arm(f"stock:{parcel_id}", "backorder_retry")
         return
-    found = work.plans.best(work.document.destination, [w for _, w in enough], units, work.now, work.closed) if _promisable(work) else None
-    warehouse, route = found or (max(enough)[1], None)
+    found = work.plans.best(work.document.destination, enough, units, work.now, work.closed,
+                            work.shipment.regime == "bonded") if _promisable(work) else None
+    warehouse, route = found or (max(enough, key=lambda there: (there[1], there[0]))[0], None)
     aside, parcel.warehouse = parcel.aside, warehouse
     aside.awaits = False
     work.disarm(f"stock_ends:{parcel_id}")
@@ -53,7 +54,7 @@ def try_again(work: Work, parcel_id: str) -> None:
 def _promisable(work: Work) -> bool:
     """Whether a way can be promised to where they are wanted."""
     destination = (work.fresh_document or work.document).destination
-    return work.plans is not None and work.shipment.regime != "bonded" and work.plans.area(destination, work.now) is not None
+    return work.plans is not None and work.plans.area(destination, work.now) is not None
 
 
 def expired(work: Work, parcel_id: str) -> None:

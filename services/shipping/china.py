@@ -171,11 +171,13 @@ def _in_bond(work: Work, scan: Any, parcel: Parcel, papers: Papers) -> Stale | N
     if scan.code == "800":
         papers.released = work.now
         work.step(parcel, "ListReleased")
+        promise.resume(work, parcel_id)
         work.emit(out.ListReleased, **told)
         _go_on(work, parcel_id, parcel)
     elif scan.code in HELD:
         work.step(parcel, "ListHeld")
         work.emit(out.ListHeld, **told, status=scan.code, reason=scan.reason)
+        promise.pause(work, parcel_id, promise.CUSTOMS_HOLD)
     elif scan.code == "100" or scan.code in FINAL:
         _reject(work, scan, parcel, papers)
     else:

@@ -10,13 +10,14 @@ from typing import Any
 from schemas.shipping_shipment import Leg, Route
 from services.shipping.allocation import Wanted
 from services.shipping.network.geography import places
-from services.shipping.network.lanes import DOOR, Lane, Network, build, load_rules, network
+from services.shipping.network.lanes import DOOR, Lane, Network, build, in_bond, load_rules, network
 from services.shipping.network.planner import Planner, choose, legs
 from services.shipping.network.sourcing import Want, source
 
 SCANS_ARE_TOLD_WITHIN = timedelta(hours=2)
 HEARD_WITHIN_S = 4.0  # real seconds, in which a fast trade clock runs on
 _LEGS_REMEMBERED = 20_000
+BONDED = "1210"  # the mode of an import whose goods lie in a bonded warehouse
 
 Shares = dict[str, dict[str, int]]  # warehouse -> SKU -> units
 
@@ -31,6 +32,7 @@ class Plans:
         self.slack = timedelta(seconds=HEARD_WITHIN_S * speed)
         self.tolerance = SCANS_ARE_TOLD_WITHIN + self.slack
         self._planner = lru_cache(maxsize=8)(lambda closed: Planner(self.network, closed))
+        self._in_bond = lru_cache(maxsize=8)(lambda closed: Planner(in_bond(self.network), closed))
         self._legs: dict[int, tuple[Any, int, list[Leg], int]] = {}
 
     @classmethod
@@ -58,16 +60,18 @@ class Plans:
     def plan(self, wanted: Wanted, available: Callable[[str], Iterable[tuple[str, int]]], accepted: datetime,
              closed: frozenset[str]) -> tuple[Shares, dict[str, Route]]:
         """Which warehouse sends what, and the way of each one's parcel; nothing of both, where the network knows no way."""
-        planner, area = self._planner(closed), self.area(wanted.destination, accepted)
+        bonded = wanted.china is not None and wanted.china.mode == BONDED
+        planner, area = self._by(closed, bonded), self.area(wanted.destination, accepted)
         if area is None:
             return {}, {}
         units: dict[str, int] = {}
         for line in wanted.lines:
             units[line.sku] = units.get(line.sku, 0) + line.quantity
         wants = [Want(sku, count, self.unit_grams) for sku, count in units.items()]
-        parcels = source(planner, wants, {sku: available(sku) for sku in units}, area, int(accepted.timestamp()))
-        if parcels is None:
-            return {}, {}
+        there = {sku: self._bonded(available(sku)) if bonded else available(sku) for sku in units}
+        parcels = source(planner, wants, there, area, int(accepted.timestamp()))
+        if parcels is None or bonded and any(sum(p.units.get(sku, 0) for p in parcels) < count for sku, count in units.items()):
+            return {}, {}  # bonded warehouses may be ones that the network does not have
         return ({p.warehouse: p.units for p in parcels},
                 {p.warehouse: self._told(p.route.lanes, p.route.starts, p.route.in_time, p.route.cost) for p in parcels})
 
@@ -76,11 +80,19 @@ class Plans:
         first, last = self.network.valid
         return self.planner.area(destination) if first <= moment.date() <= last else None
 
-    def best(self, destination: str, warehouses: list[str], units: int, moment: datetime, closed: frozenset[str]) -> tuple[str, Route] | None:
+    def _by(self, closed: frozenset[str], bonded: bool) -> Planner:
+        return self._in_bond(closed) if bonded else self._planner(closed)
+
+    def _bonded(self, stock: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [(warehouse, free) for warehouse, free in stock if warehouse in self.network.rules["bonded"]["places"]]
+
+    def best(self, destination: str, warehouses: list[tuple[str, int]], units: int, moment: datetime, closed: frozenset[str],
+             bonded: bool = False) -> tuple[str, Route] | None:
         """From which of these, that have all of a parcel, and by which way: the cheapest in time, else the earliest. None: no way is
         known."""
-        planner, area = self._planner(closed), self.area(destination, moment)
-        found = [(not way.in_time, way.cost if way.in_time else way.arrives, warehouse, way) for warehouse in warehouses
+        planner, area = self._by(closed, bonded), self.area(destination, moment)
+        found = [(not way.in_time, way.cost if way.in_time else way.arrives, warehouse, way)
+                 for warehouse, _ in (self._bonded(warehouses) if bonded else warehouses)
                  if area is not None and warehouse in planner.network.places
                  and (way := planner.plan(warehouse, area, units * self.unit_grams, _second(moment))) is not None]
         if not found:
@@ -88,9 +100,10 @@ class Plans:
         _, _, warehouse, way = min(found, key=lambda each: each[:3])
         return warehouse, self._told(way.lanes, way.starts, way.in_time, way.cost)
 
-    def again(self, place: str, moment: datetime, area: str, deadline: datetime, closed: frozenset[str]) -> list[Leg] | None:
+    def again(self, place: str, moment: datetime, area: str, deadline: datetime, closed: frozenset[str],
+              bonded: bool = False) -> list[Leg] | None:
         """The cheapest way on from a place that is there by the deadline, else the earliest; None: none is open."""
-        options = self._planner(closed).onward(place, _second(moment), area)
+        options = self._by(closed, bonded).onward(place, _second(moment), area)
         best = choose(options, self.unit_grams, int(deadline.timestamp()))
         return best and [_leg(*run) for run in legs(best.lanes, _second(moment))]
 

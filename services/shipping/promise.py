@@ -13,7 +13,8 @@ from schemas.lifecycle import BEFORE_HANDOVER
 from schemas.shipping_shipment import Leg, Route
 from services.shipping.shipment import Clock, Parcel, Work
 
-NO_STOCK = "no_stock"
+NO_STOCK, CUSTOMS_HOLD = "no_stock", "customs_hold"
+_HELD = ("customs_held", "listed", "relisted")  # by customs: at the border, or in a bonded warehouse
 ON_ITS_WAY = BEFORE_HANDOVER | {"handed_over", "exported", "arrived", "presented", "customs_held", "released"}
 OPEN = ON_ITS_WAY | {"out_for_delivery", "delivery_failed", "at_pickup"}
 _GOES_ON = OPEN | {"delivered"}  # else its promise is void, and no clock of it runs any more
@@ -124,6 +125,7 @@ def resume(work: Work, parcel_id: str) -> None:
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
     clock = _clock(parcel)
     if clock.paused and parcel.status in _GOES_ON and not parcel.awaits and not (
+            clock.paused == CUSTOMS_HOLD and parcel.status in _HELD) and not (
             parcel.status in BEFORE_HANDOVER and (s.stops or s.waits_for_papers or parcel.aside.inspections)):
         stood = max(0, int((work.at - clock.since).total_seconds()))
         _set(work, parcel_id, clock, paused="", since=None, slip_s=clock.slip_s + stood)

@@ -120,7 +120,7 @@ def _declared(work: Work, parcel_id: str) -> Assessment | None:
 @reported("CustomsHeld")
 def customs_held(work, report, parcel_id, parcel, before):
     work.emit(out.CustomsHeld, parcel_id=parcel_id, reason=report.reason)
-    promise.pause(work, parcel_id, "customs_hold")
+    promise.pause(work, parcel_id, promise.CUSTOMS_HOLD)
 
 
 @reported("CustomsReleased")

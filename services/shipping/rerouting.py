@@ -71,7 +71,7 @@ def _reroute(work: Work, parcel_id: str) -> None:
     place, area = work.plans.ends(route.legs[first])[0], work.plans.ends(route.legs[-1])[0]
     there = route.legs[first - 1].arrives if first else route.legs[0].departs
     due = promise.promised(work, parcel_id)
-    onward = work.plans.again(place, max(work.now, there), area, due, work.closed)
+    onward = work.plans.again(place, max(work.now, there), area, due, work.closed, work.shipment.regime == "bonded")
     if onward is None:
         return
     legs = [*route.legs[:first], *onward]

@@ -40,7 +40,7 @@ def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None],
 def try_to_allocate(work: Work, first: bool) -> None:
     s = work.shipment
     wanted, shares, routes = s.pending, {}, {}
-    if work.plans is not None and s.regime != "bonded":  # whose warehouses the network does not have
+    if work.plans is not None:
         # One that waited is promised anew, from the moment its goods are there.
         shares, routes = work.plans.plan(wanted, work.stock.available, wanted.accepted_at if first else work.now, work.closed)
     found = allocate(s.order_id, wanted, work.stock.available, shares)

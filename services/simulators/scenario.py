@@ -22,7 +22,7 @@ NO_PAPERS_HS_CODE = "000000"
 SKU_NOWHERE, SKU_PART, SKU_SEASON, SKU_BOND = "NONE-", "PART-", "SEASON-", "BOND-"
 FULL_DECLARATION = ["DE", "GB"]  # they ask for more than six digits above a value
 WAREHOUSES = ("SEA1", "PVD1")
-BONDED_WAREHOUSE = "SHB1"
+BONDED_WAREHOUSE = "CNSHA"
 
 
 @dataclass(frozen=True)

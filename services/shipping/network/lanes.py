@@ -93,6 +93,18 @@ def load_rules() -> dict[str, Any]:
     return tomllib.loads(RULES_FILE.read_text(encoding="utf-8"))
 
 
+def in_bond(net: Network) -> Network:
+    """What parcels from bonded warehouses (mode 1210) travel on: places and lanes within their country, so that none crosses a border."""
+    bonded = net.rules["bonded"]
+    known = {id_: place for id_, place in net.places.items() if place.country == bonded["country"]}
+
+    def stay(lanes: dict[Any, list[Lane]]) -> dict[Any, list[Lane]]:
+        return defaultdict(list, {key: [lane for lane in found if lane.origin in known and (lane.to in known or lane.to == DOOR)]
+                                  for key, found in lanes.items()})
+    return net._replace(places=known, out=stay(net.out), into=stay(net.into), between=stay(net.between),
+                        rules=net.rules | {"lead_h": bonded["lead_h"]})
+
+
 def _pairs(rules: dict[str, Any], known: dict[str, Place]) -> list[tuple[str, str, str]]:
     """(from, to, service) of every lane: lorries to hubs near by, aeroplanes between majors and from each hub to some."""
     hubs = [p for p in known.values() if p.kind != "warehouse"]
