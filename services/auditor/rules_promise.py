@@ -52,7 +52,8 @@ def _wrong(way: Way, start: str, since: datetime, regime: str) -> list[str]:
         if origin != place or not moment <= departs <= arrives:
             found.append(f"{lane} leaves {departs} and arrives {arrives}, but it is at {place} at {moment}")
         place, moment = to, arrives
-    if regime == "bonded" and (way.border >= 0 or any(not place.startswith(CHINA) for lane, _, _ in way.legs for place in lane.split("-")[:2] if place != DOOR)):
+    if regime == "bonded" and (way.border >= 0 or not all(place == DOOR or place.startswith(CHINA) for lane, _, _ in way.legs
+                                                          for place in lane.split("-")[:2])):
         found.append("goods in bond have left their country")
     if place != DOOR or way.promised != moment:
         found.append(f"it ends at {place} at {moment}, promised is {way.promised}")

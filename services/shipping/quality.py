@@ -67,7 +67,8 @@ def _can_be_replaced(work: Work, parcel_id: str) -> bool:
 
     Into China one sub-order is one waybill and one list: there it is paid back."""
     s, parcel = work.shipment, work.shipment.parcels[parcel_id]
-    if s.stops or s.regime in CHINESE or parcel.intercept or parcel.aside.asked or parcel.aside.inspections or parcel.status in ("returning", "delivered"):
+    if s.stops or s.regime in CHINESE or parcel.intercept or parcel.aside.asked or parcel.aside.inspections or parcel.status in (
+            "returning", "delivered"):
         return False
     wanted: Counter[str] = Counter()
     for line, units in work.left(parcel_id):
