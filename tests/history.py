@@ -33,7 +33,7 @@ from services.auditor.rules_quota import COLUMNS
 from services.auditor.story import Raw, digest_of
 from services.auditor.watch import watched
 from services.cli.duties import duties_paid
-from services.explorer.simulation import KEY, START, TERMS, World, order
+from services.explorer.simulation import KEY, START, TERMS, World, bonded_order, order
 from services.orders.landed_cost import Refusal
 from services.orders.rulebook import load
 from services.runtime.settings import SERVICES
@@ -379,6 +379,26 @@ def _follows_promised() -> World:
     return world
 
 
+def _in_bond() -> World:
+    """Promised from a bonded warehouse, where customs holds it for a day."""
+    outside, lists = Outside(), []
+
+    def held(e, w):
+        lists.append(e)
+        for status in ("120", "500"):
+            receipt(w, status)
+
+    def receipt(w, status):
+        w.send(report.CarrierScanReported(**ids(lists[0]), dialect="ceb622", code=status, at=w.now, reason="as told",
+                                          tracking_no=lists[0].import_list.list_no), "/customs/CN")
+    outside.on[ship.DocumentsMatched] = held
+    world, _ = given(bonded_order("in_bond", lines=(("BOND", 2, 5000),)), stock={"BOND": {"CNSHA": 9}}, outside=outside, plans=network_plans())
+    world.wait(days=1)
+    receipt(world, "800")
+    world.run()
+    return world
+
+
 def _begun() -> World:
     """Its warehouse has begun when the buyer cancels, and goes on."""
     outside = Outside()
@@ -393,7 +413,7 @@ def _begun() -> World:
 
 def promised() -> list[World]:
     """What goes on besides the plan: held by customs, forgotten, re-routed, held for an officer."""
-    return [_held_up(), _late(), _rerouted(), _reviewed(), _follows_promised()]
+    return [_held_up(), _late(), _rerouted(), _reviewed(), _follows_promised(), _in_bond()]
 
 
 def worlds() -> list[World]:

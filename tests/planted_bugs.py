@@ -275,8 +275,13 @@ BUGS = (
          "            promise.resume(work, parcel_id)\n    standing_still", "            pass\n    standing_still", {40},
          promised=True),
     _bug("rerouted_over_the_closed_lane", "a parcel is sent into the fog it was to avoid", SHIPPING,
-         "work.plans.again(place, max(work.now, there), area, due, work.closed)",
-         "work.plans.again(place, max(work.now, there), area, due, frozenset())", {40}, promised=True),
+         "work.plans.again(place, max(work.now, there), area, due, work.closed,",
+         "work.plans.again(place, max(work.now, there), area, due, frozenset(),", {40}, promised=True),
+    _bug("promised_before_it_came", "goods that are not there yet are promised from the day they were ordered", SHIPPING,
+         "    _set(work, parcel_id, _UNTOUCHED, route=route, due=route.promised_at)\n",
+         "    _set(work, parcel_id, clock, paused='', since=None, route=route)\n", {40}, promised=True),
+    _bug("clock_runs_in_bond", "a parcel that customs detains in its bonded warehouse counts as late", SHIPPING,
+         "        promise.pause(work, parcel_id, promise.CUSTOMS_HOLD)\n    elif", "    elif", {40}, promised=True),
 
     # -- the runtime, on a real broker and real databases: once, whatever dies when
     _bug("offsets_before_the_work", "what was read and not applied when the service died is lost", RUNTIME,

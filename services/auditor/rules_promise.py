@@ -68,12 +68,15 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
         way = parcel.plan.way if parcel.plan else None
         if way is None:
             continue
-        state, due, since, broken, stops, why, cleared = NEW, way.promised, None, None, set(), "", None
+        state, due, since, broken, stops, why, cleared, held = NEW, way.promised, None, None, set(), "", None, None
         for event in _events(case, parcel_id, _STEPS | _STOPS | _WAITED_FOR):
             if event.type in _STOPS:
                 (stops.add if event.type == "ParcelStopped" else stops.discard)(event.data.ref)
                 cleared = None if stops else event.time
                 continue
+            if held is not None and event.type != "PromisePaused":
+                yield [str(held), f"parcel {parcel_id}", "customs holds it, and the clock runs"]
+            held = event if event.type in _HELD and state in ("running", "at_risk") else None
             if event.type in _PAUSES:
                 why = event.data.ref
             wrong = _ought_to_stand(event, state, stops, why)
@@ -107,7 +110,8 @@ def clock_adds_up(case: Case) -> Iterator[Verdict]:
 # What a pause of this reason ends with, at the latest; any other when the goods go on: asked for, or handed over.
 _ENDS = {"customs_hold": {"CustomsReleased", "ListReleased"}, "buyer_absent": {"ParcelOutForDelivery"}, NO_STOCK: {"FulfilmentRequested"}}
 _GO_ON = frozenset({"FulfilmentRequested", "ParcelHandedOver"})
-_WAITED_FOR = _GO_ON | {"CustomsReleased", "ListReleased", "ParcelOutForDelivery"}
+_HELD = frozenset({"CustomsHeld", "ListHeld"})
+_WAITED_FOR = _GO_ON | _HELD | {"CustomsReleased", "ListReleased", "ParcelOutForDelivery"}
 _PAUSES = frozenset({"PromisePaused", "PromiseHeld"})
 _STOPS = frozenset({"ParcelStopped", "ParcelCleared"})
 
