@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.numbers import resident_check
 from schemas.orders_intake import Bonded, OrderLine, PlaceOrder
 from schemas.parties import Person, SealedParty, seal
-from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, WAREHOUSES, backorder_of, brand_of, cold_of, destinations_of, forced_id, hs_code_of, is_bonded, merchant_of,
+from services.simulators.scenario import (COLD, EXITS_PERMILLE, SCENARIOS, SEASONS, TAX_BACK, WAREHOUSES, backorder_of, brand_of, cold_of, destinations_of, forced_id, hs_code_of, is_bonded, merchant_of,
                                           name_of, on_shortage_of, season_of,
                                           payment_token_of, scenario_of, sku_of, warehouse_of)
 
@@ -123,7 +123,7 @@ def corridor_orders(seed: int, n: int, *, vault_key: bytes, placed_at: datetime,
 def _order(rng: random.Random, order_id: str, scenario: str, merchant: str, destination: str, key: bytes,
            placed_at: datetime) -> PlaceOrder:
     _, currency, rate, tax_percent = MARKETS[destination]
-    merchant = "cascade-cherries" if scenario in COLD | SEASONS else merchant
+    merchant = "cascade-cherries" if scenario in COLD | SEASONS else "maple-toys" if scenario in TAX_BACK else merchant
     lines = _lines(rng, order_id, scenario, merchant, destination)
     goods = sum(line.amount for line in lines)
     freight, tax = round((900 + 300 * len(lines)) * rate), goods * tax_percent // 100

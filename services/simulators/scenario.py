@@ -150,6 +150,7 @@ SCENARIOS = {s.name: s for s in (
 
 LISTED_LATER = "Severin Halloway-Pike"  # on a list of the demo's own, from the day after it begins
 TERMS_CHANGED = "terms_changed"
+TAX_BACK = frozenset({"china_returned", "china_return_kept"})  # goods whose tax into China is known without their weight
 BRANDED = frozenset({"brand_refused", "brand_revoked", "brand_covered"})
 SERIALS = frozenset({"serial_twice", "serial_far"})
 INSPECTED = SERIALS | {"inspection_random", "brand_complaint"}
