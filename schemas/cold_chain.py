@@ -21,15 +21,18 @@ from schemas.model import CommandPart, LineNo, Part
 WINDOW_S = 86_400
 KEEP_S = 60 * WINDOW_S  # a reading that comes later than this, by the parcel's newest one, is too late
 Tenths = Annotated[int, Field(ge=-2_732, le=2_000, description="tenths of a degree Celsius")]
+Silence = Annotated[int, Field(ge=30, le=7 * WINDOW_S // 60)]
 Tolerance = Annotated[int, Field(ge=0, le=WINDOW_S // 60)]
 
 
 class Band(Part):
-    """Between `low_tenths` and `high_tenths`, both included; outside for `tolerance_minutes` at most. Default: 2 to 8 °C."""
+    """Between `low_tenths` and `high_tenths`, both included; outside for `tolerance_minutes` at most. Default: 2 to 8 °C.
+    `silent_minutes`: how long its logger may say nothing; absent: nobody waits for it."""
 
     low_tenths: Tenths = 20
     high_tenths: Tenths = 80
     tolerance_minutes: Tolerance = 30
+    silent_minutes: Silence | None = None
 
 
 class AskedBand(Band, CommandPart):
@@ -46,7 +49,8 @@ def common_band(bands: Iterable[Band]) -> Band | None:
     """The band that suits all of them, or None where there is none."""
     found = list(bands)
     low, high = max(b.low_tenths for b in found), min(b.high_tenths for b in found)
-    return Band(low_tenths=low, high_tenths=high, tolerance_minutes=min(b.tolerance_minutes for b in found)) if low < high else None
+    return Band(low_tenths=low, high_tenths=high, tolerance_minutes=min(b.tolerance_minutes for b in found), silent_minutes=min(
+        (b.silent_minutes for b in found if b.silent_minutes is not None), default=None)) if low < high else None
 
 
 class Reading(NamedTuple):

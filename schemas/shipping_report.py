@@ -267,6 +267,13 @@ class ExcursionReported(ParcelReport):
     worst_tenths: Tenths
 
 
+class LoggerHeard(ParcelReport):
+    """Said by shipping's own view of shipping.sensor.v1, of goods whose band has `silent_minutes`: the parcel's logger said something.
+    `at`: its newest reading then."""
+
+    at: Time
+
+
 class RecordQualityDecision(ParcelReport):
     """A person looked at an excursion: the goods go on, are sent once more, or are paid back."""
 
@@ -282,6 +289,6 @@ MESSAGES = (
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,
     InterceptAccepted, InterceptRefused, ReturnedToSenderReported, LossReported, DestroyedReported, ClaimPaidReported,
-    ReturnReceivedReported, ListWithdrawalReported, CarrierScanReported, ExcursionReported, RecordQualityDecision,
+    ReturnReceivedReported, ListWithdrawalReported, CarrierScanReported, ExcursionReported, LoggerHeard, RecordQualityDecision,
     SerialScanReported, OpenInspection, RecordInspection,
 )

@@ -464,13 +464,15 @@ class ParcelReturned(ParcelEvent):
 
 
 class ParcelQuarantined(ParcelEvent):
-    """The goods were too warm or too cold for too long: nobody gets them until somebody has decided, or the deadline has."""
+    """The goods were too warm or too cold for too long, or (`silent`) their logger said nothing for longer than it may: nobody gets
+    them until somebody has decided, or the deadline has."""
 
     excursion_id: str
     began: Time
     until: Time
     minutes: int
     worst_tenths: int
+    silent: bool = False
 
 
 class QualityReleased(ParcelEvent):

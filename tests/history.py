@@ -121,6 +121,24 @@ def _cold() -> World:
     return given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})[0]
 
 
+def _silent() -> World:
+    """Its logger is heard once on the way, and then no more; the next day somebody finds the goods fit."""
+    outside, onward = Outside(), []
+    outside.on[ship.ParcelHandedOver] = lambda e, w: onward.append(e)
+    args = _args("silent", destination="US", outside=outside)
+    lines = [line.model_copy(update={"cold": AskedBand(silent_minutes=1440)}) for line in args["placed"].lines]
+    world, _ = given(**args | {"placed": args["placed"].model_copy(update={"lines": lines})})
+    world.wait(hours=2)
+    world.send(report.LoggerHeard(**ids(onward[0]), at=world.now), "/cold-chain", f"heard:silent-P1:{int(world.now.timestamp())}")
+    world.run()
+    world.wait(hours=25)
+    world.send(report.RecordQualityDecision(**ids(onward[0]), excursion_id="silent-P1:silent:1", decision="release",
+                                            decided_by="warehouse"), "/warehouse")
+    outside.legs(onward[0], world)
+    world.run()
+    return world
+
+
 def _held_up() -> World:
     """Promised, and held by customs for a day."""
     outside = Outside()
@@ -441,7 +459,7 @@ def worlds() -> list[World]:
         _with(ship.ParcelDelivered, _once(_part_back), "part_back", days=11),
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
-        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _returned(), _books(_split()), _cold(), _season(), _branded(),
+        _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _returned(), _books(_split()), _cold(), _silent(), _season(), _branded(),
         _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), _begun(), *promised(),
         _listed_later(),
     ]

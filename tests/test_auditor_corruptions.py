@@ -505,6 +505,14 @@ def two_parcels_of_one_number(h):
     _plan(h, "normal", sscc=json.loads(records[at].value)["parcels"][0]["sscc"])
 
 
+def told_of_a_shorter_silence(h):
+    h.change(SHIPMENT.name, "ParcelQuarantined", "silent", minutes=60)
+
+
+def a_silence_taken_for_an_excursion(h):
+    h.change(SHIPMENT.name, "ParcelQuarantined", "silent", silent=False)
+
+
 def an_excursion_nobody_told(h):
     """The view lost a reading, and shipping never heard."""
     records, at = h.find(SENSOR.name, "SensorReported", "cold")
@@ -802,6 +810,7 @@ PLANTED = [
     (unbalanced_book, {8, 13, 28}),
     (a_number_that_does_not_hold, {37}), (two_parcels_of_one_number, {37}), (carried_under_anothers_number, {37}),
     (handed_over_after_the_season, {39}), (charged_before_the_season, {39}), (promised_and_never_let_go, {15}),
+    (told_of_a_shorter_silence, {38}), (a_silence_taken_for_an_excursion, {38}),
     (an_excursion_nobody_told, {38}), (an_excursion_of_no_reading, {38}), (a_logger_set_too_wide, {38}),
     (given_out_before_anybody_decided, {38}), (decided_long_after_the_deadline, {38}),
     (another_value_reserved, {32}), (a_quota_nobody_committed, {32}), (a_person_above_the_limit, {32}),

@@ -241,3 +241,80 @@ def test_a_way_that_starts_over_keeps_late_scans_stale():
     """A parcel may be sent once more; no scan waits for that."""
     for state, event in (("arrived", "ParcelExported"), ("out_for_delivery", "CustomsReleased"), ("exported", "ParcelPacked")):
         assert PARCEL["abroad"].answer(state, event)[0] is Answer.STALE
+
+
+# -- a logger that falls silent -------------------------------------------------------------------------------------------
+
+
+def logged(silent: int | None = 1440):
+    """Handed over, and on its way until the test goes on; its logger may be silent for so many minutes."""
+    outside, onward = Outside(), []
+    outside.on[ship.ParcelHandedOver] = lambda e, w: onward.append(e)
+    placed = order(destination="US")
+    lines = [line.model_copy(update={"cold": AskedBand(silent_minutes=silent)}) for line in placed.lines]
+    world, _ = given(placed.model_copy(update={"lines": lines}), outside=outside)
+    return world, lambda: (outside.legs(onward[0], world), world.run())
+
+
+def heard(world, hours_ago: float = 0) -> None:
+    world.send(report.LoggerHeard(order_id="A1", parcel_id="A1-P1", at=world.now - timedelta(hours=hours_ago)), "/cold-chain")
+    world.run()
+
+
+def silences(world) -> list[str]:
+    return [e.excursion_id for e in (ship.ParcelQuarantined.model_validate_json(o.value) for o in world.events
+                                     if o.type == "ParcelQuarantined") if e.silent]
+
+
+def test_a_logger_that_is_not_heard_alarms_and_nobody_gets_the_goods_before_somebody_has_decided():
+    world, go_on = logged()
+    world.wait(hours=23)
+    assert not silences(world)
+    world.wait(hours=2)
+    assert silences(world) == ["A1-P1:silent:1"]
+    go_on()
+    assert "ParcelDelivered" not in world.types()
+    world.send(report.RecordQualityDecision(order_id="A1", parcel_id="A1-P1", excursion_id="A1-P1:silent:1", decision="release",
+                                            decided_by="warehouse"), "/warehouse")
+    world.run()
+    ends(world, "completed", buyer=-5700, released=5700)
+
+
+def test_what_it_says_puts_the_alarm_off_and_what_is_old_does_not():
+    world, go_on = logged()
+    for _ in range(4):
+        world.wait(hours=20)
+        heard(world, hours_ago=2)
+    assert not silences(world)
+    heard(world, hours_ago=30)
+    world.wait(hours=21)
+    assert not silences(world), "the newest reading counts"
+    world.wait(hours=2)
+    assert silences(world) == ["A1-P1:silent:1"]
+    heard(world)
+    world.wait(hours=25)
+    assert silences(world) == ["A1-P1:silent:1", "A1-P1:silent:2"], "heard again, and silent again"
+
+
+def test_a_logger_whose_clock_runs_ahead_is_not_waited_for_any_longer():
+    world, _ = logged()
+    heard(world, hours_ago=-500)
+    world.wait(hours=25)
+    assert len(silences(world)) == 1
+
+
+def test_nobody_waits_for_a_logger_of_goods_that_name_no_time_or_that_are_there():
+    world, _ = logged(silent=None)
+    world.wait(days=5)
+    assert not silences(world)
+    world, go_on = logged()
+    go_on()
+    world.wait(days=5)
+    assert not silences(world) and not world.dead
+
+
+def test_nobody_decides_about_silence_and_the_deadline_does():
+    world, _ = logged()
+    world.wait(days=4)
+    assert "ParcelDestroyed" in world.types()
+    ends(world, "cancelled", reason="spoiled", buyer=-5700, refunded=5700)

@@ -156,6 +156,13 @@ class Goods(NamedTuple):
     worth: int = 0
 
 
+class Quarantined(NamedTuple):
+    """ParcelQuarantined: the excursion `ref`. `silent`: minutes for which its logger said nothing, if it is set aside for that."""
+
+    ref: str
+    silent: int = 0
+
+
 class Withdrawn(NamedTuple):
     """ListWithdrawn: of the list `ref`; `return_id` is empty where it was revoked."""
 
@@ -215,7 +222,8 @@ def _cold(m: Any) -> tuple[tuple[int, Band], ...]:
 
 
 def _band(m: Any) -> Band:
-    return Band.model_construct(low_tenths=m.low_tenths, high_tenths=m.high_tenths, tolerance_minutes=m.tolerance_minutes)
+    return Band.model_construct(low_tenths=m.low_tenths, high_tenths=m.high_tenths, tolerance_minutes=m.tolerance_minutes,
+                                silent_minutes=m.silent_minutes)
 
 
 def readings_of(m: Any) -> list[tuple[str, Band, list[Reading]]]:
@@ -346,7 +354,8 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     "SerialAlert": lambda m: (((m.parcel_id, 0),), Goods(ref=_unit(m))), "ComplaintFiled": lambda m: ((), m.complaint_id),
     "InspectionHeld": lambda m: (((m.parcel_id, 0),), Looked(m.inspection_id)),
     "InspectionEnded": lambda m: (((m.parcel_id, 0),), Looked(m.inspection_id, m.result)),
-    **dict.fromkeys(("ParcelQuarantined", "QualityReleased"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id))),
+    "QualityReleased": lambda m: (((m.parcel_id, 0),), Goods(ref=m.excursion_id)),
+    "ParcelQuarantined": lambda m: (((m.parcel_id, 0),), Quarantined(m.excursion_id, m.minutes if m.silent else 0)),
     **dict.fromkeys(("HarvestExpected", "InventoryAdjusted"), lambda m: ((), (m.warehouse, m.sku, m.quantity))),
     "StockReceived": lambda m: ((), (m.warehouse, m.sku, m.quantity, m.arrived)), "SeasonOpened": lambda m: ((), None),
     "PreSold": lambda m: ((), (m.opens, m.closes, tuple((line.warehouse, line.sku, line.quantity) for line in m.lines))),

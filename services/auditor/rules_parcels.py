@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from schemas.cold_chain import Watch, common_band, excursion_id
 from schemas.lifecycle import deadlines
@@ -99,6 +99,32 @@ def loggers_fit_the_goods(case: Case) -> Iterator[Verdict]:
         bands = [b for line_no, b in placed.cold if line_no in parcel.plan.lines]
         right = common_band(bands) if bands else None
         yield None if band == right else [f"parcel {parcel_id}: a logger was set to {band}, the goods ask for {right}"]
+
+
+_OFF = {"ParcelDelivered", "ParcelCancelled", "ParcelReturning", "ParcelReplaced", "ParcelDestroyed", "ParcelLost", "CustomsRefused"}
+
+
+@order_rule(38, "a logger that falls silent on the way is told, after as long as the goods allow", live=False)
+def silence_is_told(case: Case) -> Iterator[Verdict]:
+    placed, heard = case.facts.placed, defaultdict(list)
+    if placed is None or not placed.cold:
+        return
+    for said in case.story.said.values():
+        if said.type == "LoggerHeard":
+            heard[said.about].append(datetime.fromtimestamp(int(said.id.rpartition(":")[2]), UTC))
+    for parcel_id, parcel in case.facts.parcels.items():
+        bands = [b for line_no, b in placed.cold if line_no in parcel.plan.lines] if parcel.plan else []
+        allowed = common_band(bands).silent_minutes if bands else None
+        told = [e for e in case.story.of("shipping", "ParcelQuarantined") if e.tells_of(parcel_id) and e.data.silent]
+        for event in told:
+            yield None if event.data.silent == allowed else [str(event), f"{event.data.silent} minutes, the goods allow {allowed}"]
+        packed = parcel.first.get("ParcelPacked")
+        if allowed is None or packed is None or told or case.story.of("orders", "OrderHeld"):
+            continue  # what stands still is not waited for
+        end = min((parcel.first[name] for name in _OFF if name in parcel.first), default=packed)
+        times = [packed, *sorted(at for at in heard[parcel_id] if packed < at < end), end]
+        long = [(a, b) for a, b in zip(times, times[1:]) if b - a > timedelta(minutes=allowed) + case.grace]
+        yield [f"parcel {parcel_id}: nothing heard from {long[0][0]} to {long[0][1]}, and nobody was told"] if long else None
 
 
 # -- seasons ------------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ WORDS = {
     "begins": "the warehouse tells that it has begun to pack, and says yes or no to a cancellation",
     "holds up": "the warehouse holds a parcel up, once, and may go on", "destroys": "the carrier destroys a parcel",
     "spoils": "an excursion is found, a person decides in every way",
+    "logs": "the logger of a parcel is heard once more, at any moment",
     "pickup": "the carrier leaves a parcel at a pickup point", "scans": "the carrier tells in codes of UPU, in any order",
     "assesses": "customs bills the tax, as declared or not",
     "rejects list": "Chinese customs does not take an import list, twice at most",
@@ -331,6 +332,8 @@ def _fulfil(e, words):
 def _packed(e, words):
     # As soon as it is packed: until it is read, anything may have happened to the parcel.
     spoiled = [_excursion(e, 1)] if "spoils" in words else []
+    if "logs" in words:
+        spoiled.append(_offer(f"logger {e.parcel_id}", "its logger is heard", _report(e, report.LoggerHeard, "/cold-chain", at=START)))
     return [*spoiled, _offer(f"hand over {e.parcel_id}", "takes the parcel",
                    _report(e, report.HandedOverReported, "/carrier", carrier="c", tracking_no="T1"), must=True)]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from schemas.brands import RegisterBrand
+from schemas.cold_chain import AskedBand
 from schemas.orders_intake import OrderLine, PlaceOrder, Season
 from schemas.quotes import StatedLine, StatedQuote
 from schemas.parties import Person, seal
@@ -126,6 +127,11 @@ def _of_a_season() -> PlaceOrder:
 BRANDED = (RegisterBrand(order_id=BRAND, name="ACME", owner="acme", decided_by="officer"), authorisation("A1"))
 
 
+def _with_a_logger() -> PlaceOrder:
+    placed = order(destination="US")
+    return placed.model_copy(update={"lines": [line.model_copy(update={"cold": AskedBand(silent_minutes=1440)}) for line in placed.lines]})
+
+
 def _of_a_brand() -> PlaceOrder:
     lines = [OrderLine(line_no=1, sku="CHERRY", quantity=2, amount=5000, brand="ACME")]
     return order(destination="US").model_copy(update={"lines": lines})
@@ -227,6 +233,9 @@ PATHS: tuple[Path, ...] = (
           {"completed", "cancelled: spoiled", "cancelled: cancelled"}, regime="domestic", timers=frozenset({"quality"})),
     _path("spoiled-return", "too warm, and sent back", "spoils, return, confirm",
           {"completed", "cancelled: spoiled", "cancelled: returned"}, regime="domestic", timers=frozenset({"quality"})),
+    _path("silent", "its logger falls silent at any moment, and is heard again or not", "logs, confirm", {
+        "completed", "cancelled: spoiled"}, regime="domestic", order=_with_a_logger(), stock=2,
+        timers=frozenset({"logger"})),
     _path("season", "sold before its harvest, which may come in time", "confirm, cancel", DOMESTIC | {
         "cancelled: season_closed", "cancelled: cancelled"}, regime="domestic", order=_of_a_season()),
     _path("season-sold-out", "nothing is announced", "cancel", {"cancelled: sold_out"}, stock=0, order=_of_a_season()),

@@ -70,8 +70,8 @@ class Wanted:
         return cls(placed.currency, placed.destination, placed.on_shortage, placed.freight, sum(l.amount for l in lines), lines,
                    limits, placed.origin, placed.quote.for_authorities if placed.quote else 0,
                    placed.cold and {l.line_no: Band.model_construct(
-                       low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes)
-                       for l in placed.cold}, accepted_at, placed.season is not None, placed.china,
+                       low_tenths=l.low_tenths, high_tenths=l.high_tenths, tolerance_minutes=l.tolerance_minutes,
+                       silent_minutes=l.silent_minutes) for l in placed.cold}, accepted_at, placed.season is not None, placed.china,
                    *((placed.declaration.hs_digits, placed.declaration.name) if placed.declaration else ()),
                    backorder=placed.backorder and placed.season is None)
 

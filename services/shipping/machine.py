@@ -15,7 +15,7 @@ from schemas import shipping_shipment as out
 from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
-from services.shipping import (after_delivery, asking, backorders, china, inspection, packing, papers, promise, quality, reports, rerouting,
+from services.shipping import (after_delivery, asking, backorders, china, inspection, loggers, packing, papers, promise, quality, reports, rerouting,
                                reservation, scans, season, serials, stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
@@ -159,6 +159,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
             china.overdue(work, parcel_id)
         elif kind == "quality":
             quality.overdue(work, parcel_id)
+        elif kind == "logger":
+            loggers.silent(work, parcel_id)
         elif kind == "inspection":
             inspection.overdue(work, parcel_id)
         elif kind == "customs" and work.step(s.parcels[parcel_id], "CustomsRefused"):
@@ -194,7 +196,7 @@ REPORTS = {
     "DestroyedReported": reports.destroyed, "ClaimPaidReported": reports.claim_paid,
     "ListWithdrawalReported": china.withdrawn, "ReturnReceivedReported": after_delivery.return_received,
     "SerialScanReported": inspection.scanned, "OpenInspection": inspection.opened, "RecordInspection": inspection.ended,
-    "ExcursionReported": quality.found, "RecordQualityDecision": quality.decided,
+    "ExcursionReported": quality.found, "LoggerHeard": loggers.heard, "RecordQualityDecision": quality.decided,
 }
 
 HANDLERS = {

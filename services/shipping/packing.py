@@ -7,7 +7,7 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from services.runtime.decision import Impossible, Incoming, NotYet, Stale
-from services.shipping import inspection, promise, undoing
+from services.shipping import inspection, loggers, promise, undoing
 from services.shipping.reports import reported
 from services.shipping.shipment import Work, line_units
 from services.shipping.storage import StockMove
@@ -42,6 +42,8 @@ def packed(work, report, parcel_id, parcel, before):
         parcel.beside().begun = before == "in_progress"
     if parcel.papers is not None:  # nothing of them changes any more
         parcel.papers.order = parcel.papers.payment = None
+    if work.document.cold:
+        loggers.watch(work, parcel_id)
     sscc, waybill_no = work.label(parcel_id)
     units = getattr(report, "units", ())  # a scan knows of none
     told = {"units": [out.PackedUnit.model_construct(**unit.__dict__) for unit in units]} if units else {}

@@ -31,7 +31,7 @@ from aiokafka.structs import OffsetAndMetadata
 from schemas.cold_chain import KEEP_S, WINDOW_S, Band, Excursion, Reading, excursion_id, judge
 from schemas.dead_letters import ERRORS
 from schemas.envelope import Envelope, dataschema_of, headers_of
-from schemas.shipping_report import ExcursionReported
+from schemas.shipping_report import ExcursionReported, LoggerHeard
 from schemas.topics import REPORT, SENSOR
 from services.runtime.decision import Incoming
 from services.runtime.settings import Settings
@@ -95,6 +95,19 @@ def readings_of(message: Any) -> Iterable[tuple[str, Reading, Band]]:
             yield key, Reading(int(told.time.timestamp()), told.value_tenths), element.sensor_metadata.band
 
 
+def heard_of(told: Incoming) -> tuple[bytes, dict[str, bytes]] | None:
+    """The same of what tells shipping that a logger was heard; None where nobody waits for it."""
+    elements = told.data.sensor_element_list
+    if all(element.sensor_metadata.band.silent_minutes is None for element in elements):
+        return None
+    order_id, parcel_id = told.data.order_id, told.data.parcel_id
+    at = max(each.time for element in elements for each in element.sensor_report)
+    envelope = Envelope(f"heard:{parcel_id}:{int(at.timestamp())}", "LoggerHeard", SOURCE, at, order_id, 0, told.correlation, told.id,
+                        told.merchant)
+    message = LoggerHeard(order_id=order_id, parcel_id=parcel_id, at=at)
+    return message.model_dump_json().encode(), dict(headers_of(envelope, dataschema_of(REPORT.name, "LoggerHeard")))
+
+
 def report_of(told: Incoming, found: Excursion) -> tuple[bytes, dict[str, bytes]]:
     """Value and headers of what is told. All of it follows from the readings, so that it is told the same again."""
     order_id, parcel_id = told.data.order_id, told.data.parcel_id
@@ -135,6 +148,8 @@ async def _handle(message: Any) -> None:
         await _refuse(message, headers, *record.fault)
         return
     told = record.incoming
+    if (heard := heard_of(told)) is not None:
+        await (await reports.send(key=message.key, value=heard[0], partition=partition, headers=heard[1]))
     for key, reading, band in readings_of(told.data):
         for found in take(key, reading, band):
             value, headers_out = report_of(told, found)

@@ -11,11 +11,12 @@ from schemas import shipping_sensor as sensor
 from schemas.cold_chain import AskedBand, Band
 from schemas.topics import REPORT, SENSOR
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, moment_of, said_id
-from services.simulators.scenario import COLD
+from services.simulators.scenario import COLD, SILENT
 
 EVERY_S, READINGS, IN_HEAP = 1_800, 48, 4  # a reading every half hour for a day, told four at a time
 EXCURSION_FROM, EXCURSION_LONG = 12, 6     # its first reading outside, and how many there are
-DECISIONS = {"cold_released": "release", "cold_reshipped": "reship", "cold_refunded": "refund"}
+SILENT_AFTER = 3                           # heaps, of the logger that falls silent
+DECISIONS = {SILENT: "release", "cold_released": "release", "cold_reshipped": "reship", "cold_refunded": "refund"}
 
 
 def measured(heard: Heard, scenario: str, memory: Memory, start_s: float) -> list[Reaction]:
@@ -23,9 +24,9 @@ def measured(heard: Heard, scenario: str, memory: Memory, start_s: float) -> lis
     event = heard.data
     band, device = event.cold, f"logger-{zlib.crc32(event.sscc.encode()):08x}"
     metadata = sensor.SensorMetadata(device_id=device, band=AskedBand(
-        low_tenths=band.low_tenths, high_tenths=band.high_tenths, tolerance_minutes=band.tolerance_minutes))
+        low_tenths=band.low_tenths, high_tenths=band.high_tenths, tolerance_minutes=band.tolerance_minutes, silent_minutes=band.silent_minutes))
     said = []
-    for heap in range(READINGS // IN_HEAP):
+    for heap in range(SILENT_AFTER if scenario == SILENT and not event.replaces else READINGS // IN_HEAP):
         told = [sensor.SensorReport(value_tenths=_tenths(n, band, scenario, event), time=moment_of(heard, start_s + n * EVERY_S))
                 for n in range(heap * IN_HEAP, (heap + 1) * IN_HEAP)]
         message = sensor.SensorReported(order_id=event.order_id, parcel_id=event.parcel_id, sensor_element_list=[
@@ -40,7 +41,7 @@ def measured(heard: Heard, scenario: str, memory: Memory, start_s: float) -> lis
 
 def _tenths(n: int, band: Band, scenario: str, event) -> int:
     middle = (band.low_tenths + band.high_tenths) // 2 + zlib.crc32(f"{event.sscc}:{n}".encode()) % 11 - 5
-    if scenario == "cold_kept" or event.replaces:
+    if scenario in ("cold_kept", SILENT) or event.replaces:
         return band.high_tenths + 12 if n == EXCURSION_FROM and not event.replaces else middle  # a door that stood open
     return band.high_tenths + 20 + n if EXCURSION_FROM <= n < EXCURSION_FROM + EXCURSION_LONG else middle
 
@@ -52,7 +53,8 @@ def decide(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
         return []  # nobody does: the deadline will
     message = report.RecordQualityDecision(
         order_id=event.order_id, parcel_id=event.parcel_id, excursion_id=event.excursion_id, decision=decision,
-        decided_by="warehouse" if decision == "release" else "merchant", reason=f"{event.minutes} minutes outside, {event.worst_tenths / 10} °C")
+        decided_by="warehouse" if decision == "release" else "merchant", reason=f"{event.minutes} minutes outside, {event.worst_tenths / 10} °C"
+        if not event.silent else f"nothing heard for {event.minutes} minutes")
     said = said_id("quality", event.excursion_id)
     return [after(2, 8, memory, REPORT.name, "/warehouse/quality", said, message)]
 

@@ -90,6 +90,7 @@ SCENARIOS = {s.name: s for s in (
     Scenario("cold_reshipped", 0, "too warm for too long; sent once more (into China: paid back)", fast=False),
     Scenario("cold_refunded", 0, "too warm for too long; paid back", fast=False),
     Scenario("cold_undecided", 0, "too warm for too long, and nobody decides: paid back", fast=False),
+    Scenario("cold_silent", 0, "its temperature logger falls silent on the way; the warehouse finds the goods fit", fast=False),
     Scenario("buyer_absent", 0, "nobody at home; the promise's clock stands still until the next day, when somebody is"),
     Scenario("lane_closed", 0, "a lane ahead of the parcel is closed: it goes another way", fast=False),
     Scenario("leg_late", 0, "the carrier leaves the parcel behind for two days: told as a risk, then as a broken promise",
@@ -149,7 +150,7 @@ SCENARIOS = {s.name: s for s in (
 )}
 
 LISTED_LATER = "Severin Halloway-Pike"  # on a list of the demo's own, from the day after it begins
-TERMS_CHANGED = "terms_changed"
+TERMS_CHANGED, SILENT = "terms_changed", "cold_silent"
 TAX_BACK = frozenset({"china_returned", "china_return_kept"})  # goods whose tax into China is known without their weight
 BRANDED = frozenset({"brand_refused", "brand_revoked", "brand_covered"})
 SERIALS = frozenset({"serial_twice", "serial_far"})
@@ -276,7 +277,7 @@ def announced_too_little(order_id: str) -> bool:
 
 def cold_of(scenario: str) -> AskedBand | None:
     """The band of the order's first line."""
-    return AskedBand() if scenario in COLD else None
+    return AskedBand(silent_minutes=24 * 60 if scenario == SILENT else None) if scenario in COLD else None
 
 
 def goods_needed(order_id: str) -> int:
