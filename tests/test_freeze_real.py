@@ -1,6 +1,7 @@
 """A merchant's freeze on the real stack, asked for and looked at with `tradewind merchant`: how long until all stand still.
 
-TRADEWIND_TEST_FREEZE=10000 takes ten thousand open orders (the suite: 200) and holds them to a second.
+TRADEWIND_TEST_FREEZE=10000 takes ten thousand open orders (the suite: 200) and holds them to a second; it also tells how long it
+takes until all go on after the freeze was lifted, and until all are paid back after one was upheld.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from schemas.topics import ORDER, SHIPMENT
+from schemas.topics import ORDER, PAYMENT, SHIPMENT
 from services.auditor.audit import audit
 from services.cli import exits
+from services.cli.demo import TERMS
 from services.cli.rest import at_rest, stocked
 from services.runtime.settings import SERVICES, Settings
 from services.simulators.demo_orders import demo_orders
@@ -66,6 +68,11 @@ async def recorded(settings: Settings, topic: str, *types: str) -> dict[str, lis
     return found
 
 
+async def told_of(settings: Settings, topic: str, type_: str) -> bool:
+    """Whether there is one such event an order at least."""
+    return len((await recorded(settings, topic, type_))[type_]) >= COUNT
+
+
 async def in_force(settings: Settings, status: str) -> float:
     """Wait until this is how the merchant stands with all three services; the real time then."""
     for service in SERVICES:
@@ -78,7 +85,7 @@ async def in_force(settings: Settings, status: str) -> float:
 
 def test_ten_thousand_orders_stand_still_within_a_second_and_go_on_or_are_undone(tradewind: Run, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
                                                                                 tmp_path: Path) -> None:
-    for name, value in {"SPEED": "1", "PROVIDER": "inprocess", "REGISTERED_ONLY": "1"}.items():
+    for name, value in {"SPEED": "1", "PROVIDER": "inprocess", "REGISTERED_ONLY": "1", "TERMS_FILE": str(TERMS)}.items():
         monkeypatch.setenv(f"TRADEWIND_{name}", value)
     code, _, error = tradewind("up", "--detach", "--no-world")
     assert code == exits.OK, error
@@ -100,6 +107,8 @@ def test_ten_thousand_orders_stand_still_within_a_second_and_go_on_or_are_undone
         return forced, time.time()
 
     forced, _ = asyncio.run(freeze())
+    for topic, name in ((ORDER.name, "OrderHeld"), (SHIPMENT.name, "ParcelStopped")):  # committed is not yet published
+        asyncio.run(until(lambda: told_of(settings, topic, name), within_s=60, every_s=0.2))
     told = asyncio.run(recorded(settings, ORDER.name, "MerchantFrozen", "OrderHeld"))
     stopped = asyncio.run(recorded(settings, SHIPMENT.name, "ParcelStopped"))["ParcelStopped"]
     [decided] = told["MerchantFrozen"]
@@ -135,13 +144,26 @@ def _decide(tradewind: Run, settings: Settings) -> None:  # noqa: F811
     assert tradewind("merchant", "appeal", ID, "--statement", "see the invoices")[0] == exits.OK
     assert tradewind("merchant", "decide", ID, "--outcome", "lifted")[0] == exits.OK
     asyncio.run(until(lambda: is_(settings, "orders", "state::text NOT LIKE '%merchant_frozen%' AND NOT closed", COUNT),
-                      within_s=60, every_s=0.2))
+                      within_s=60 + COUNT / 50, every_s=0.2))
+    asyncio.run(until(lambda: told_of(settings, ORDER.name, "OrderResumed"), within_s=60 + COUNT / 50, every_s=0.5))
+    asyncio.run(until(lambda: told_of(settings, SHIPMENT.name, "ParcelCleared"), within_s=60 + COUNT / 50, every_s=0.5))
+    goes_on = asyncio.run(recorded(settings, ORDER.name, "FreezeLifted", "OrderResumed"))
+    cleared = asyncio.run(recorded(settings, SHIPMENT.name, "ParcelCleared"))["ParcelCleared"]
+    [lifted] = goes_on["FreezeLifted"]
+    print({"lifted: last OrderResumed, ms": max(goes_on["OrderResumed"]) - lifted, "last ParcelCleared, ms": max(cleared) - lifted},
+          file=sys.__stderr__)
     code, line, _ = tradewind("merchant", "decide", ID, "--outcome", "lifted")
     assert code == exits.REFUSED and line["error"]["what"].startswith("merchant_active")
     assert tradewind("merchant", "freeze", ID, "--reason", "fraud")[0] == exits.OK
     assert tradewind("merchant", "decide", ID, "--outcome", "upheld")[0] == exits.OK
     asyncio.run(until(lambda: is_(settings, "orders", "status = 'cancelled'", COUNT), within_s=60 + COUNT / 50, every_s=0.5))
-    assert asyncio.run(at_rest(settings, 20)) == []
+    assert asyncio.run(at_rest(settings, 20 + COUNT / 100)) == []
+    undone = asyncio.run(recorded(settings, ORDER.name, "FreezeUpheld", "OrderCancelled"))
+    refunds = asyncio.run(recorded(settings, PAYMENT.name, "PaymentRefunded"))["PaymentRefunded"]
+    [upheld] = undone["FreezeUpheld"]
+    assert len(undone["OrderCancelled"]) == COUNT <= len(refunds)
+    print({"upheld: last PaymentRefunded, ms": max(refunds) - upheld, "last OrderCancelled, ms": max(undone["OrderCancelled"]) - upheld},
+          file=sys.__stderr__)
     report = asyncio.run(audit(settings))
     assert report.clean, "\n".join(report.lines())
     assert report.exits["cancelled: merchant_closed"] == COUNT
