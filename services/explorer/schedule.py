@@ -37,8 +37,8 @@ GOODS = ((("CHERRY", 2, 5000),), (("CHERRY", 2, 5000), ("TOY", 1, 1999)), (("TOY
 SHAPES = (("A1", "DE", 0, "ship_available"), ("A2", "CN", 1, "ship_available"), ("A3", "US", 2, "wait"),
           ("A4", "US", 1, "ship_available"), ("A5", "CN", 3, "wait"), ("A6", "US", 0, "ship_available"))
 ALWAYS = frozenset({"confirm", "stops", "short", "fails", "refuses"})
-# Those of the bank are about one payment that goes back as a whole or not at all.
-SOMETIMES = sorted(set(WORDS) - ALWAYS - {"inbound", "express", "swaps", "resend", "brand", "fog", "bank", "bank late", "evidence"})
+# Those of the bank are about one payment that goes back as a whole or not at all; "terms" about a merchant whom no world registers.
+SOMETIMES = sorted(set(WORDS) - ALWAYS - {"inbound", "express", "swaps", "resend", "brand", "fog", "bank", "bank late", "evidence", "terms"})
 
 
 @dataclass(frozen=True)
