@@ -44,11 +44,16 @@ def silent(work: Work, parcel_id: str) -> None:
         return
     aside = parcel.beside()
     name = f"{parcel_id}:silent:{sum(':silent:' in each for each in (*aside.quarantine, *aside.judged)) + 1}"
-    aside.quarantine.append(name)
-    if f"quality:{parcel_id}" not in work.shipment.timers:
-        work.arm(f"quality:{parcel_id}", "quality")
+    set_aside(work, parcel_id, name)
     work.emit(out.ParcelQuarantined, parcel_id=parcel_id, excursion_id=name, began=work.now - allowed, until=work.now,
               minutes=allowed // timedelta(minutes=1), worst_tenths=0, silent=True)
+
+
+def set_aside(work: Work, parcel_id: str, excursion_id: str) -> None:
+    """Somebody has to decide about it, by the deadline of the first that nobody decided about."""
+    work.shipment.parcels[parcel_id].aside.quarantine.append(excursion_id)
+    if f"quality:{parcel_id}" not in work.shipment.timers:
+        work.arm(f"quality:{parcel_id}", "quality")
 
 
 def _allowed(work: Work, parcel_id: str) -> timedelta | None:

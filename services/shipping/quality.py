@@ -9,6 +9,7 @@ from collections import Counter
 
 from schemas import shipping_shipment as out
 from services.runtime.decision import Incoming, NotYet, Stale
+from services.shipping.loggers import set_aside
 from services.shipping.packing import request
 from services.shipping.reports import reported
 from services.shipping.shipment import CHINESE, Work
@@ -22,9 +23,7 @@ def found(work, report, parcel_id, parcel, before):
     aside = parcel.beside()
     if report.excursion_id in aside.quarantine or report.excursion_id in aside.judged:
         return Stale("the excursion is known")
-    aside.quarantine.append(report.excursion_id)
-    if f"quality:{parcel_id}" not in work.shipment.timers:
-        work.arm(f"quality:{parcel_id}", "quality")
+    set_aside(work, parcel_id, report.excursion_id)
     work.emit(out.ParcelQuarantined, parcel_id=parcel_id, excursion_id=report.excursion_id, began=report.began,
               until=report.until, minutes=report.minutes, worst_tenths=report.worst_tenths)
     return None
