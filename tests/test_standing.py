@@ -41,6 +41,19 @@ async def test_a_batch_decided_before_a_change_is_refused_after_it(place):
         await each.close()
 
 
+@pytest.mark.parametrize("last", ["A2", None])
+async def test_a_change_during_a_walk_is_told_to_those_too_who_were_told_of_the_one_before(last):
+    """Frozen and at once upheld: a thousand orders of a partition that the first walk had come to stayed frozen for ever."""
+    known = Standings(None, 0, frozenset({"frozen", "closed"}))
+    known.wrote({"m1": FROZEN})
+    told = known.telling("m1")
+    known.wrote({"m1": Standing("closed 1", "closed", "orders:merchant:m1:2")})
+    await known.walked("m1", told, last)
+    assert known.walks == {"m1": ""} and known.telling("m1") == "closed 1"
+    await known.walked("m1", "closed 1", "A2")
+    assert known.walks == {"m1": "A2"}
+
+
 async def test_a_walk_that_was_not_ended_is_begun_again_by_the_next_owner(place):
     place = await place()
     conn = await storage.connect(place.dsn, "tradewind one 0")
@@ -53,7 +66,7 @@ async def test_a_walk_that_was_not_ended_is_begun_again_by_the_next_owner(place)
         await known.begin()
         assert known.walks == {"m1": ""}, "m2 is told of nothing"
         assert await standing.open_orders(conn, 0, "m1", "", 2) == ["A1", "A2"]
-        await known.walked("m1", last)
+        await known.walked("m1", "frozen 1", last)
         assert await standing.open_orders(conn, 0, "m1", last or "A4", 2) == left
     known = Standings(conn, 0, frozenset({"frozen"}))
     await known.begin()

@@ -225,9 +225,10 @@ class Owner:
     async def _walk(self) -> None:
         """Tell some more of a merchant's open orders how he stands now; those that know are as they were."""
         merchant, after = next(iter(self.standings.walks.items()))
+        told = self.standings.telling(merchant)
         found = await standing.open_orders(self.conn, self.partition, merchant, after, self.batch_max)
         await self._process([self._internal(STANDING, order_id) for order_id in found], self.clock.now())
-        await self.standings.walked(merchant, found[-1] if len(found) == self.batch_max else None)
+        await self.standings.walked(merchant, told, found[-1] if len(found) == self.batch_max else None)
 
     async def _tidy(self) -> None:
         """Once a second: move past records of no interest, delete what the broker has, give up what waited too long."""

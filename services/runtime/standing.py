@@ -67,8 +67,15 @@ class Standings:
         for merchant, row in rows.items():
             self._learnt(merchant, row)
 
-    async def walked(self, merchant: str, last: str | None) -> None:
-        """The walk over this merchant's orders came up to `last`; None: to its end."""
+    def telling(self, merchant: str) -> str:
+        """What the walk over this merchant's orders tells: the label of his row when it began."""
+        return self._told.get(merchant, "")
+
+    async def walked(self, merchant: str, told: str, last: str | None) -> None:
+        """The walk that tells `told` came up to `last`; None: to its end. Where his row changed meanwhile another walk has begun,
+        and must not begin behind the orders that were told of the change before."""
+        if told != self.telling(merchant):
+            return
         if last is not None:
             self.walks[merchant] = last
             return
