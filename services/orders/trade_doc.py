@@ -72,11 +72,17 @@ CHECKS = (
 MISSING = """\
 ## Not here
 
-Tax given back by an authority other than China's: nothing verified says when one does, so what comes back stays taxed there.
-Northern Ireland and the special territories of the EU; postal articles into China; the CBEC positive list as a whole (an extract
-is shipped disabled, a file of one's own is TRADEWIND_GOODS_FILE), and what a person bought of a limited code in other orders of the year; formal entry into the US (above USD 2,500); preferential origin, anti-dumping and excise duty;
-compound and specific duties (an amount a kilogram); reduced VAT rates beyond those listed, for which the standard rate is
-quoted. An order is quoted as one consignment, also when it is packed in several parcels later. The yearly limit of a buyer is checked when the request says how much of it is used.
+- **Duty and tax**: tax given back by an authority other than China's (nothing verified says when one does, so what comes back
+  stays taxed there); Northern Ireland and the special territories of the EU; postal articles into China; formal entry into the US
+  (above USD 2,500); preferential origin, anti-dumping and excise duty; compound and specific duties (an amount a kilogram);
+  reduced VAT rates beyond those listed, for which the standard rate is quoted. An order is quoted as one consignment, also when
+  it is packed in several parcels later.
+- **Goods**: the CBEC positive list as a whole (an extract is shipped disabled, a file of one's own is TRADEWIND_GOODS_FILE); what
+  a person bought of a limited code in other orders of the year.
+- **Persons**: a buyer's identity number is checked by its form and its check digit alone. No service that knows whose number it is
+  is asked, and there is no port for one yet. A quote looks at a buyer's yearly limit only when its request says how much is used;
+  an order always does.
+- **Parcels**: a warehouse can pack less, later or nothing of what it is asked for, but cannot split one request into two parcels.
 """
 
 
