@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.model import Command, CommandPart, Country, Currency, Event, Id, Part, Sku, Text
+from schemas.terms import STANDARD
 
 MERCHANT = "merchant:"
 MERCHANT_ID_MAX = 60 - len(MERCHANT)  # a longer id could not be a key
@@ -37,7 +38,7 @@ class RegisterMerchant(Command):
     country: Country
     registration_no: Annotated[str, Field(min_length=1, max_length=40)]
     vat_no: Annotated[str, Field(max_length=20)] = ""
-    fee_plan: Id = "standard"
+    fee_plan: Id = STANDARD
     payout_currency: Currency
     payout_token: Id
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from schemas.model import CommandPart, Country, Currency, Minor, Part, Time
 
+STANDARD = "standard"  # the fee plan that is there without a row, and then takes nothing
 Permyriad = Annotated[int, Field(ge=0, le=10_000, description="hundredths of a percent")]
 Rate = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,12})?$", description="decimal string, above 0")]
 

@@ -12,11 +12,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.terms import Terms
+from schemas.terms import STANDARD, Terms
 from services.auditor.rules import Case, Whole, WholeVerdict, whole_rule
 from services.auditor.rules_merchants import Span
 
-STANDARD = "standard"
 _TAKES = {"fee": 0, "withheld": 0, "withheld_for": None, "reserve": 0, "reserve_days": 0, "freight": "carrier"}
 
 

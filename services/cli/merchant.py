@@ -11,6 +11,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from schemas import merchants as ask
+from schemas.terms import STANDARD
 from services.cli import merchant_brand
 from services.cli.order import AsJson, Key, Timeout, _ask, _run, _settings, speaking
 from services.cli.order_place import WrongInput, first_of
@@ -45,7 +46,7 @@ def register(
     registration_no: Annotated[str, typer.Option(help="Of the commercial register.", show_default=False)],
     payout_currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
     payout_token: Annotated[str, typer.Option(help="Stands for the account.")] = "acct-test",
-    fee_plan: Annotated[str, typer.Option(help="What the platform takes: a plan of the terms file.")] = "standard",
+    fee_plan: Annotated[str, typer.Option(help="What the platform takes: a plan of the terms file.")] = STANDARD,
     vat_no: Annotated[str, typer.Option(help="Its check digits are checked.")] = "",
     key: Key = None, timeout: Timeout = 10, as_json: AsJson = False,
 ) -> None:

@@ -24,6 +24,8 @@ from services.runtime.settings import Settings
 app = typer.Typer(no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")]
 AMerchant = Annotated[str | None, typer.Option("--merchant", help="Only this one.", show_default=False)]
+Until = Annotated[str | None, typer.Option(metavar="PERIOD", help="Up to and with this month; default: those that are over.",
+                                            show_default=False)]
 _COLUMNS = ("gross", "refunds", "chargebacks", "fee", "withheld", "reserve", "reserve_back", "claims", "net")
 
 
@@ -105,8 +107,7 @@ def fx(
 
 @app.command()
 def remit(
-    until: Annotated[str | None, typer.Option(metavar="PERIOD", help="Up to and with this month; default: those that are over.",
-                                              show_default=False)] = None,
+    until: Until = None,
     reference: Annotated[str, typer.Option(help="The bank's reference; the same again remits nothing twice.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -147,8 +148,7 @@ def _month_before(settings: Settings) -> str:
 
 @app.command()
 def recover(
-    until: Annotated[str | None, typer.Option(metavar="PERIOD", help="Up to and with this month; default: those that are over.",
-                                              show_default=False)] = None,
+    until: Until = None,
     reference: Annotated[str, typer.Option(help="The bank's reference; the same again books nothing twice.")] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from services.cli.order_state import Look
+from services.shipping.shipment import Clock
 
 _ENDED = {"cancelled", "delivered", "returned", "lost", "destroyed", "returning"}
 
@@ -26,19 +27,16 @@ def of_parcel(look: Look, parcel_id: str) -> dict[str, Any] | None:
     if content is None:
         return None
     parcel = shipping.state.parcels[parcel_id]
-    clock = parcel.aside.clock if parcel.aside is not None else None
-    first = content.route or (clock.route if clock else None)
+    clock = parcel.aside is not None and parcel.aside.clock or Clock()
+    first, route = content.route or clock.route, clock.route or content.route
     if first is None:
         return None
-    paused, slip_s = (clock.paused, clock.slip_s) if clock else ("", 0)
-    route = clock.route if clock and clock.route else content.route
-    due = (clock and clock.due or first.promised_at) + timedelta(seconds=slip_s)
-    ended = parcel.status in _ENDED
-    state = "ended" if ended else f"paused: {paused}" if paused else "at risk" if clock and clock.at_risk else "running"
-    running = not ended and not paused
+    due, ended = clock.promised(first), parcel.status in _ENDED
+    state = "ended" if ended else f"paused: {clock.paused}" if clock.paused else "at risk" if clock.at_risk else "running"
+    running = not ended and not clock.paused
     return {"service": route.service, "way": way(route.legs), "legs": [leg.model_dump(mode="json") for leg in route.legs],
-            "promised_at": due.isoformat(), "in_time": first.in_time, "paused_s": slip_s, "clock": state,
-            "since": clock.since.isoformat() if clock and clock.since else None, "rerouted": bool(clock and clock.route and content.route),
+            "promised_at": due.isoformat(), "in_time": first.in_time, "paused_s": clock.slip_s, "clock": state,
+            "since": clock.since.isoformat() if clock.since else None, "rerouted": bool(clock.route and content.route),
             "cost_usd_cents": first.cost, "left_s": int((due - look.now).total_seconds()) if running else None}
 
 

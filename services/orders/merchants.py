@@ -17,8 +17,9 @@ from schemas.merchants import MERCHANT as KEY
 from schemas.merchants import MERCHANT_ID_MAX
 from schemas.orders_intake import PlaceOrder
 from schemas.orders_order import CommandRefused
+from schemas.terms import STANDARD
 from services.orders.onboarding import checked, wrong_terms
-from services.orders.terms import STANDARD, Agreed, Book
+from services.orders.terms import Agreed, Book
 from services.runtime.decision import Decision, Impossible, Incoming, Standing
 
 Refusal = tuple[str, str]  # reason, and a sentence with the remedy

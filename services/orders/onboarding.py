@@ -6,9 +6,10 @@ import stdnum
 from stdnum.exceptions import ValidationError
 
 from schemas.merchants import ChangeTerms, RegisterMerchant
+from schemas.terms import STANDARD
 from services.orders.rulebook import countries
 from services.orders.screening import currencies
-from services.orders.terms import STANDARD, Book
+from services.orders.terms import Book
 
 # The number by which a country's commercial register knows a company, where its form is public: stdnum's name of it.
 REGISTER = {"CN": "uscc", "FR": "siren", "AU": "acn", "NO": "orgnr", "DK": "cvr", "IE": "vat"}

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.dated import DatedRow
 from schemas.model import Country, Currency, Id, Minor
 from schemas.provider_fees import FeeRow
-from schemas.terms import FxQuote, Permyriad, Rate, Terms
+from schemas.terms import STANDARD, FxQuote, Permyriad, Rate, Terms
 from services.orders.rulebook import exponent
 from services.runtime.processes import StartError
 
@@ -51,7 +51,6 @@ class Plan(DatedRow):
         return self
 
 
-STANDARD = "standard"
 _NOTHING = Plan(id=STANDARD, plan=STANDARD, valid_from=date.min, source="we ship no prices")
 
 

@@ -33,7 +33,7 @@ def try_again(work: Work, parcel_id: str) -> None:
         work.arm(f"stock:{parcel_id}", "backorder_retry")
         return
     found = work.plans.best(work.document.destination, enough, units, work.now, work.closed,
-                            work.shipment.regime == "bonded") if _promisable(work) else None
+                            work.shipment.regime == "bonded") if work.plans is not None else None
     warehouse, route = found or (max(enough, key=lambda there: (there[1], there[0]))[0], None)
     aside, parcel.warehouse = parcel.aside, warehouse
     aside.awaits = False

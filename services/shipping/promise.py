@@ -27,9 +27,7 @@ def begin(work: Work, parcel_id: str) -> None:
 
 def promised(work: Work, parcel_id: str) -> datetime | None:
     """By when it must be at the door, pauses counted; None: nothing was promised."""
-    route, clock = work.content(parcel_id).route, _clock(work.shipment.parcels[parcel_id])
-    first = clock.due or (route and route.promised_at)
-    return first and first + timedelta(seconds=clock.slip_s)
+    return _clock(work.shipment.parcels[parcel_id]).promised(work.content(parcel_id).route)
 
 
 def planned(work: Work, parcel_id: str, *steps: str) -> list[datetime]:

@@ -33,6 +33,11 @@ class Clock:
     route: Route | None = None
     due: datetime | None = None
 
+    def promised(self, route: Route | None) -> datetime | None:
+        """By when it must be at the door, of a parcel whose first way was `route`, pauses counted; None: nothing was promised."""
+        first = self.due or (route and route.promised_at)
+        return first and first + timedelta(seconds=self.slip_s)
+
     def but(self, **changes: Any) -> Clock:
         return replace(self, **changes)
 

@@ -20,7 +20,6 @@ from services.shipping.shipment import Shipment, Work
 
 KEPT = frozenset({"PaymentAuthorised", "PaymentHeld",  # their money lets goods go forward
                   "OrderDocumented", "PaymentDocumentAmended"})
-AT_WAREHOUSE = ("requested", "on_hold", "in_progress", "packed", "amending", "redeclared", "relisted")
 
 
 def merchant(subject: Shipment, incoming: Incoming) -> Decision:
@@ -109,5 +108,4 @@ def stand_still(s: Shipment, before: dict[str, datetime], now: datetime) -> None
 
 
 def _at_warehouse(work: Work, event: str) -> list[str]:
-    return [parcel_id for parcel_id, parcel in work.shipment.parcels.items()
-            if parcel.status in AT_WAREHOUSE and work.step(parcel, event)]
+    return [parcel_id for parcel_id, parcel in work.shipment.parcels.items() if work.step(parcel, event)]

@@ -23,6 +23,7 @@ from schemas import brands, merchants
 from schemas.envelope import Envelope, dataschema_of, headers_of
 from schemas.orders_intake import OrderLine, PlaceOrder
 from schemas.shipping_report import HarvestAnnounced, InboundReceived
+from schemas.terms import STANDARD
 from schemas.topics import INTAKE, PROVIDER_RESULT, REPORT
 from services.runtime.crash import point
 from services.runtime.settings import Settings
@@ -105,7 +106,7 @@ def registrations_for(orders: Iterable[PlaceOrder], time: datetime) -> Iterator[
     merchant, where his terms change. Only orders whose scenario is about that have one of their own."""
     for order in orders:
         if order.order_id.startswith(f"{FORCED}{TERMS_CHANGED}."):
-            yield from merchant_records(order.merchant_id, "standard", order.currency, time)
+            yield from merchant_records(order.merchant_id, STANDARD, order.currency, time)
         brand, refused = order.lines[0].brand, order.order_id.startswith(f"{FORCED}brand_refused.")
         if brand is None or not order.order_id.startswith(tuple(f"{FORCED}{name}." for name in BRANDED)):
             continue
