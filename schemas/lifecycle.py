@@ -94,6 +94,7 @@ ORDER = Machine("order", [
     *_loops("orders", "OrderResumed", *_OPEN, "after_sale"),
     *_loops("orders", "ScreeningDecided", *_OPEN),
     *_loops("orders", "ScreeningRepeated", *_OPEN),
+    *_loops("orders", "RealNameAnswered", *_OPEN),
     *_loops("orders", "ComplaintFiled", *_OPEN, *_SOLD, "cancelled"),
     *_loops("orders", "ReceiptConfirmed", "fulfilling", "after_sale"),
     *_rows("orders", "ReturnRequested", ("fulfilling", "fulfilling"), (_SOLD, "after_sale")),
@@ -331,6 +332,6 @@ def deadlines() -> dict[str, int]:
     return {
         "reservation": 24 * hour, "backorder": 14 * day, "backorder_retry": 6 * hour, "authorisation": 7 * day,
         "confirmation": 10 * day, "return_window": 14 * day, "return_window_china": 30 * day, "return_arrival": 45 * day,
-        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
+        "customs": 5 * day, "lost": 10 * day, "pickup": 7 * day, "screening": 3 * day, "real_name": 3 * day, "brand_gap": 3 * day, "packing_hold": 5 * day, "quality": 2 * day,
         "papers": 5 * day, "inspection": 5 * day, "cancellation_answer": day,
     }

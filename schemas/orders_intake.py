@@ -162,6 +162,15 @@ class RescreenOrder(Command):
     screening_list: Annotated[str, Field(min_length=1, max_length=100)]
 
 
+class AnswerRealName(Command):
+    """Whether the buyer's name and identity number belong together: said by the registry that was asked, or by an officer who has
+    seen papers. `unknown`: the registry cannot say."""
+
+    outcome: Literal["match", "mismatch", "unknown"]
+    decided_by: Id
+    detail: Text = ""
+
+
 class SuppliedCode(CommandPart):
     line_no: LineNo
     hs_code: Annotated[str, Field(pattern=r"^(0[1-9]|[1-9]\d)\d{4,8}$")]
@@ -174,5 +183,5 @@ class SupplyDocuments(Command):
 
 
 MESSAGES = (PlaceOrder, CancelOrder, ConfirmReceipt, RequestReturn, OpenDispute, ResolveDispute, GrantRefund, DecideScreening,
-            SupplyDocuments, FileComplaint, RescreenOrder,
+            SupplyDocuments, FileComplaint, RescreenOrder, AnswerRealName,
             *merchants.COMMANDS, *brands.COMMANDS)

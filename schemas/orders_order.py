@@ -75,7 +75,8 @@ class OrderPlaced(Event):
     `quote`: the landed cost, frozen, when duty and taxes are paid with the order; `tax` is then what goes to others.
     `terms`: what the platform agreed with the merchant, as of the day it was placed.
     `cold`: the lines whose goods must stay in a band. `brands`: the protected ones, and who lets the merchant sell them.
-    `declaration`: absent within a country, and where a broker knows better.
+    `declaration`: absent within a country, and where a broker knows better. `real_name`: ASKED of a registry, into China, whose
+    the buyer's identity number is; the order stands still until that is known.
     """
 
     merchant_id: Id
@@ -104,6 +105,7 @@ class OrderPlaced(Event):
     screening: Literal["CLEAR", "REVIEW"] = "CLEAR"
     screening_list: str = ""
     brands: list[BrandChain] | None = None
+    real_name: Literal["", "ASKED"] = ""
 
 
 class OrderRejected(Event):
@@ -153,6 +155,15 @@ class ScreeningRepeated(Event):
 
     result: Literal["REVIEW", "BLOCK"]
     screening_list: str
+
+
+class RealNameAnswered(Event):
+    """What the registry, or an officer who has seen papers, says of the buyer's name and identity number. match: the order goes on;
+    mismatch: it is undone; unknown: it waits for an officer. In the end it is unanswered, and undone: `decided_by` is "timer"."""
+
+    outcome: Literal["match", "mismatch", "unknown", "unanswered"]
+    decided_by: str
+    detail: Text = ""
 
 
 class CancellationRequested(Event):
@@ -263,5 +274,6 @@ class OrderCancelled(Event):
 MESSAGES = (
     OrderPlaced, OrderRejected, CommandRefused, CancellationRequested, ReceiptConfirmed, ReturnRequested, ReturnExpired,
     DisputeOpened, DisputeResolved, RefundGranted, OrderCompleted, OrderCancelled, QuotaMoved, OrderDocumented,
-    OrderHeld, OrderResumed, ScreeningDecided, ScreeningRepeated, DocumentsSupplied, ComplaintFiled, *merchants.EVENTS, *brands.EVENTS,
+    OrderHeld, OrderResumed, ScreeningDecided, ScreeningRepeated, RealNameAnswered, DocumentsSupplied, ComplaintFiled, *merchants.EVENTS,
+    *brands.EVENTS,
 )

@@ -277,6 +277,19 @@ def _listed_later() -> World:
     return world
 
 
+def _named() -> World:
+    """Into China: the registry cannot say whose number it is, an officer does."""
+    buyer = seal(Person(name="Mei Lin", identity_no="11010519491231002X"), KEY)
+    world, _ = given(**_args("named", destination="CN", outside=Outside(), buyer=buyer, consignee=buyer))
+    for hours, message, source in ((1, ask.AnswerRealName(order_id="named", outcome="unknown", decided_by="registry"), "/registry"),
+                                   (5, ask.AnswerRealName(order_id="named", outcome="match", decided_by="o"), "/platform")):
+        world.wait(hours=hours)
+        world.send(message, source)
+        world.run()
+    world.wait(days=11)
+    return world
+
+
 def _split() -> World:
     """The same for a merchant with terms, and customs bills more than was quoted."""
     args = _args("split", destination="GB", currency="GBP", merchant_id="split")
@@ -462,6 +475,7 @@ def worlds() -> list[World]:
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _returned(), _books(_split()), _cold(), _silent(), _season(), _branded(),
         _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), _begun(), *promised(),
         _listed_later(),
+        _named(),
     ]
 
 

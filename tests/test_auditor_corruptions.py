@@ -134,6 +134,14 @@ def handed_over_though_listed_since(h):
     h.change(ORDER.name, "ScreeningDecided", "listed_later", outcome="block")
 
 
+def paid_for_by_somebody_else(h):
+    h.change(ORDER.name, "RealNameAnswered", "named", outcome="mismatch")
+
+
+def a_registry_that_held_nobody(h):
+    h.change(ORDER.name, "OrderHeld", "named", reason="other")
+
+
 def handed_over_while_somebody_looked(h):
     """The hand-over was not told to wait: it stands before the result."""
     records, at = h.find(SHIPMENT.name, "InspectionEnded", "copy")
@@ -840,7 +848,7 @@ PLANTED = [
     (forged_source, {23}), (another_merchant, {23}), (parked_left_over, {26}), (intent_left_over, {26}),
     (timer_overdue, {26}), (outbox_left_over, {26}), (offset_moved_before_the_work, {22}), (reader_stopped, {26}),
     (a_freeze_that_nobody_decided, {34}), (paid_out_while_frozen, {34}), (handed_over_without_a_word, {34}), (never_held, {34}),
-    (handed_over_though_listed_since, {33}), (handed_over_while_somebody_looked, {16, 34, 46}), (an_alert_that_nobody_looked_into, {20, 46}),
+    (paid_for_by_somebody_else, {33}), (a_registry_that_held_nobody, {33}), (handed_over_though_listed_since, {33}), (handed_over_while_somebody_looked, {16, 34, 46}), (an_alert_that_nobody_looked_into, {20, 46}),
     (a_counterfeit_that_nobody_complained_about, {46}), (a_copy_that_nobody_noticed, {46}),
     (a_brand_that_is_protected_twice, {45}), (sold_without_a_word_about_the_brand, {45}), (sold_by_a_chain_with_a_gap, {45}),
     (sold_where_nobody_may, {45}), (sold_on_with_a_broken_chain, {45}),

@@ -67,7 +67,7 @@ class Placed(NamedTuple):
     """PlaceOrder and OrderPlaced. `lines`: line number -> (sku, quantity, amount); `extra`: freight and tax; `persons`: tokens
     and hashes of buyer and consignee. `regime` is empty in the command; `landed` is None where nothing was quoted, `china`
     where nothing is imported into China. `screening`: result and list, empty in the command. `cold`: lines whose goods must stay
-    in a band. `short`: lines whose customs code is none, or has less digits than the declaration asks for (`digits`)."""
+    in a band. `real_name`: ASKED or not. `short`: lines whose customs code is none, or has less digits than the declaration asks for (`digits`)."""
 
     merchant: str
     currency: str
@@ -88,6 +88,7 @@ class Placed(NamedTuple):
     short: tuple[int, ...] = ()
     digits: int = 0
     day: date = date.min
+    real_name: str = ""
 
 
 class Plan(NamedTuple):
@@ -197,7 +198,8 @@ def _placed(m: Any) -> tuple[tuple, Placed]:
                       _landed(m) if m.quote else None, m.freight, _china(getattr(m, "china", None)), getattr(m, "terms", None),
                       m.quote if isinstance(m.quote, Quote) else None, _cold(m),
                       m.season and (m.season.ships_not_before, m.season.ships_not_after),
-                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m), *_codes(m), m.placed_at.date())
+                      (getattr(m, "screening", ""), getattr(m, "screening_list", "")), _sold(m), *_codes(m), m.placed_at.date(),
+                      getattr(m, "real_name", ""))
 
 
 def _sold(m: Any) -> Sold | None:
@@ -343,7 +345,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("CancellationDeclined", "InterceptRequested"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.cancellation_id))),
     "QuotaMoved": lambda m: ((), (m.kind, m.amount)),
     "OrderCompleted": lambda m: ((), ("", m.outcomes)), "CommandRefused": lambda m: ((), m.command_id),
-    "ScreeningDecided": lambda m: ((), m.outcome), "ScreeningRepeated": lambda m: ((), m.result), "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
+    **dict.fromkeys(("ScreeningDecided", "RealNameAnswered"), lambda m: ((), m.outcome)), "ScreeningRepeated": lambda m: ((), m.result), "OrderHeld": lambda m: ((), m.reason), "OrderResumed": lambda m: ((), m.reason),
     **dict.fromkeys(("MerchantFrozen", "FreezeLifted", "FreezeUpheld"), lambda m: ((), (m.merchant_id, m.freeze_no))),
     **dict.fromkeys(("ParcelStopped", "ParcelCleared"), lambda m: (((m.parcel_id, 0),), Goods(ref=m.reason))),
     "ParcelHandedOver": lambda m: (((m.parcel_id, 0),), Goods(ref=",".join(m.despite))),

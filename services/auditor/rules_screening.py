@@ -1,4 +1,5 @@
-"""Rules of screening (33): nothing leaves for persons whom no list of denied parties was held against."""
+"""Rules of screening (33): nothing leaves for persons whom no list of denied parties was held against, or, where a registry is asked,
+whose identity number may be another's."""
 
 from __future__ import annotations
 
@@ -37,3 +38,17 @@ def screened_again(case: Case) -> Iterator[Verdict]:
         left = [e for e in case.story.of("shipping", "ParcelHandedOver") if e.time > heard and not (cleared and cleared[0] <= e.time)]
         asked = event.data == "BLOCK" or any(e.cause == event.cause and e.data == "screening" for e in case.story.of("orders", "OrderHeld"))
         yield None if asked and not left else [str(event), *map(str, left), *([] if asked else ["no officer was asked"])]
+
+
+@order_rule(33, "where a registry is asked, nothing is paid or handed over before the identity number is the buyer's", live=False)
+def real_name_first(case: Case) -> Iterator[Verdict]:
+    if case.facts.placed is None or not case.facts.placed.real_name:
+        return
+    held = any(e.data == "real_name" for e in case.story.of("orders", "OrderHeld"))
+    answered = [e for e in case.story.of("orders", "RealNameAnswered") if e.data != "unknown"]
+    proven = answered[0].time if answered and answered[0].data == "match" else None
+    early = [e for e in (*case.story.of("payments", "PaymentAuthorised", "PaymentHeld"), *case.story.of("shipping", "ParcelHandedOver"))
+             if proven is None or e.time + case.near < proven]
+    ended = answered or case.story.of("orders", "OrderCancelled")
+    yield None if held and ended and not early else [
+        f"real name: asked, held: {held}, answered: {[e.data for e in answered] or 'never'}", *map(str, early)]

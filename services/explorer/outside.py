@@ -73,6 +73,7 @@ WORDS = {
     "brand": "an authorisation of the brand is revoked, and another granted",
     "bank": "the buyer's bank asks, takes the money back, gives it back, takes it again, and the provider tells late",
     "bank late": "the same, after the money was released", "evidence": "the merchant sends evidence against a chargeback",
+    "registry": "a registry says whose the buyer's identity number is, or cannot, and an officer says",
     "rescreens": "a newer list of denied parties means the buyer, or nearly",
     "terms": "the merchant's terms change for new orders",
     "freeze": "the merchant is frozen, and the freeze lifted or upheld",
@@ -128,6 +129,12 @@ class Outside:
             offers.append(Offer(f"screen {order_id}", tuple(Way(f"the officer decides: {outcome}", (Send(ask.DecideScreening(
                 order_id=order_id, outcome=outcome, decided_by="officer"), "/platform", f"screen:{order_id}:{outcome}"),))
                 for outcome in ("clear", "block"))))
+        if "registry" in self.words:
+            offers.append(Offer(f"ask {order_id}", tuple(Way(f"the registry says: {outcome}", (Send(ask.AnswerRealName(
+                order_id=order_id, outcome=outcome, decided_by="registry"), "/registry", f"real-name:{order_id}"),), (Offer(
+                    f"look {order_id}", tuple(Way(f"an officer says: {seen}", (Send(ask.AnswerRealName(
+                        order_id=order_id, outcome=seen, decided_by="officer"), "/platform", f"look:{order_id}:{seen}"),))
+                        for seen in ("match", "mismatch"))),)) for outcome in ("match", "mismatch", "unknown"))))
         if "fog" in self.words:
             offers.append(_fog())
         if "brand" in self.words:

@@ -102,6 +102,10 @@ def _wrong_code() -> PlaceOrder:
     return placed.model_copy(update={"lines": [line.model_copy(update={"hs_code": "080929"}) for line in placed.lines]})
 
 
+def _with_a_number() -> PlaceOrder:
+    return order(destination="CN", buyer=seal(Person(name="Mei Lin", identity_no="11010519491231002X"), KEY))
+
+
 def _with_duties() -> PlaceOrder:
     """GBP 57.00 with freight, and 20 % of it as tax."""
     line = StatedLine(line_no=1, origin="US")
@@ -324,6 +328,11 @@ PATHS: tuple[Path, ...] = (
     _path("screening", "the buyer is nearly a denied party", "officer, confirm", {
         "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"}),
         order=order(destination="US", buyer=seal(Person(name="Viktor Grauhaven"), KEY))),
+    _path("real-name", "a registry is asked whose the buyer's identity number is", "registry, express", {
+        "completed", "cancelled: real_name_unproven"}, regime="china", timers=frozenset({"real_name", "confirm"}), order=_with_a_number()),
+    _path("real-name-cancel", "the same, and cancelled", "registry, cancel, express", {
+        "completed", "cancelled: real_name_unproven", "cancelled: cancelled"}, regime="china", timers=frozenset({"real_name", "confirm"}),
+        order=_with_a_number()),
     _path("rescreened", "a newer list of denied parties means the buyer", "rescreens, officer, confirm", {
         "completed", "cancelled: denied_party"}, regime="domestic", timers=frozenset({"screening", "confirm"})),
     _path("inspection", "somebody wants to look at it at any moment", "inspects, confirm, cancel", {"completed",

@@ -52,7 +52,8 @@ def specs(plans=None, resends: int = 3) -> list[Spec]:
     """`plans`: the network that parcels travel on; without one nothing is promised. `resends`: how often wrong papers into China
     may be corrected."""
     def decide_order(state, document, incoming, shared, now):
-        return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS, platform=PLATFORM)
+        return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS, platform=PLATFORM,
+                             real_names=True)  # of buyers who give an identity number; most here do not
 
     return [
         Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - INTERNAL, orders.Order, decide_order,

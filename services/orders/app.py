@@ -20,7 +20,7 @@ def spec(settings: Settings) -> Spec:
 
     def decide(state, document, incoming, shared, now):
         return machine.decide(state, document, incoming, key, now, rules, shared,
-                              settings.registered_only, terms, lists, settings.china_platform, asked)
+                              settings.registered_only, terms, lists, settings.china_platform, asked, settings.registry_url is not None)
 
     return Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(machine.HANDLERS) - INTERNAL, machine.Order,
                 decide, machine.STATE, machine.DOCUMENT, quota.shared_keys, storage, WALKED | {PROTECTED})

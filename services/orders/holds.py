@@ -14,8 +14,8 @@ from schemas.lifecycle import ORDER, Answer, deadlines
 from services.runtime.decision import CLOSED, FROZEN, SCREENING, Decision, Stale, Standing
 
 DENIED, UNAUTHORISED = "denied_party", "brand_not_authorised"
-REVIEW_TIMER, BRAND_TIMER = "screening:", "brand:"
-RUNS_ON = frozenset({REVIEW_TIMER, BRAND_TIMER})  # while the order is held: they are of what it is held for
+REVIEW_TIMER, BRAND_TIMER, REAL_NAME_TIMER = "screening:", "brand:", "real_name:"
+RUNS_ON = frozenset({REVIEW_TIMER, BRAND_TIMER, REAL_NAME_TIMER})  # while the order is held: they are of what it is held for
 
 
 def review(order: Any, version: str, now: datetime) -> list:

@@ -14,7 +14,7 @@ from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
-from services.orders import brands, complaints, contested, denied, holds, merchants
+from services.orders import brands, complaints, contested, denied, holds, merchants, real_name
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
@@ -33,11 +33,11 @@ __all__ = ["DOCUMENT", "HANDLERS", "STATE", "Document", "Order", "Parcel", "deci
 def decide(order: Order, document: Document | None, incoming: Incoming, vault_key: bytes, now: datetime,
            rules: Rules | None = None, shared: Any = None, registered_only: bool = False,
            terms: Book = NOBODY, lists: tuple[denied.DeniedList, ...] | None = None, platform: str = "",
-           asked: Goods | None = None) -> Decision | NotYet | Stale:
+           asked: Goods | None = None, real_names: bool = False) -> Decision | NotYet | Stale:
     """One command, event or timer against one order. Refused commands are events of their own, never silence.
     `shared`: the rows of `quota.shared_keys`; `rules` check quotes and limits; None: those we ship. `registered_only`: no
     merchant may sell who is not registered; `terms`: fee plans and exchange rates; `lists`: of denied parties; `platform`: our
-    code at Chinese customs."""
+    code at Chinese customs; `real_names`: there is a registry to ask whose an identity number is."""
     if order.order_id.startswith(MERCHANT):
         return merchants.decide(order, incoming, terms, now)
     if order.order_id.startswith(BRAND):
@@ -51,7 +51,7 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
         return NotYet("OrderPlaced")
     if incoming.type == "PlaceOrder":
         return _place(order, incoming, vault_key, shared, rules or load(), registered_only, terms,
-                      denied.load() if lists is None else lists, now, platform, asked)
+                      denied.load() if lists is None else lists, now, platform, asked, real_names)
     answer = handler(draft := order.draft(), document, incoming, now)
     if order.quota is not None and isinstance(answer, Decision):
         follow(answer, document, incoming)
@@ -65,7 +65,8 @@ def decide(order: Order, document: Document | None, incoming: Incoming, vault_ke
 
 
 def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rules: Rules, registered_only: bool,
-           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime, platform: str, asked: Goods | None) -> Decision:
+           terms: Book, lists: tuple[denied.DeniedList, ...], now: datetime, platform: str, asked: Goods | None,
+           real_names: bool) -> Decision:
     command: PlaceOrder = incoming.data
     if order.status != "new":
         return refuse(order, incoming, "order_exists", "an order with this id was placed before; choose another id")
@@ -92,12 +93,14 @@ def _place(order: Order, incoming: Incoming, vault_key: bytes, shared: Any, rule
         consignee_token=consignee.token, consignee_hash=consignee.hash, placed_at=command.placed_at, quote=found.quote,
         china=found.china, terms=found.terms, cold=_cold(command), screening=found.screening,
         screening_list=found.screening_list, season=command.season and out.PreSale(**command.season.__dict__), brands=chains,
-        declaration=found.declaration)
+        declaration=found.declaration, real_name=real_name.needed(command, found.china) if real_names else "")
     fresh.brands = brands.of_order(chains, command, incoming) if chains else None
     persons = [("buyer+consignee", buyer)] if buyer.token == consignee.token else [("buyer", buyer), ("consignee", consignee)]
     rows = [("vault", (order.order_id, role, person.token, person.hash, person.sealed)) for role, person in persons]
     amounts = {l.line_no: l.amount for l in command.lines} if found.china else None
     events = [placed, *holds.review(fresh, found.screening_list, now)] if found.screening == "REVIEW" else [placed]
+    if placed.real_name:
+        events += real_name.ask(fresh, now)
     return Decision(fresh, events, rows=rows, moves=reserve(fresh, found.china) if found.china else [],
                     document=Document({l.line_no: l.quantity for l in command.lines}, found.quote, amounts,
                                       papers_of(command, found.china),
@@ -138,6 +141,15 @@ def _decide_screening(order: Order, document: Document, incoming: Incoming, now:
     if holds.REVIEW_TIMER not in order.timers:
         return refuse(order, incoming, "not_in_review", "no officer is asked about this order")
     return Decision(order, holds.decide_review(order, command.outcome, command.decided_by, command.detail, incoming.id, now))
+
+
+def _answer_real_name(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | Stale:
+    command = incoming.data
+    if real_name.waits(order):
+        return Decision(order, real_name.decide(order, command.outcome, command.decided_by, command.detail, incoming.id, now))
+    if incoming.source == real_name.REGISTRY:
+        return Stale("whose number it is, is known by now or of no matter")
+    return refuse(order, incoming, "no_real_name_asked", "nobody is asked whose the buyer's identity number is, or not any more")
 
 
 # -- what shipping and payments say -----------------------------------------------------------------------------------
@@ -262,6 +274,8 @@ def _timer(order: Order, document: Document, incoming: Incoming, now: datetime) 
         del order.timers[name]
         if name == holds.REVIEW_TIMER:
             events += holds.decide_review(order, "block", "timer", "nobody decided in time", f"timer:{order.order_id}", now)
+        if name == holds.REAL_NAME_TIMER:
+            events += real_name.decide(order, "unanswered", "timer", "nobody said in time whose number it is", f"timer:{order.order_id}", now)
         if name == holds.BRAND_TIMER:
             events += brands.overdue(order, now)
         if kind == "confirm":
@@ -282,6 +296,7 @@ _SUBJECTS = dict.fromkeys(merchants.HANDLERS, merchants.misplaced) | dict.fromke
 HANDLERS = {
     **_SUBJECTS,
     "FileComplaint": complaints.filed, "InspectionEnded": complaints.inspected, "RescreenOrder": holds.rescreened,
+    "AnswerRealName": _answer_real_name,
     "PlaceOrder": _place, "CancelOrder": _cancel, "SupplyDocuments": _supply, "DecideScreening": _decide_screening,
     "ConfirmReceipt": confirm, "RequestReturn": request_return, "GrantRefund": grant_refund,
     "OpenDispute": open_dispute, "ResolveDispute": resolve_dispute,

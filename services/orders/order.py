@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from schemas import orders_order as out
 from schemas.lifecycle import ORDER, Answer
 from schemas.quotes import Quote
-from services.orders import holds
+from services.orders import holds, real_name
 from services.orders.brands import Brands
 from services.orders.papers import Papers
 from services.orders.quota import Quota
@@ -155,9 +155,11 @@ def _why_undone(order: Order) -> str:
         return holds.CLOSED
     if order.brands is not None and order.brands.lapsed:
         return holds.UNAUTHORISED
-    if order.reason == holds.DENIED:
+    if order.reason == holds.DENIED or holds.denied(order):
         return holds.DENIED
-    return holds.DENIED if holds.denied(order) else next((p.reason for p in order.parcels.values() if p.reason), "refunded")
+    if real_name.unproven(order):
+        return real_name.UNPROVEN
+    return next((p.reason for p in order.parcels.values() if p.reason), "refunded")
 
 
 def close(order: Order, event: str) -> list:

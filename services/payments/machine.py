@@ -22,7 +22,7 @@ from schemas.lifecycle import CONTESTED, PAYMENT, deadlines
 from schemas.terms import Share
 from services.payments import books, disputes, papers, reclaims, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
-from services.runtime.decision import MERCHANT_STATUS, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
+from services.runtime.decision import MERCHANT_STATUS, REAL_NAME, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
 REFUND_TRIES_MAX = 3
 RELEASE_PAUSE = REFUND_PAUSE = timedelta(hours=1)
@@ -144,6 +144,8 @@ def _placed(work: Work, incoming: Incoming) -> Stale | None:
     account.token = event.payment_token
     if event.screening == "REVIEW":
         account.stops = [*account.stops, SCREENING]
+    if event.real_name:
+        account.stops = [*account.stops, REAL_NAME]
     account.terms = event.terms
     if event.china is not None and event.china.platform:
         account.papers = event.china.platform, event.china.person

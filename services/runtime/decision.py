@@ -114,6 +114,7 @@ def earliest(timers: dict[str, datetime]) -> datetime | None:
 
 FROZEN, CLOSED = "merchant_frozen", "merchant_closed"
 SCREENING = "screening"  # an officer has to look at who buys
+REAL_NAME = "real_name"  # a registry has to say whose identity number the buyer gave
 STOPS = {"frozen": FROZEN, "closed": CLOSED}  # a merchant's status -> why his orders stand still
 LANES = "lanes"  # key and status of the one row that all orders obey: which lanes are closed (facts: closed, changes)
 WALKED = frozenset({"active", "frozen", "closed"})

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     china_platform: str = Field("TRADEWIND0", pattern=r"^[A-Z0-9]{10}$", description="our code at Chinese customs (ebpCode)")
     china_resends: int = Field(3, ge=1, le=9, description="how often a parcel's wrong papers are corrected before it is paid back")
 
+    registry_url: str | None = Field(None, description="who is asked whose a buyer's identity number is; None: nobody")
     provider: Literal["http", "inprocess"] = Field("http", description="inprocess: for the benchmark only")
     provider_url: str | None = Field(None, description="None: the local provider at provider_port")
     webhook_secret: SecretStr | None = Field(None, description="whsec_…; None: made once in the data folder")

@@ -10,7 +10,7 @@ from typing import Any
 from schemas import shipping_shipment as out
 from schemas.dead_letters import Reason
 from schemas.model import LineUnits
-from services.runtime.decision import SCREENING, Impossible, Incoming, Stale
+from services.runtime.decision import REAL_NAME, SCREENING, Impossible, Incoming, Stale
 from services.shipping.allocation import Content, Document, Wanted, allocate, within_limits
 from services.shipping import papers, promise, stops
 from services.shipping.shipment import Parcel, Work
@@ -27,6 +27,8 @@ def placed(work: Work, incoming: Incoming, presell: Callable[[Work, Any], None],
         s.regime = "bonded"
     if event.screening == "REVIEW":
         stops.stop(work, SCREENING)
+    if event.real_name:
+        stops.stop(work, REAL_NAME)
     s.pending, s.lanes = Wanted.of(event, incoming.time), incoming.lanes.label if incoming.lanes else ""
     if event.season is not None:
         presell(work, event.season)
