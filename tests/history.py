@@ -280,7 +280,7 @@ def _listed_later() -> World:
 def _named() -> World:
     """Into China: the registry cannot say whose number it is, an officer does."""
     buyer = seal(Person(name="Mei Lin", identity_no="11010519491231002X"), KEY)
-    world, _ = given(**_args("named", destination="CN", outside=Outside(), buyer=buyer, consignee=buyer))
+    world, _ = given(**_args("named", destination="CN", outside=Outside(), buyer=buyer, consignee=buyer), real_names=True)
     for hours, message, source in ((1, ask.AnswerRealName(order_id="named", outcome="unknown", decided_by="registry"), "/registry"),
                                    (5, ask.AnswerRealName(order_id="named", outcome="match", decided_by="o"), "/platform")):
         world.wait(hours=hours)

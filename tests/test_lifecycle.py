@@ -93,10 +93,10 @@ def nothing(event, world):
     """The outside keeps silent."""
 
 
-def given(placed=None, stock=100, seed=0, doubles=False, outside=None, before=None, plans=None) -> tuple[World, Outside]:
+def given(placed=None, stock=100, seed=0, doubles=False, outside=None, before=None, plans=None, real_names=False) -> tuple[World, Outside]:
     """Stock for every SKU of the order in one warehouse, then the order; runs until everything is at rest."""
     outside = outside or Outside()
-    world = World(outside, seed, plans)
+    world = World(outside, seed, plans, real_names)
     placed = placed or order()
     stocks = stock if isinstance(stock, dict) else {line.sku: {"SEA1": stock} for line in placed.lines}
     for sku, warehouses in stocks.items():

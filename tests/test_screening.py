@@ -80,7 +80,8 @@ def test_blocked_or_not_decided_in_time_it_is_undone_and_no_money_has_moved(deci
 
 
 def test_the_simulated_buyers_are_on_the_list_that_is_shipped():
-    results = {name: denied.compare(name_of(name, ""), LISTS[0]) for name in SCENARIOS if name_of(name, "")}
+    results = {name: denied.compare(name_of(name, ""), LISTS[0]) for name in SCENARIOS if name_of(name, "")
+               and not name.startswith("china_name")}
     assert results == {"denied_party": "BLOCK", "screening_cleared": "REVIEW", "screening_blocked": "REVIEW",
                        "denied_later": "CLEAR"}
 

@@ -82,7 +82,8 @@ def demo(
         else:
             pace.require(base.model_copy(update={"speed": speed}), out.progress)
         settings = base.model_copy(update={"data_folder": base.data_folder / "demo", "speed": speed,
-                                           "terms_file": base.terms_file or TERMS})
+                                           "terms_file": base.terms_file or TERMS,
+                                           "registry_url": base.registry_url or base.provider_address})
         _empty(settings.data_folder)
         if settings.denied_file is None:
             settings = settings.model_copy(update={"denied_file": _lists(settings.data_folder)})

@@ -51,6 +51,11 @@ class Outcome(str, Enum):
     lost = "lost"
 
 
+class RealName(str, Enum):
+    match = "match"
+    mismatch = "mismatch"
+
+
 class Screening(str, Enum):
     clear = "clear"
     block = "block"
@@ -330,6 +335,20 @@ def screen(
     Example:  tradewind order screen cli-1 --outcome clear --by officer-4
     """
     _ask(intake.DecideScreening, order_id, key, timeout, as_json, outcome=outcome.value, decided_by=by, detail=detail)
+
+
+@app.command("real-name")
+def real_name(
+    order_id: OrderId,
+    outcome: Annotated[RealName, typer.Option(help="match: the order goes on; mismatch: it is undone.", show_default=False)],
+    by: Annotated[str, typer.Option("--by", help="Who has seen the buyer's papers.")] = "officer", detail: Reason = "", key: Key = None,
+    timeout: Timeout = 10, as_json: AsJson = False,
+) -> None:
+    """Say, as an officer, whether the identity number of a buyer into China is his, where the registry cannot.
+
+    Example:  tradewind order real-name cli-1 --outcome match --by officer-4 --detail "passport seen"
+    """
+    _ask(intake.AnswerRealName, order_id, key, timeout, as_json, outcome=outcome.value, decided_by=by, detail=detail)
 
 
 @app.command()

@@ -48,6 +48,7 @@ REMEDIES = {
     "unknown_line": "`tradewind order timeline` shows the order's lines.",
     "too_many": "Ask for fewer units.",
     "not_in_review": "`tradewind order show` says how it stands; only an order in review is decided about.",
+    "no_real_name_asked": "`tradewind order show` says what it waits for.",
     "merchant_new": "Nothing is known of this merchant: `tradewind merchant register`.",
     "left_already": "Ask for it back: `tradewind order cancel`, or complain: `tradewind inspect complain`.",
     "never_accepted": "`tradewind order show` says why the order was refused.",

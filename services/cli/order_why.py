@@ -35,6 +35,14 @@ _GOODS = {
     "at_pickup": ("the buyer must collect it at the pickup point", "pickup", "it goes back to the sender"),
     "returning": ("it must come back to the warehouse", "lost", "it counts as lost"),
 }
+# Why it stands still -> (what must happen, the timer that ends the wait).
+_HELD = {
+    "screening": ("an officer must decide about its buyer (`tradewind order screen`)", "screening:"),
+    "real_name": ("the registry must say whose the buyer's identity number is, or an officer who has seen papers "
+                  "(`tradewind order real-name`)", "real_name:"),
+    "brand_not_authorised": ("somebody must authorise the merchant to sell its brand (`tradewind merchant brand grant`)", "brand:"),
+    "merchant_frozen": ("its merchant is frozen until his appeal is decided (`tradewind merchant decide`)", ""),
+}
 _MONEY_ENDED = {"declined", "voided", "expired", "refunded", "settled", "charged_back"}
 
 
@@ -52,7 +60,7 @@ def why(look: Look) -> list[str]:
         return found or ["orders must take up the order: nothing of it is in its database yet"]
     if orders.closed and not _open_elsewhere(look):
         return [*found, _end(orders)]
-    found += _calls(look)
+    found += [_held(look, stop) for stop in orders.stops if stop in _HELD] + _calls(look)
     shipping = look.state("shipping")
     if shipping is None or not (shipping.parcels or orders.parcels):
         found += _unallocated(look, shipping)
@@ -69,6 +77,14 @@ def _end(orders: Any) -> str:
     if orders.status == "completed":
         return "completed: nothing more must happen; goods may still come back within the market's window"
     return f"{orders.status} ({orders.reason}): nothing more will happen"
+
+
+def _held(look: Look, stop: str) -> str:
+    text, timer = _HELD[stop]
+    due = next((due for due, _, name in look.timers if timer and name == timer), None)
+    if timer and due is None:
+        return "it stands still while it is undone"
+    return f"it stands still: {text}{_by(look, due)}{', else it is undone' if due else ''}"
 
 
 def _calls(look: Look) -> list[str]:

@@ -31,6 +31,7 @@ PROGRAMS = (
     Program("shipping", "services.shipping.app"),
     Program("payments-webhook", "services.payments.webhook", port="webhook_port"),
     Program("rescreening", "services.orders.rescreen", nice=10),
+    Program("registry", "services.orders.registry", nice=5),
     # Rebuilt from the topics at any time, and never slowing the money path.
     Program("console-views", "services.console.views", ("worker",), nice=10, port="console_port"),
     Program("cold-chain-view", "services.shipping.views", ("worker", "--without-web"), nice=5),
@@ -60,6 +61,8 @@ def programs(settings: Settings, *, world: bool = True, only: tuple[str, ...] | 
     left_out = set() if settings.provider == "http" else set(_HTTP_PROVIDER)
     if settings.provider_url is not None:
         left_out.add("provider")
+    if settings.registry_url is None:
+        left_out.add("registry")
     if not world:
         left_out |= set(OUTSIDE)
     return tuple(p for p in PROGRAMS if p.name not in left_out and _installed(p.module))

@@ -97,11 +97,11 @@ class Machines:
     """The steps of all three services, remembered by (local, message or timer, shared rows looked at).
 
     `thorough`: one step in so many is held against the rules of every step; each is against those of its result. `plans`: the network that
-    parcels travel on; None: nothing is promised; `resends`: how often wrong papers may be corrected."""
+    parcels travel on; None: nothing is promised; `resends`: how often wrong papers may be corrected; `real_names`: a registry is asked."""
 
-    def __init__(self, thorough: int = 1, plans: Any = None, resends: int = 3) -> None:
+    def __init__(self, thorough: int = 1, plans: Any = None, resends: int = 3, real_names: bool = False) -> None:
         self._thorough = thorough
-        self.specs = {spec.name: spec for spec in specs(plans, resends)}
+        self.specs = {spec.name: spec for spec in specs(plans, resends, real_names)}
         self.readers = {name: [spec.name for spec in self.specs.values() if any(t.name == topic for t in spec.inputs)
                                and name in spec.handled] for name, topic in TOPIC_OF.items()}
         self.messages: list[Message] = []

@@ -66,7 +66,7 @@ class Path:
 
     def system(self) -> System:
         return System(self.setting(), Machines(plans=Plans.of_places(*self.places) if self.promised else None,
-                                                resends=self.resends))
+                                                resends=self.resends, real_names="registry" in self.words))
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,12 @@ REGISTERED = (
                      payout_token="acct"), ApproveMerchant(order_id=_SPLIT, decided_by="officer"))
 
 
-def specs(plans=None, resends: int = 3) -> list[Spec]:
+def specs(plans=None, resends: int = 3, real_names: bool = False) -> list[Spec]:
     """`plans`: the network that parcels travel on; without one nothing is promised. `resends`: how often wrong papers into China
-    may be corrected."""
+    may be corrected; `real_names`: a registry is asked whose identity numbers are."""
     def decide_order(state, document, incoming, shared, now):
         return orders.decide(state, document, incoming, KEY, now, None, shared, terms=TERMS, platform=PLATFORM,
-                             real_names=True)  # of buyers who give an identity number; most here do not
+                             real_names=real_names)
 
     return [
         Spec("orders", (INTAKE, PAYMENT, SHIPMENT), ORDER, frozenset(orders.HANDLERS) - INTERNAL, orders.Order, decide_order,
@@ -117,9 +117,9 @@ class Party:
 class World:
     """Topics, services and a clock. `outside(event, world)` stands for everybody else."""
 
-    def __init__(self, outside, seed: int = 0, plans=None):
+    def __init__(self, outside, seed: int = 0, plans=None, real_names: bool = False):
         self.outside, self.random = outside, random.Random(seed)
-        self.parties = {spec.name: Party(spec) for spec in specs(plans)}
+        self.parties = {spec.name: Party(spec) for spec in specs(plans, real_names=real_names)}
         self.topics: dict[str, list[tuple[bytes, bytes, tuple]]] = defaultdict(list)
         self.now = START
         self.stock, self.quota = EveryStock(), EveryQuota()

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
 from datetime import date, datetime, timedelta
-from pathlib import Path
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
@@ -26,6 +23,7 @@ from schemas.parties import SealBroken, SealedParty, check
 from schemas.topics import INTAKE
 from services.orders import denied
 from services.runtime.clock import Clock
+from services.runtime.main import run_beside
 from services.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,17 +115,5 @@ async def run(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
             pass
 
 
-async def main() -> None:
-    settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    if ready := os.environ.get("TRADEWIND_READY_FILE"):
-        Path(ready).touch()
-    await run(settings, Clock.from_env(), stop)
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_beside(run)

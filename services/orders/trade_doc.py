@@ -79,9 +79,9 @@ MISSING = """\
   it is packed in several parcels later.
 - **Goods**: the CBEC positive list as a whole (an extract is shipped disabled, a file of one's own is TRADEWIND_GOODS_FILE); what
   a person bought of a limited code in other orders of the year.
-- **Persons**: a buyer's identity number is checked by its form and its check digit alone. No service that knows whose number it is
-  is asked, and there is no port for one yet. A quote looks at a buyer's yearly limit only when its request says how much is used;
-  an order always does.
+- **Persons**: whose a buyer's identity number is, is asked over a contract of our own (`schemas/registry_api.py`); no public
+  registry's own interface is spoken. Without a registry the number is checked by its form and its check digit alone. A quote looks
+  at a buyer's yearly limit only when its request says how much is used; an order always does.
 - **Parcels**: a warehouse can pack less, later or nothing of what it is asked for, but cannot split one request into two parcels.
 """
 

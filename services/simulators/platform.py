@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from schemas import brands
 from schemas import merchants as ask
-from schemas.orders_intake import DecideScreening
+from schemas.orders_intake import AnswerRealName, DecideScreening
 from schemas.topics import INTAKE
 from services.simulators import inspectors
 from services.simulators.outsiders import Heard, Memory, Reaction, after, moment_of
@@ -16,6 +16,7 @@ from services.simulators.scenario import TERMS_CHANGED, brand_of, merchant_of
 OFFICER = "/platform"
 LIFTED, UPHELD = "merchant_frozen_lifted", "merchant_frozen_upheld"
 FREEZING = frozenset({LIFTED, UPHELD})
+SEEN = "china_name_unknown"
 REVIEWED = {"screening_cleared": "clear", "screening_blocked": "block"}
 COVERED, REVOKED = "brand_covered", "brand_revoked"
 REVOKING = frozenset({COVERED, REVOKED})
@@ -61,6 +62,15 @@ def freeze(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     message = ask.FreezeMerchant(order_id=f"{ask.MERCHANT}{merchant}", reason="counterfeit", decided_by="officer-7",
                                  detail="the brand does not know these serial numbers")
     return [after(0, 0.5, memory, INTAKE.name, OFFICER, f"freeze:{merchant}", message)]
+
+
+def see_papers(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
+    """An officer has the buyer's papers sent, and looks at them."""
+    if heard.data.outcome != "unknown":
+        return []
+    order_id = heard.data.order_id
+    answer = AnswerRealName(order_id=order_id, outcome="match", decided_by="officer-4", detail="passport and residence permit seen")
+    return [after(4, 24, memory, INTAKE.name, OFFICER, f"papers:{order_id}", answer)]
 
 
 def punish(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

@@ -2,7 +2,7 @@
 
 Contract and test amounts: schemas/provider_api.py. Beside the five calls: `GET /v1/payments/{id}` gives a payment's totals,
 `GET /v1/settlement` the settlement file,
-`GET /healthz` says that it is up. Everything it has ever done stands in `journals/provider.ndjson` of the data folder, one
+`GET /healthz` says that it is up; the registry of identity numbers (registry.py) answers here too. Everything it has ever done stands in `journals/provider.ndjson` of the data folder, one
 line for each definite effect; an auditor may take it for the truth about money.
 """
 
@@ -23,6 +23,7 @@ from schemas.provider_api import KINDS, WRONG_ORDER, ProviderCall, ProviderVerdi
 from services.runtime.clock import Clock
 from services.runtime.processes import require_port
 from services.runtime.settings import Settings
+from services.simulators import registry
 from services.simulators.provider_book import Book, Entry, Erring, KeyReused
 from services.simulators.provider_webhooks import Webhooks
 
@@ -51,6 +52,7 @@ class Provider:
         self.book = Book(folder, clock, manners.pending_s)
         self.clock, self.manners, self.webhooks = clock, manners, webhooks
         self.app = web.Application(client_max_size=BODY_BYTES_MAX)
+        registry.add_to(self.app)
         self.app.router.add_post("/v1/{kind}", self._call)
         self.app.router.add_get("/v1/payments/{payment}", self._payment)
         self.app.router.add_get("/v1/settlement", self._settlement)

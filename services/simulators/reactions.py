@@ -40,7 +40,7 @@ TABLE: dict[str, dict[str, tuple[_Answer, frozenset[str] | None]]] = {
         "ParcelPacked": (inspectors.scan, frozenset({"serial_far"})),
         "InspectionHeld": (inspectors.look, INSPECTED),
         "ComplaintFiled": (platform.punish, frozenset({"brand_complaint"})),
-        "OrderHeld": (platform.decide, platform.HELD),
+        "OrderHeld": (platform.decide, platform.HELD), "RealNameAnswered": (platform.see_papers, frozenset({platform.SEEN})),
         "ManualPayoutRequested": (buyers.pay_by_hand, None),
         "InformationRequested": (buyers.prove, ANSWERED), "ChargebackOpened": (buyers.prove, ANSWERED),
     },

@@ -69,6 +69,8 @@ SCENARIOS = {s.name: s for s in (
     Scenario("china_bonded", 0, "sold from a bonded warehouse in China: packed when customs has inspected and released it", fast=False),
     Scenario("china_bonded_short", 0, "the same, and a unit is not on the shelf: declared and released anew", fast=False),
     Scenario("china_bonded_refused", 0, "the same, and customs sends it back (700): paid back", fast=False),
+    Scenario("china_name_wrong", 0, "the buyer's identity number is another's, says the registry: undone before any money moved"),
+    Scenario("china_name_unknown", 0, "the registry does not know the number; an officer has seen the buyer's papers", fast=False),
     Scenario("china_list_rejected", 0, "Chinese customs rejects the import list; corrected and sent again", fast=False),
     Scenario("assessed_more", 0, "customs assesses more tax than was quoted; the platform bears it"),
     Scenario("assessed_less", 0, "customs assesses less tax than was quoted; the platform keeps it"),
@@ -239,9 +241,9 @@ def sku_of(scenario: str, order_id: str, usual: str) -> str:
 
 
 def name_of(scenario: str, usual: str) -> str:
-    """The buyer's name: one of the list of denied parties (services/orders/lists), or nearly."""
-    return {"denied_party": "Viktor Grauhafen", "denied_later": LISTED_LATER, "screening_cleared": "Victor Grauhafn", "screening_blocked": "Viktor Grauhaven"
-            }.get(scenario, usual)
+    """The buyer's name: one of the list of denied parties (services/orders/lists), or nearly, or one of which the registry says no."""
+    return {"denied_party": "Viktor Grauhafen", "denied_later": LISTED_LATER, "screening_cleared": "Victor Grauhafn", "screening_blocked": "Viktor Grauhaven",
+            "china_name_wrong": "Somebody Else", "china_name_unknown": "Nobody Known"}.get(scenario, usual)
 
 
 def merchant_of(scenario: str, order_id: str, usual: str) -> str:
