@@ -30,7 +30,7 @@ from services.shipping import storage
 EXITS = {"completed", "rejected: total_mismatch"} | {f"cancelled: {reason}" for reason in (
     "no_stock", "payment_declined", "reservation_expired", "authorisation_expired", "cancelled", "short_pick",
     "packing_rejected", "hold_expired", "destroyed", "spoiled", "season_closed", "sold_out", "customs_refused", "not_collected", "reported_lost", "no_scan", "lost", "returned", "granted",
-    "dispute_lost", "merchant_closed", "denied_party", "brand_not_authorised", "counterfeit", "not_inspected",
+    "dispute_lost", "merchant_closed", "denied_party", "real_name_unproven", "brand_not_authorised", "counterfeit", "not_inspected",
     "papers_expired", "documents_mismatch", "list_rejected", "list_refused", "over_limit", "chargeback")}
 
 
