@@ -103,6 +103,13 @@ def _return_one(event, world):
     world.send(ask.RequestReturn(order_id=event.order_id, lines=[LineQuantity(line_no=1, quantity=1)]))
 
 
+def _customs(takes: bool):
+    def act(event, world):
+        world.send(report.ListWithdrawalReported(**ids(event), list_no=event.returns_list, form="CEB626", accepted=takes,
+                                                 return_id=event.return_id), "/customs")
+    return act
+
+
 def _short(event, world):
     world.send(report.ShortPickReported(**ids(event), lines=[LineQuantity(line_no=1, quantity=1)]), "/warehouse")
     world.send(report.PackedReported(**ids(event)), "/warehouse")
@@ -117,15 +124,19 @@ WAYS = {
                 (1_000, 0, 1_000, 1_000)),
     "above the limit, by customs' receipt": (ship.CustomsPresented, lambda e, w: w.send(report.CarrierScanReported(
         **ids(e), dialect="ceb622", code="-621018", at=w.now, reason="annual"), "/customs"), (1_000, 0, 1_000, 1_000)),
-    "returned": (ship.ParcelDelivered, _return, (1_000, 0, 1_000, 1_000)),
-    "returned in part": (ship.ParcelDelivered, _return_one, (1_000, 0, 1_000, 333)),
+    "returned, and customs has not answered": (ship.ParcelDelivered, _return, (1_000, 0, 1_000, 0)),
+    "returned": (ship.ParcelDelivered, _return, (1_000, 0, 1_000, 1_000), True),
+    "returned in part": (ship.ParcelDelivered, _return_one, (1_000, 0, 1_000, 333), True),
+    "returned, and customs does not take it back": (ship.ParcelDelivered, _return, (1_000, 0, 1_000, 0), False),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_does_not_stay_is_given_back(way):
-    event, act, expected = WAYS[way]
+    event, act, expected, *takes = WAYS[way]
     outside = Outside()
+    if takes:
+        outside.on[ship.ReturnReceived] = _customs(*takes)
     if event:
         outside.on[event] = act
     world, _ = given(bought("A1", 998, units=3, freight=2), outside=outside)

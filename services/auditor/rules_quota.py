@@ -36,8 +36,10 @@ def quota_follows_the_goods(case: Case) -> Iterator[Verdict]:
     if not facts.placed or not facts.placed.china:
         return
     open_ = quota["reserved"] - quota["released"] - quota["committed"]
-    kept, late = quota["committed"] - quota["restored"], [e for e in case.story.of("shipping", "ReturnReceived") if e.data.late]
-    came = sum(_came_in(facts.placed, p, [e for e in late if e.parcels[0][0] == k]) for k, p in facts.parcels.items())
+    kept, taken = quota["committed"] - quota["restored"], {
+        e.data.return_id for e in case.story.of("shipping", "ListWithdrawn") if e.data.accepted}
+    stays = [e for e in case.story.of("shipping", "ReturnReceived") if e.data.late or e.data.paper and e.data.ref not in taken]
+    came = sum(_came_in(facts.placed, p, [e for e in stays if e.parcels[0][0] == k]) for k, p in facts.parcels.items())
     yield None if open_ == 0 and kept == came else [
         f"open {open_}, kept {kept}, came in and stayed {came}", str(dict(quota)), *(str(e) for e in facts.of("QuotaMoved"))]
 
@@ -58,10 +60,10 @@ def committed_by_the_lists(case: Case) -> Iterator[Verdict]:
     yield None if committed == listed else [f"committed {committed}, the lists that customs took declare {listed}"]
 
 
-def _came_in(placed: Placed, parcel: Parcel, late: list[Event]) -> int:
-    """The dutiable value of what the buyer has of this parcel, and of what he sent back too late."""
+def _came_in(placed: Placed, parcel: Parcel, stays: list[Event]) -> int:
+    """The dutiable value of what the buyer has of this parcel, and of what he sent back too late, or customs did not take back."""
     left = Counter(parcel.left)
-    for event in late:
+    for event in stays:
         left.update(dict(event.data.lines))
     if parcel.goods != "delivered" or parcel.plan is None or not any(left.values()):
         return 0

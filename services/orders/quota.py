@@ -28,7 +28,8 @@ ORDER_ID_MAX = ORDER_NO_MAX - len("-P99.L99")  # of it are made customs' orderNo
 @dataclass(slots=True)
 class Share:
     """One parcel's part: the units of each line that count, its freight, and whether customs has its list. `priced`: line ->
-    (what the buyer owes for them with tax, of how many); `transaction`: of its payment; `revision`: of its order document."""
+    (what the buyer owes for them with tax, of how many); `transaction`: of its payment; `revision`: of its order document;
+    `returning`: return -> units by line that are back, and whose list customs has not taken back yet."""
 
     units: dict[int, int]
     freight: int
@@ -36,6 +37,7 @@ class Share:
     priced: dict[int, tuple[int, int]] = field(default_factory=dict)
     transaction: str = ""
     revision: int = 0
+    returning: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def worth(self, document: Any) -> int:
         """In fen. Freight counts as long as anything is in the parcel."""
@@ -54,7 +56,7 @@ class Quota:
     codes: dict[int, str] = field(default_factory=dict)
 
     def draft(self) -> Quota:
-        return Quota(self.key, self.value, {k: Share(dict(s.units), s.freight, s.committed, s.priced, s.transaction, s.revision)
+        return Quota(self.key, self.value, {k: Share(dict(s.units), s.freight, s.committed, s.priced, s.transaction, s.revision, dict(s.returning))
                                             for k, s in self.shares.items()}, self.codes)
 
     @property
@@ -174,12 +176,27 @@ def _given_back(decision: Decision, quota: Quota, document: Any, event: Any) -> 
 
 
 def _cut(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
-    """Some units are no longer in the parcel, or went back in time; what goes back too late has come in."""
-    if getattr(event, "late", False):
-        return
-    gone = {line.line_no: line.quantity for line in event.lines}
-    left = {n: units - gone.get(n, 0) for n, units in quota.shares[event.parcel_id].units.items()}
-    _cut_to(decision, quota, document, event.parcel_id, {n: units for n, units in left.items() if units > 0})
+    """Some units are no longer in the parcel."""
+    _cut_by(decision, quota, document, event.parcel_id, {line.line_no: line.quantity for line in event.lines})
+
+
+def _returned(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    """What goes back too late has come in; in time, it has until customs takes its list back."""
+    if event.returns_list:
+        quota.shares[event.parcel_id].returning[event.return_id] = {line.line_no: line.quantity for line in event.lines}
+    elif not event.late:
+        _cut(decision, quota, document, event)
+
+
+def _withdrawn(decision: Decision, quota: Quota, document: Any, event: Any) -> None:
+    gone = quota.shares[event.parcel_id].returning.pop(event.return_id, None)
+    if gone is not None and event.accepted:
+        _cut_by(decision, quota, document, event.parcel_id, gone)
+
+
+def _cut_by(decision: Decision, quota: Quota, document: Any, parcel_id: str, gone: dict[int, int]) -> None:
+    left = {n: units - gone.get(n, 0) for n, units in quota.shares[parcel_id].units.items()}
+    _cut_to(decision, quota, document, parcel_id, {n: units for n, units in left.items() if units > 0})
 
 
 def _cut_to(decision: Decision, quota: Quota, document: Any, parcel_id: str, left: dict[int, int]) -> None:
@@ -190,7 +207,7 @@ def _cut_to(decision: Decision, quota: Quota, document: Any, parcel_id: str, lef
 
 MOVING = {
     "ParcelsAllocated": _shared_out, "AllocationFailed": _not_allocated, "ListAccepted": _listed,
-    "ParcelShortPicked": _cut, "ParcelLinesCancelled": _cut, "ReturnReceived": _cut,
+    "ParcelShortPicked": _cut, "ParcelLinesCancelled": _cut, "ReturnReceived": _returned, "ListWithdrawn": _withdrawn,
     **dict.fromkeys(("ParcelCancelled", "ParcelReturned", "ParcelDestroyed", "ParcelLost", "CustomsRefused"), _given_back),
 }
-NOTED = ("ListAccepted", "ParcelShortPicked", "ParcelLinesCancelled")  # what orders hears of for the quota's sake alone
+NOTED = ("ListAccepted", "ListWithdrawn", "ParcelShortPicked", "ParcelLinesCancelled")  # what orders hears of for the quota's sake alone
