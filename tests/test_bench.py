@@ -81,6 +81,7 @@ def test_each_part_is_told_with_what_it_adds(figures: dict) -> None:
     parts = figures["parts"]
     assert parts["cold_chain"]["adds_records"] == 16 and parts["cold_chain"]["adds_us"]["cold_view"] > 0
     assert parts["documents_missing"]["adds_records"] >= 3  # missing, supplied twice: to orders, and by them
+    assert parts["real_name"]["adds_records"] >= 4  # held, answered twice, resumed; and the promise's clock
     assert parts["quota"]["adds_records"] >= 1 and parts["promise"]["adds_bytes"] > 300
     assert parts["screening"]["adds_records"] == parts["fx"]["adds_records"] == parts["merchant_standing"]["adds_records"] == 0
 

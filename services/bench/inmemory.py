@@ -17,13 +17,14 @@ from datetime import datetime
 
 from schemas.cold_chain import Reading, Watch
 from schemas.envelope import dataschema_of, event_id, headers_of_type, stamp
-from schemas.orders_intake import PlaceOrder
+from schemas.orders_intake import AnswerRealName, PlaceOrder
 from schemas.shipping_sensor import SensorReported
 from schemas.topics import INTAKE, MODELS, PROVIDER_RESULT, SENSOR
 from services.explorer.simulation import EveryQuota, EveryStock
 from services.orders import denied, quota
 from services.orders import app as orders_app
 from services.orders import machine as orders_machine
+from services.orders.real_name import REGISTRY, key_of
 from services.orders.rulebook import Rules
 from services.orders.terms import NOBODY, Book
 from services.payments import app as payments_app
@@ -53,7 +54,8 @@ _PLENTY = 10**9
 @dataclass(frozen=True)
 class Platform:
     """What the services are started with, beside the settings. `plans`: the network; None: nothing is promised. `standing`: the
-    row of each merchant that has one; `quota`: whether a person's year is counted."""
+    row of each merchant that has one; `quota`: whether a person's year is counted; `real_names`: a registry is asked, and knows
+    everybody."""
 
     plans: Plans | None = None
     lists: tuple[denied.DeniedList, ...] = ()
@@ -61,6 +63,7 @@ class Platform:
     registered_only: bool = False
     standing: dict[str, Standing] = field(default_factory=dict)
     quota: bool = True
+    real_names: bool = False
 
 
 @dataclass
@@ -139,6 +142,9 @@ class System:
         id_ = event_id(source, order_id, out.sequence)
         self._put(out.topic, out.key, out.value, headers, out.type,
                   Fields(source, id_, stamp(out.time).decode(), order_id, out.correlation, out.causation, out.merchant, out.sequence))
+        if out.type == "OrderHeld" and self._platform.real_names:
+            answer = AnswerRealName(order_id=order_id, outcome="match", decided_by="registry")
+            self._told(INTAKE.name, answer, key_of(order_id), REGISTRY, out.correlation, id_, out.merchant)
         listening = [role for role in ROLES if out.type in TABLE[role]]
         if not listening and out.type not in NOTED:
             return
@@ -226,7 +232,7 @@ def _specs(settings: Settings, rules: Rules, platform: Platform) -> dict[str, Sp
 
     def decide_order(state, document, incoming, shared, now):
         return orders_machine.decide(state, document, incoming, key, now, rules, shared, platform.registered_only,
-                                     platform.terms, platform.lists, settings.china_platform)
+                                     platform.terms, platform.lists, settings.china_platform, real_names=platform.real_names)
 
     def decide_shipment(state, document, incoming, shared, now):
         return shipping_machine.decide(state, document, incoming, shared, now, settings.gs1_prefix, platform.plans)

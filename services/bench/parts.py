@@ -120,6 +120,8 @@ PARTS = {part.name: part for part in (
          platform=lambda has: Platform(_known_plans(), _long_lists() if has else ())),
     Part("quota", "of a Chinese buyer's year a part is reserved, shared out to parcels, committed",
          platform=lambda has: Platform(_known_plans(), _lists(), quota=has), only=lambda order: order.destination == "CN"),
+    Part("real_name", "a Chinese buyer's order stands still until a registry has said whose the identity number is",
+         platform=lambda has: Platform(_known_plans(), _lists(), real_names=has), only=lambda order: order.destination == "CN"),
     Part("terms", "fee, tax withheld and reserve of the merchant are frozen, and split off when it is settled",
          platform=lambda has: _with_terms(_CURRENCY) if has else Platform(_known_plans(), _lists()), only=_in_euro),
     Part("fx", "and he is paid in another currency than the buyer pays in",

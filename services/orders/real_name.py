@@ -23,9 +23,14 @@ def needed(command: PlaceOrder, china: out.ChinaImport | None) -> Literal["", "A
     return "ASKED" if china is not None and command.buyer.identity else ""
 
 
+def key_of(order_id: str) -> str:
+    """Names the question, and the answer."""
+    return f"real-name:{order_id}"
+
+
 def ask(order: Any, now: datetime) -> list:
     order.timers[holds.REAL_NAME_TIMER] = now + timedelta(seconds=deadlines()["real_name"])
-    return holds.hold(order, REAL_NAME, f"real-name:{order.order_id}", now)
+    return holds.hold(order, REAL_NAME, key_of(order.order_id), now)
 
 
 def waits(order: Any) -> bool:

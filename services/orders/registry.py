@@ -28,7 +28,7 @@ from schemas.orders_order import OrderPlaced
 from schemas.parties import SealBroken, SealedParty, check
 from schemas.registry_api import PATH, RealNameQuestion, RealNameVerdict
 from schemas.topics import INTAKE, ORDER
-from services.orders.real_name import REGISTRY
+from services.orders.real_name import REGISTRY, key_of
 from services.runtime.clock import Clock
 from services.runtime.main import run_beside
 from services.runtime.settings import Settings
@@ -122,10 +122,6 @@ async def verdict_of(registry: Registry, order: Waiting, question: RealNameQuest
             await asyncio.sleep(pause)
             pause = min(2 * pause, BACKOFF_MAX_S)
     return None
-
-
-def key_of(order_id: str) -> str:
-    return f"real-name:{order_id}"
 
 
 class Asker:
