@@ -11,8 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.model import Text
-
 PATH = "/v1/real-name"
 Outcome = Literal["match", "mismatch", "unknown"]
 
@@ -25,12 +23,12 @@ class RealNameQuestion(BaseModel):
 
 
 class RealNameVerdict(BaseModel):
-    """`unknown`: the registry has no such number, or may not say. `detail` names nobody: it goes onto a topic."""
+    """`unknown`: the registry has no such number, or may not say. What else it tells is not read: it may name somebody, and the
+    verdict goes onto a topic."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     outcome: Outcome
-    detail: Text = ""
 
 
 # Anybody else's number is his.

@@ -188,6 +188,17 @@ async def test_nobody_listens():
     await port.close()
 
 
+def test_what_cannot_be_read_is_passed_over():
+    world, _ = asked(placed())
+    event = next(e for e in world.events if e.type == "OrderPlaced")
+    headers = tuple(headers_of(Envelope("orders:A1:1", "OrderPlaced", "orders", START, "A1", 1, "", "", "m1"),
+                               dataschema_of(ORDER.name, "OrderPlaced")))
+    assert registry.waiting(headers, event.value) == ("A1", "m1", START + timedelta(days=3))
+    for wrong in ((headers, event.value[:-9] + b'"ASKED"'), (headers[:1], event.value), (headers, None), (headers, b"{}"), ((), event.value),
+                  (tuple((k, b"/storefront" if k == "ce_source" else v) for k, v in headers), event.value)):
+        assert registry.waiting(*wrong) is None
+
+
 class Silent:
     def __init__(self):
         self.asked = 0

@@ -21,7 +21,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from schemas.envelope import Envelope, dataschema_of, headers_of, type_of
+from schemas.envelope import BadEnvelope, Envelope, dataschema_of, envelope_of, headers_of, type_of
 from schemas.lifecycle import deadlines
 from schemas.orders_intake import AnswerRealName
 from schemas.orders_order import OrderPlaced
@@ -86,14 +86,18 @@ class Waiting(NamedTuple):
 
 
 def waiting(headers: tuple[tuple[str, bytes], ...], value: bytes | None) -> Waiting | None:
-    """Whether a record of orders' topic is of an order that waits for the registry."""
+    """Whether a record of orders' topic is of an order that waits for the registry. One that cannot be read is told of, and passed
+    over: an order that nobody asks about is undone in time."""
     if type_of(headers) != PLACED or not value or b'"ASKED"' not in value:
         return None
-    placed = OrderPlaced.model_validate_json(value)
-    if not placed.real_name:
+    try:
+        envelope, placed = envelope_of(headers), OrderPlaced.model_validate_json(value)
+    except (BadEnvelope, ValidationError) as why:
+        log.error("an order cannot be read, and is not asked about: %s", str(why)[:300])
         return None
-    heard = datetime.fromisoformat(dict(headers)["ce_time"].decode())
-    return Waiting(placed.order_id, placed.merchant_id, heard + timedelta(seconds=deadlines()["real_name"]))
+    if not placed.real_name or envelope.source != "orders":
+        return None
+    return Waiting(placed.order_id, placed.merchant_id, envelope.time + timedelta(seconds=deadlines()["real_name"]))
 
 
 async def questions(conn: asyncpg.Connection, key: bytes, orders: list[Waiting]) -> dict[str, RealNameQuestion | None]:
@@ -112,7 +116,7 @@ async def questions(conn: asyncpg.Connection, key: bytes, orders: list[Waiting])
 async def verdict_of(registry: Registry, order: Waiting, question: RealNameQuestion | None, clock: Clock) -> RealNameVerdict | None:
     """Asked until there is a verdict; None: the order has given up meanwhile."""
     if question is None:
-        return RealNameVerdict(outcome="unknown", detail="the buyer's seal cannot be opened")
+        return RealNameVerdict(outcome="unknown")  # the buyer's seal cannot be opened; an officer has to look
     pause = BACKOFF_FIRST_S
     while clock.now() < order.until:
         try:
@@ -164,7 +168,7 @@ class Asker:
             verdict = await verdict_of(self._registry, order, question, self._clock)
         if verdict is None:
             return
-        answer = AnswerRealName(order_id=order.order_id, outcome=verdict.outcome, decided_by="registry", detail=verdict.detail)
+        answer = AnswerRealName(order_id=order.order_id, outcome=verdict.outcome, decided_by="registry")
         envelope = Envelope(key_of(order.order_id), "AnswerRealName", REGISTRY, self._clock.now(), order.order_id, 0,
                             f"place:{order.order_id}", "", order.merchant)
         await producer.send_and_wait(INTAKE.name, answer.model_dump_json().encode(), key=order.order_id.encode(),
