@@ -33,6 +33,17 @@ async def test_a_fresh_machine_is_well(settings: Settings) -> None:
     assert await wrong(settings) == []
 
 
+@pytest.mark.parametrize("setting", ["provider_url", "registry_url"])
+async def test_an_address_where_nobody_listens(settings: Settings, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}/base"
+        assert await wrong(settings.model_copy(update={setting: url})) == []
+    [finding] = await wrong(settings.model_copy(update={setting: url}))
+    assert "nobody listens" in finding.cause and f"TRADEWIND_{setting.upper()}" in finding.fix and "secret" not in str(finding)
+    [finding] = await wrong(settings.model_copy(update={setting: "registry:x"}))
+    assert finding.found == "not an address"
+
+
 async def test_rules_from_outside_that_cannot_be_used(settings: Settings) -> None:
     path = settings.data_folder / "rates.toml"
     path.write_text("[[fee]]\nid = 'my.fee'\n")

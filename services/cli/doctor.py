@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -73,6 +74,9 @@ async def examine(settings: Settings) -> list[Finding]:
     for service in SERVICES:
         if (dsn := getattr(settings, f"{service}_dsn")) is not None:
             findings.append(await _database(service, dsn))
+    for setting in ("provider_url", "registry_url"):
+        if (url := getattr(settings, setting)) is not None:
+            findings.append(await _address(setting, url))
     return findings + [_port(name, port, running) for name, port in _ports(settings).items()]
 
 
@@ -188,6 +192,20 @@ async def _answers(host: str, port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+async def _address(setting: str, url: str) -> Finding:
+    """Whether somebody listens there; what he says is for those who call."""
+    variable, parts = f"TRADEWIND_{setting.upper()}", urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:  # a port that is no number
+        host = port = None
+    where = f"{parts.scheme}://{host}:{port}"  # without a user's name and password
+    if not host or port is None:
+        return Finding(variable, False, "not an address", "It must begin with http:// or https:// and name a host.", f"Correct {variable}.")
+    ok = await _answers(host, port)
+    return Finding(variable, ok, where, *_unless(ok, "nobody listens there", f"Start what should, or correct {variable}."))
 
 
 async def _database(service: str, dsn: str) -> Finding:
