@@ -39,6 +39,7 @@ SIGNS = {"buyer": -1, "held": 1, "refunded": 1, "charged_back": 1, "carrier": 1,
 # kind -> what it says
 KINDS = {
     "capture": "the provider took the buyer's money", "refund": "back to the buyer, by the provider",
+    "divide": "escrow of a parcel that was split, from the one to the other",
     "manual_payout": "back to the buyer, by hand", "charge_back": "to the buyer, because a dispute was lost",
     "release": "out of escrow, to all who have a share in it",
     "release_claim": "a carrier's claim, out of escrow to the merchant",

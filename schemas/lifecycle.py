@@ -121,6 +121,7 @@ PAYMENT = Machine("payment", [
     *_rows("payments", "PaymentVoided", ((NEW, "authorised"), "voided")),
     *_rows("payments", "PaymentExpired", ("authorised", "expired")),
     *_rows("payments", "PaymentHeld", ((NEW, "authorised"), "held")),  # from new: China, authorised and captured at once
+    *_rows("payments", "PaymentDivided", (NEW, "held")),  # escrow of a parcel that was split
     *_rows("payments", "PaymentPartiallyRefunded", ("held", "held"), ("recovered", "settled")),
     *_rows("payments", "PaymentRefunded", (_PAID, "refunded")),
     *_loops("payments", "RefundFailed", *_PAID),
@@ -181,6 +182,7 @@ def _three_documents(bonded: bool = False) -> list[Row]:
         *_rows("shipping", "ParcelShortPicked", (after, "amending")),
         *_rows("shipping", "ParcelLinesCancelled", ("allocated", "allocated"), (_CORRECTING, "correcting"), (after, "amending")),
         *_rows("shipping", "ParcelCancelled", ((*_CORRECTING, *_AMENDING), "cancelled")),
+        *_loops("shipping", "SplitRefused", *after),
         *_loops("shipping", "ListWithdrawn", "cancelled", "delivered"),
         *(row for event in ("ParcelStopped", "ParcelCleared", "CancellationDeclined")
           for row in _loops("shipping", event, *_AMENDING, *(_RELEASING[1:] if bonded else ()))),
@@ -255,6 +257,8 @@ def _parcel(name: str, customs: bool, papers: list[Row]) -> Machine:
 _READY = [*_loops("shipping", "BackorderFilled", "allocated", "documented"),
           *_rows("shipping", "DocumentsReady", ("allocated", "documented")),
           *_loops("shipping", "ParcelShortPicked", *_AT_WAREHOUSE[:3]),
+          *_rows("shipping", "ParcelSplit", (NEW, "documented"), *((state, state) for state in _AT_WAREHOUSE[:3])),
+          *_loops("shipping", "SplitRefused", *_AT_WAREHOUSE[:3]),
           *_loops("shipping", "ParcelLinesCancelled", *_BEFORE_HANDOVER[:5])]
 PARCEL = {
     "abroad": _parcel("parcel", True, _READY),
@@ -265,6 +269,7 @@ PARCEL = {
 
 DECLARATION = Machine("declaration", [
     *_rows("shipping", "DocumentsReady", (NEW, "ready")),
+    *_rows("shipping", "ParcelSplit", ((NEW, "ready"), "ready")),
     *_rows("shipping", "DocumentsMismatched", ((NEW, "wrong", "ready", "listed", "released"), "wrong")),
     *_rows("shipping", "DocumentsMatched", ((NEW, "wrong", "ready", "listed", "released"), "ready")),
     *_rows("shipping", "ListAccepted", ("ready", "listed")),
@@ -310,6 +315,7 @@ BRAND = Machine("brand", [
 _CLOCK = ("running", "at_risk")
 PROMISE = Machine("promise", [
     *_rows("shipping", "ParcelsAllocated", (NEW, "running")),
+    *_rows("shipping", "ParcelSplit", (NEW, "running"), *((state, state) for state in _CLOCK)),  # both as it was promised
     *_rows("shipping", "PromisePaused", (_CLOCK, "paused")),
     *_rows("shipping", "PromiseHeld", (_CLOCK, "paused")),
     *_rows("shipping", "PromiseResumed", ("paused", "running")),

@@ -69,6 +69,13 @@ class ParcelPaymentEvent(PaymentEvent):
     amount: Minor
 
 
+class PaymentDivided(ParcelPaymentEvent):
+    """So much of what is held for parcel `of` is held for this one now, into which its warehouse put part of the goods. The
+    provider has nothing to do with it."""
+
+    of: str
+
+
 class PaymentPartiallyRefunded(ParcelPaymentEvent):
     """Part went back; some of the parcel's money is still held, or with the merchant."""
 
@@ -206,7 +213,7 @@ class FundsRecovered(ParcelPaymentEvent):
 
 
 MESSAGES = (
-    PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentPartiallyRefunded,
+    PaymentAuthorised, PaymentDeclined, PaymentExpired, PaymentVoided, PaymentHeld, PaymentDivided, PaymentPartiallyRefunded,
     PaymentRefunded, RefundFailed, ManualPayoutRequested, PaymentSettled, PaymentChargedBack, FundsRecovered,
     TaxAssessed, TaxReclaimed, PaymentDocumentAmended,
     InformationRequested, InquiryClosed, ChargebackOpened, EvidenceSubmitted, EvidenceMissed, ChargebackReversed,

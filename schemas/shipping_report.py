@@ -116,6 +116,13 @@ class ShortPickReported(ParcelReport):
     lines: Annotated[list[LineQuantity], Field(min_length=1)]
 
 
+class SplitReported(ParcelReport):
+    """The goods do not go into one box, or are not ready together: these units go on in a parcel of their own. Before packing alone;
+    what is packed afterwards is what is left."""
+
+    lines: Annotated[list[LineQuantity], Field(min_length=1, max_length=2000)]
+
+
 class PackingRejected(ParcelReport):
     """The warehouse cannot pack this parcel at all."""
 
@@ -284,7 +291,7 @@ class RecordQualityDecision(ParcelReport):
 
 
 MESSAGES = (
-    InboundReceived, HarvestAnnounced, CloseLane, OpenLane, PackedReported, ShortPickReported, PackingRejected,
+    InboundReceived, HarvestAnnounced, CloseLane, OpenLane, PackedReported, ShortPickReported, SplitReported, PackingRejected,
     PackingHeldReported, PackingResumedReported, PackingStartedReported, CancellationAccepted, CancellationRefused,
     HandedOverReported, ExportedReported, ArrivedReported, PresentedReported, CustomsHoldReported, CustomsReleaseReported,
     CustomsRefusalReported, OutForDeliveryReported, DeliveryFailureReported, AtPickupReported, DeliveredReported,

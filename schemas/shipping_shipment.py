@@ -355,6 +355,28 @@ class ParcelShortPicked(ParcelEvent):
     refund: Minor
 
 
+class ParcelSplit(ParcelEvent):
+    """From now on it has only these `lines`, units that had left it by then among them, and `part` goes on as a parcel of its own,
+    which its warehouse is asked to pack. No money moves: the two together are what the parcel was, amount, freight and tax, and
+    what a division leaves over stays in the first."""
+
+    lines: list[ParcelLine]
+    freight: Minor
+    amount: Minor
+    tax: Minor = 0
+    part: ParcelPlan
+
+
+class SplitRefused(ParcelEvent):
+    """To the warehouse: this parcel stays one. China: one captured payment, one payment document and one list a parcel
+    (`one_list`); the order stands still (`stopped`); a cancellation waits for the warehouse's answer (`asked`); it is sent once
+    more, for a box that was spoiled (`replaced`); it has not so many units of a line (`too_many`); nothing would be left in it
+    (`nothing_left`), or nothing that costs anything in one of the two (`worthless`); it is split often enough (`too_often`)."""
+
+    reason: Literal["one_list", "stopped", "asked", "replaced", "too_many", "nothing_left", "worthless", "too_often"]
+    detail: Text = ""
+
+
 class ParcelLinesCancelled(ParcelEvent):
     cancellation_id: str
     lines: list[LineUnits]
@@ -611,7 +633,7 @@ class ParcelRerouted(ParcelEvent):
 MESSAGES = (
     ParcelsAllocated, AllocationFailed, Backordered, ParcelBackordered, BackorderFilled, PreSold, SeasonOpened, StockReceived, HarvestExpected, InventoryAdjusted, DocumentsReady, DocumentsMatched, DocumentsMissing,
     DocumentsMismatched, ListAccepted, ListRejected, ListHeld, ListReleased, ListWithdrawn,
-    FulfilmentRequested, PackingHeld, PackingResumed, PackingStarted, CancellationAsked, ParcelPacked, ParcelShortPicked, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
+    FulfilmentRequested, PackingHeld, PackingResumed, PackingStarted, CancellationAsked, ParcelPacked, ParcelShortPicked, ParcelSplit, SplitRefused, ParcelLinesCancelled, ParcelCancelled, CancellationDeclined,
     InterceptRequested, ParcelHandedOver, ParcelExported, ParcelArrived, CustomsPresented, CustomsHeld, CustomsReleased,
     DutyAssessed, CustomsRefused, ParcelOutForDelivery, DeliveryFailed, ParcelAtPickup, ParcelDelivered, ParcelReturning,
     ParcelReturned, ParcelQuarantined, QualityReleased, QualityRefunded, ParcelReplaced, ParcelDestroyed, ParcelLost, ClaimPaid,

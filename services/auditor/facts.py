@@ -39,14 +39,15 @@ class Parcel:
     `low`: the lowest `held` ever was. `claimed`: what a carrier paid for it, by shipping; `made_good`: by payments.
     `gone`: the worth of goods that left the sale, as payments had heard; `assessed`: the last bill of customs, `reclaims`: what it gives back of it. `boxes`: SSCC and
     waybill number of each box that it was, the newest last. `bank_took`: what its buyer's bank has of it, `bank_lost`: for good; `chargebacks`:
-    dispute -> where it is.
+    dispute -> where it is. `of`: the parcel that it was split off.
     """
 
     __slots__ = ("plan", "goods", "paper", "money", "captured", "released", "refunded", "charged_back", "recovered", "by_hand",
                  "low", "lowered", "dispute_lost", "left", "first", "handovers", "shipped", "undone", "granted", "claimed",
-                 "made_good", "gone", "releases", "assessed", "reclaims", "boxes", "bank_took", "bank_lost", "chargebacks")
+                 "made_good", "gone", "releases", "assessed", "reclaims", "boxes", "bank_took", "bank_lost", "chargebacks", "of")
 
-    def __init__(self, plan: Plan | None):
+    def __init__(self, plan: Plan | None, of: str = ""):
+        self.of = of
         self.plan, self.goods, self.paper, self.money = plan, NEW, NEW, NEW
         self.captured = self.released = self.refunded = self.charged_back = self.recovered = self.by_hand = 0
         self.low = self.lowered = self.handovers = self.granted = self.claimed = self.made_good = 0
@@ -108,6 +109,8 @@ class Facts:
         self.stock: Counter[tuple[str, str, str]] = Counter()
         # (event, parcel, what was told, what it is): refunds and claims as shipping priced them.
         self.priced: list[tuple[Event, str, int, int]] = []
+        # (event, the parcel's plan before, what is missing of what its buyer owed for it)
+        self.splits: list[tuple[Event, Plan, int]] = []
         granted = {}
         for event in story.events["orders"]:
             if event.type == "DisputeResolved" and event.data == "lost":
@@ -131,6 +134,11 @@ class Facts:
             sums[QUOTA_KINDS[kind]] += amount
         return sums
 
+    def allocated_as(self, parcel_id: str) -> Parcel:
+        """The parcel as which its goods were allocated, and paid for: itself, or what it was split off."""
+        parcel = self.parcels[parcel_id]
+        return self.allocated_as(parcel.of) if parcel.of else parcel
+
     def of(self, *types: str) -> list[Event]:
         return [e for e in self.story.all() if e.type in types]
 
@@ -148,6 +156,8 @@ class Facts:
                 self.stock[warehouse, sku, "announced"] += units
             elif event.type in ("PreSold", "SeasonOpened", "AllocationFailed"):
                 self._promise(event)
+            elif event.type == "ParcelSplit":
+                self._split(event)
             elif event.type == "InventoryAdjusted":  # booked as a reservation that found nothing
                 warehouse, sku, units = event.data
                 self.stock[warehouse, sku, "reserved"] += units
@@ -195,6 +205,20 @@ class Facts:
             parcel.lowered += goods.refund
             parcel.claimed += goods.claim if kind == "ClaimPaid" else 0
 
+    def _split(self, event: Event) -> None:
+        """Part of a parcel's plan is another's; stock stays as it is."""
+        [(parcel_id, _), (part_id, _)] = event.parcels
+        first, split = self._parcel(event, parcel_id), event.data
+        before = first.value
+        if first.plan is None:
+            return
+        was = first.plan
+        first.plan = split.rest._replace(warehouse=was.warehouse, sscc=was.sscc, waybill_no=was.waybill_no, way=was.way)
+        for line_no, (_, units) in split.part.lines.items():
+            first.left[line_no] = first.left.get(line_no, 0) - units
+        self.parcels[part_id] = part = Parcel(split.part, parcel_id)
+        self.splits.append((event, was, before - first.value - part.value))
+
     def _promise(self, event: Event) -> None:
         """Units held of a harvest; they are held until the season opens or the order ends before."""
         if event.type == "PreSold":
@@ -236,13 +260,28 @@ class Facts:
                     parcel.chargebacks[event.data.ref] = self._step(
                         CHARGEBACK, parcel.chargebacks.get(event.data.ref, NEW), event, f"{event.data.ref} of {parcel_id}")
                 parcel.first.setdefault(event.type, event.time)
-                self._move_money(parcel, event, amount, before)
+                self._move_money(parcel, parcel_id, event, amount, before)
                 parcel.low = min(parcel.low, parcel.held)
 
-    def _move_money(self, parcel: Parcel, event: Event, amount: int, before: str) -> None:
+    def _divide(self, parcel: Parcel, event: Event, amount: int) -> None:
+        """Escrow from one parcel to another. What a bank had taken for good of the first may be the other's goods' worth."""
+        first = self._parcel(event, event.data.ref)
+        first.captured -= amount
+        parcel.captured += amount
+        short = parcel.plan.amount - amount if parcel.plan else 0
+        first.bank_lost, parcel.bank_lost = first.bank_lost - short, short
+        parcel.chargebacks = dict(first.chargebacks)
+        first.low = min(first.low, first.held)
+
+    def _move_money(self, parcel: Parcel, parcel_id: str, event: Event, amount: int, before: str) -> None:
         if event.type == "PaymentHeld":
             parcel.captured += amount
-            parcel.gone = parcel.plan.amount - amount if parcel.plan else 0
+            plan = self.allocated.plans.get(parcel_id) if self.allocated else None
+            parcel.gone = plan.amount - amount if plan else 0
+        elif event.type == "PaymentDivided":
+            self._divide(parcel, event, amount)
+        elif event.type == "PaymentVoided" and parcel.of and parcel.plan:
+            parcel.bank_lost = parcel.plan.amount  # its buyer owed nothing any more for what it was split off
         elif event.type in REFUNDS:
             parcel.refunded += amount
             parcel.gone += amount if event.data.why != "granted" else 0

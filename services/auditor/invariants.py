@@ -57,6 +57,7 @@ INVARIANTS = {
     46: "A serial number in two parcels alarms somebody; nothing leaves while somebody has to look at it, and no counterfeit at all.",
     47: "Papers into China agree with one another, and what customs says of them is what becomes of the parcel.",
     48: "A warehouse that has begun to pack is asked before a buyer's cancellation undoes it, and what it is asked is answered.",
+    49: "A parcel that its warehouse splits is two that are together what it was, to the unit and the minor unit, and promised alike.",
 }
 ELSEWHERE = {
     4: "not yet: orders come in through a topic, where the same id is one answer (1, 18); checked once there is an HTTP API",

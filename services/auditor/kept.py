@@ -121,6 +121,14 @@ class Allocated(NamedTuple):
     accepted: datetime | None = None
 
 
+class Split(NamedTuple):
+    """ParcelSplit: what a parcel is from now on, and what was put into another."""
+
+    rest: Plan
+    part_id: str
+    part: Plan
+
+
 class Money(NamedTuple):
     """A payment event. `amount` is the whole payment's where the event names several parcels. Minor units. `via`: how it
     went back, or from whom it came; `why`: its reason. `parts`: (account, amount) of a release; of a chargeback what is
@@ -247,10 +255,19 @@ def _landed(m: Any) -> Landed:
 
 
 def _allocated(m: Any) -> tuple[tuple, Allocated]:
-    plans = {p.parcel_id: Plan(p.warehouse, p.amount, {line.line_no: (line.sku, line.quantity) for line in p.lines},
-                               {line.line_no: line.amount for line in p.lines}, p.freight, p.sscc, p.waybill_no, p.tax,
-                               _way(p.route) if p.route else None) for p in m.parcels}
+    plans = {p.parcel_id: _plan(p) for p in m.parcels}
     return tuple((p.parcel_id, p.amount) for p in m.parcels), Allocated(m.currency, m.total, plans, m.accepted_at)
+
+
+def _plan(p: Any, **others: Any) -> Plan:
+    return Plan(lines={line.line_no: (line.sku, line.quantity) for line in p.lines}, amounts={line.line_no: line.amount for line in p.lines},
+                amount=p.amount, freight=p.freight, tax=p.tax, **(others or {
+                    "warehouse": p.warehouse, "sscc": p.sscc, "waybill_no": p.waybill_no, "way": _way(p.route) if p.route else None}))
+
+
+def _split(m: Any) -> tuple[tuple, Split]:
+    """Of the first, its plan tells where it goes from and by which way: the event does not repeat it."""
+    return ((m.parcel_id, 0), (m.part.parcel_id, 0)), Split(_plan(m, warehouse=m.part.warehouse), m.part.parcel_id, _plan(m.part))
 
 
 def _way(route: Any) -> Way:
@@ -336,6 +353,7 @@ SPECIAL: dict[str, Callable[[Any], tuple[tuple, Any]]] = {
     **dict.fromkeys(("MerchantApproved", "TermsChanged", "BrandRegistered", "AuthorisationGranted", "AuthorisationRevoked"), lambda m: ((), m)),
     **dict.fromkeys(("TaxRemitted", "TaxRecovered", "StatementClosed", "MerchantPaid", "ProviderFeesBooked"), lambda m: ((), m)),
     "OrderRejected": lambda m: ((), m.reason), "OrderCancelled": lambda m: ((), (m.reason, m.outcomes)),
+    "ParcelSplit": _split, "PaymentDivided": lambda m: (((m.parcel_id, m.amount),), Money(m.payment_id, m.currency, m.amount, m.of)),
     "ParcelBackordered": lambda m: (((m.parcel_id, 0),), Goods(lines=((m.line_no, m.quantity),), until=m.until)),
     "BackorderFilled": lambda m: (((m.parcel_id, 0),), Tick(ref=m.warehouse, way=_way(m.route) if m.route else None)),
     "RefundGranted": lambda m: (((m.parcel_id, 0),), (m.grant_id, m.amount)),

@@ -107,7 +107,7 @@ def cancellation_is_answered(case: Case) -> Iterator[Verdict]:
             continue
         answered = told.get(f"orders:{case.order_id}:{event.sequence}", set())
         wrong = [parcel_id for parcel_id, parcel in case.facts.parcels.items()
-                 if parcel.goods in ("delivered", "lost") and parcel_id not in answered]
+                 if parcel.goods in ("delivered", "lost") and not answered & {parcel_id, parcel.of}]
         yield [str(event), *(f"parcel {p} went on and never answered" for p in wrong)] if wrong else None
 
 

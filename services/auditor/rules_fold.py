@@ -69,6 +69,10 @@ def ledger_of(events: list[Event]) -> Counter[tuple[str, str]]:
                 sums[parcel_id, "charged_back"] += sign * amount
                 sums[parcel_id, "held"] -= sign * escrow
                 sums[parcel_id, from_platform] -= sign * (amount - escrow)
+        elif event.type == "PaymentDivided":
+            for parcel_id, sign in ((event.data.ref, -1), (event.parcels[0][0], 1)):
+                sums[parcel_id, "buyer"] -= sign * event.data.amount
+                sums[parcel_id, "held"] += sign * event.data.amount
         elif event.type in _BOOKS:
             down, up = _BOOKS[event.type]
             for parcel_id, amount in event.parcels:

@@ -139,11 +139,13 @@ def captured_before_shipped(case: Case) -> Iterator[Verdict]:
     listed = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "ListAccepted", "ListReleased")}
     # Paid for with the others, and awaited: what says that its goods are there lets it go on.
     came = {e.cause: {p for p, _ in e.parcels} & paid for e in case.story.of("shipping", "BackorderFilled")}
+    # And the part of a parcel that was asked for by then: its warehouse split it.
+    parts = {e.cause: {e.data.part_id} for e in case.story.of("shipping", "ParcelSplit")}
     for event in case.story.of("shipping", "FulfilmentRequested"):
-        right = any(event.parcels[0][0] in causes.get(event.cause, ()) for causes in (held, again, listed, came))
+        right = any(event.parcels[0][0] in causes.get(event.cause, ()) for causes in (held, again, listed, came, parts))
         yield None if right else [str(event), f"its cause {event.cause!r} is no capture for {event.parcels[0][0]}"]
     for parcel_id, parcel in case.facts.parcels.items():
-        shipped, paid = parcel.first.get("ParcelHandedOver"), parcel.first.get("PaymentHeld")
+        shipped, paid = parcel.first.get("ParcelHandedOver"), case.facts.allocated_as(parcel_id).first.get("PaymentHeld")
         if shipped:
             # One clock for all services: what was made later was decided later.
             yield None if paid and paid <= shipped else [f"parcel {parcel_id}", f"handed over at {shipped}, captured at {paid}"]

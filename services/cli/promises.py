@@ -23,7 +23,7 @@ def way(legs: list[Any]) -> str:
 def of_parcel(look: Look, parcel_id: str) -> dict[str, Any] | None:
     """The promise of a parcel as plain values; None where nothing was promised. `left_s`: while its clock runs."""
     shipping = look.views.get("shipping")
-    content = shipping.document.parcels.get(parcel_id) if shipping and shipping.document else None
+    content = shipping.state.content(parcel_id, shipping.document) if shipping and shipping.document else None
     if content is None:
         return None
     parcel = shipping.state.parcels[parcel_id]

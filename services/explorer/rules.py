@@ -174,7 +174,7 @@ def _count(shipping, gone: dict[tuple[str, str], int]) -> None:
     entry = shipping.entry
     for parcel_id, parcel in entry.state.parcels.items() if entry else ():
         there, spoiled = parcel.status in ("delivered", "lost", "destroyed"), parcel.aside.spoiled if parcel.aside else {}
-        for line in entry.document.parcels[parcel_id].lines if there or spoiled else ():
+        for line in entry.state.content(parcel_id, entry.document).lines if there or spoiled else ():
             row, units = (line.sku, parcel.warehouse), line.quantity - parcel.cut.get(line.line_no, 0)
             gone[row] = gone.get(row, 0) + (units if there else 0) + spoiled.get(line.line_no, 0)
 

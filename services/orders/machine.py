@@ -14,7 +14,7 @@ from schemas.cold_chain import ColdLine
 from schemas.lifecycle import ORDER, Answer, deadlines
 from schemas.merchants import MERCHANT
 from schemas.orders_intake import PlaceOrder
-from services.orders import brands, complaints, contested, denied, holds, merchants, real_name
+from services.orders import brands, complaints, contested, denied, holds, merchants, real_name, splitting
 from services.orders.after_delivery import (confirm, confirmed, grant_priced, grant_refund, open_dispute, request_return,
                                             resolve_dispute, return_received)
 from services.orders.order import (DOCUMENT, GOODS_END, HS_DIGITS, MONEY_END, STATE, Document, Order, Parcel, answered, close, end_if_done,
@@ -228,7 +228,10 @@ def _money_ended(order: Order, document: Document, incoming: Incoming, now: date
     if not order.parcels:
         return NotYet("ParcelsAllocated")
     event = incoming.data
-    for parcel_id in [p.parcel_id for p in event.parcels] if hasattr(event, "parcels") else [event.parcel_id]:
+    told = [p.parcel_id for p in event.parcels] if hasattr(event, "parcels") else [event.parcel_id]
+    if any(parcel_id not in order.parcels for parcel_id in told):
+        return NotYet("ParcelSplit")
+    for parcel_id in told:
         parcel = order.parcels[parcel_id]
         parcel.money = MONEY_END[incoming.type]
         if incoming.type == "PaymentChargedBack":
@@ -303,6 +306,7 @@ HANDLERS = {
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated,
     **dict.fromkeys(("Backordered", "PreSold", "SeasonOpened"), _step_only),
     **dict.fromkeys(("PaymentAuthorised", "PaymentHeld"), _paid),
+    "ParcelSplit": splitting.split, "PaymentDivided": splitting.divided,
     **dict.fromkeys(GOODS_END, _goods_ended), "CustomsRefused": _customs_refused,
     **dict.fromkeys(MONEY_END, _money_ended), "PaymentPartiallyRefunded": _part_refunded, "FundsRecovered": _recovered,
     "ReturnReceived": return_received, "GrantPriced": grant_priced, **dict.fromkeys(contested.EVENTS, contested.told),

@@ -122,6 +122,9 @@ def refuse(order: Order, incoming: Incoming, reason: str, detail: str) -> Decisi
 def unknown_parcel(order: Order, incoming: Incoming, parcel_id: str) -> Decision | NotYet:
     if not order.parcels and not order.closed:
         return NotYet("ParcelsAllocated")
+    first, dot, number = parcel_id.rpartition(".")
+    if not order.closed and dot and first in order.parcels and number.isdecimal():
+        return NotYet("ParcelSplit")  # perhaps split off: whoever was told by shipping may be faster than we
     return refuse(order, incoming, "unknown_parcel", f"the order has {sorted(order.parcels)}, not {parcel_id!r}")
 
 

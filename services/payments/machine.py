@@ -20,7 +20,7 @@ from schemas import payments_payment as out
 from schemas.dead_letters import Reason
 from schemas.lifecycle import CONTESTED, PAYMENT, deadlines
 from schemas.terms import Share
-from services.payments import books, disputes, papers, reclaims, shares, stops
+from services.payments import books, disputes, dividing, papers, reclaims, shares, stops
 from services.payments.account import Account, Hold, Owed, Payment, Work
 from services.runtime.decision import MERCHANT_STATUS, REAL_NAME, SCREENING, STANDING, TIMER, Decision, Impossible, Incoming, NotYet, Stale
 
@@ -429,6 +429,7 @@ HANDLERS = {
     "OrderPlaced": _placed, "ReceiptConfirmed": _confirmed, "ReturnRequested": _frozen, "ReturnExpired": _thawed,
     "DisputeOpened": _frozen, "DisputeResolved": _thawed,
     "ParcelsAllocated": _allocated, "AllocationFailed": _not_allocated, "DocumentsReady": _documents,
+    "ParcelSplit": dividing.divided,
     **dict.fromkeys(REASONS, _lowered), "ClaimPaid": _claim_paid, "DutyAssessed": _assessed, "ListWithdrawn": reclaims.answered,
     "ProviderAnswered": _answered, "RecordManualPayout": _paid_by_hand,
     "DisputeTold": disputes.told, "SubmitEvidence": disputes.submitted,

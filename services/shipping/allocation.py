@@ -115,9 +115,9 @@ class Document:
     hs_digits: int = 6
     declaration: str = ""
 
-    def band(self, parcel_id: str) -> Band | None:
-        """What the logger of a parcel is set to; None: it needs none."""
-        bands = [self.cold[line.line_no] for line in self.parcels[parcel_id].lines if line.line_no in self.cold] if self.cold else ()
+    def band(self, content: Content) -> Band | None:
+        """What the logger of a parcel with this in it is set to; None: it needs none."""
+        bands = [self.cold[line.line_no] for line in content.lines if line.line_no in self.cold] if self.cold else ()
         return common_band(bands) if bands else None
 
 

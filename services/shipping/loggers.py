@@ -57,5 +57,5 @@ def set_aside(work: Work, parcel_id: str, excursion_id: str) -> None:
 
 
 def _allowed(work: Work, parcel_id: str) -> timedelta | None:
-    band = work.document.band(parcel_id) if work.document.cold else None
+    band = work.band(parcel_id)
     return None if band is None or band.silent_minutes is None else timedelta(minutes=band.silent_minutes)

@@ -16,7 +16,7 @@ from schemas.lifecycle import PARCEL
 from schemas.numbers import COMPANY_PREFIX
 from services.runtime.decision import LANES_CHANGED, MERCHANT_STATUS, STANDING, TIMER, Decision, Incoming, NotYet, Stale
 from services.shipping import (after_delivery, asking, backorders, china, inspection, loggers, packing, papers, promise, quality, reports, rerouting,
-                               reservation, scans, season, serials, stops, undoing)
+                               reservation, scans, season, serials, splitting, stops, undoing)
 from services.shipping.allocation import Document
 from services.shipping.plans import Plans
 from services.shipping.shipment import CHINESE, Shipment, Work
@@ -78,7 +78,7 @@ def stock_keys(shipment: Shipment | None, document: Document | None, incoming: I
         return []
     parcel_id = getattr(incoming.data, "parcel_id", None)
     if parcel_id is not None:
-        content = document.parcels.get(parcel_id)
+        content = shipment.content(parcel_id, document)
         return [line.sku for line in content.lines] if content else []
     if incoming.type == TIMER and not any(due <= incoming.time for name, due in shipment.timers.items()
                                           if name.partition(":")[0] in STOCK_TIMERS):
@@ -173,7 +173,8 @@ def _timer(work: Work, incoming: Incoming) -> None:
 
 FIRST = {"OrderPlaced", "InboundReceived", "HarvestAnnounced", "CloseLane", "OpenLane", STANDING}  # what may begin a subject
 STOCK_TIMERS = {"reservation", "hold", "papers", "opens", "closes", "stock", "asked"}
-TOUCHES_STOCK = {"RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
+TOUCHES_STOCK = {"SplitReported",  # which needs a number for its parcel
+                 "RecordQualityDecision", "PaymentDeclined", "PaymentExpired", "CancellationRequested", "PackedReported", "ShortPickReported",
                  "PackingRejected", "CancellationAccepted", "ReturnedToSenderReported", "ReturnReceivedReported", TIMER}
 
 def _again(work: Work, incoming: Incoming) -> None:
@@ -182,7 +183,7 @@ def _again(work: Work, incoming: Incoming) -> None:
 
 
 REPORTS = {
-    "PackedReported": packing.packed, "ShortPickReported": packing.short_picked, "PackingRejected": packing.rejected,
+    "PackedReported": packing.packed, "ShortPickReported": packing.short_picked, "SplitReported": splitting.reported, "PackingRejected": packing.rejected,
     "PackingHeldReported": packing.held, "PackingResumedReported": packing.resumed,
     "PackingStartedReported": packing.started, "CancellationAccepted": asking.accepted, "CancellationRefused": asking.refused,
     "HandedOverReported": reports.handed_over, "ExportedReported": reports.plain("ParcelExported", out.ParcelExported),

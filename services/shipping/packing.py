@@ -29,7 +29,7 @@ def request(work: Work, parcel_id: str, replaces: str = "") -> None:
              for l, units in work.left(parcel_id) if units]
     work.emit(out.FulfilmentRequested, parcel_id=parcel_id, warehouse=work.shipment.parcels[parcel_id].warehouse, destination=work.document.destination,
               regime=work.legs, lines=lines, sscc=sscc, waybill_no=waybill_no, replaces=replaces,
-              cold=work.document.band(parcel_id) if work.document.cold else None,
+              cold=work.band(parcel_id),
               planned=promise.planned(work, parcel_id, "hand over"))
 
 

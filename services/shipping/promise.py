@@ -39,6 +39,11 @@ def planned(work: Work, parcel_id: str, *steps: str) -> list[datetime]:
     return [_planned(work, route, step) + slip for step in steps]
 
 
+def slip_s(work: Work, parcel_id: str) -> int:
+    """How long its clock has stood still."""
+    return _clock(work.shipment.parcels[parcel_id]).slip_s
+
+
 def route_of(work: Work, parcel_id: str) -> Route | None:
     """The way as planned last."""
     return _clock(work.shipment.parcels[parcel_id]).route or work.content(parcel_id).route
@@ -116,6 +121,12 @@ def stop(work: Work, reason: str) -> None:
     for parcel_id, parcel in work.shipment.parcels.items():
         if parcel.status in BEFORE_HANDOVER:
             pause(work, parcel_id, reason, out.PromiseHeld)
+
+
+def share(work: Work, parcel_id: str) -> None:
+    """It was split off a parcel, by whose way it goes: from now on a clock of its own says whether it leaves in time."""
+    if route_of(work, parcel_id) is not None and work.plans is not None:
+        work.shipment.timers[f"risk:{parcel_id}"] = planned(work, parcel_id, "hand over")[0] + work.plans.tolerance
 
 
 def resume(work: Work, parcel_id: str) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from schemas.china_papers import OrderDocument, PaymentDocument
+from schemas.cold_chain import Band
 from schemas.dead_letters import Reason
 from schemas.lifecycle import PARCEL, Answer, deadlines
 from schemas.model import LineUnits
@@ -70,7 +71,7 @@ class Aside:
     when it is packed. `units`: keys of the serial numbers in it (serials.py) -> line. `sscc`, `waybill_no`: of the box that replaces a spoiled one; `spoiled`: units of a line that were replaced.
     `awaits`: its goods, which no warehouse had (backorders.py); `ready`: everything else of it is, so it goes on with them.
     `begun`: it is packed, and the warehouse had told that it began; `asked`: cancellation -> its (line, units), None: all, to
-    which the warehouse has not answered (asking.py)."""
+    which the warehouse has not answered (asking.py). `content`: what is in it since it was split (splitting.py)."""
 
     attempt_at: datetime | None = None
     short: dict[int, int] = field(default_factory=dict)
@@ -89,11 +90,13 @@ class Aside:
     ready: bool = False
     begun: bool = False
     asked: dict[str, list[tuple[int, int]] | None] = field(default_factory=dict)
+    content: Content | None = None
 
     def draft(self) -> Aside:
         return Aside(self.attempt_at, dict(self.short), list(self.quarantine), list(self.judged), self.sscc, self.waybill_no,
                      dict(self.spoiled), self.clock, self.papers and self.papers.draft(), list(self.inspections),
-                     list(self.inspected), list(self.wanted), dict(self.units), self.awaits, self.ready, self.begun, dict(self.asked))
+                     list(self.inspected), list(self.wanted), dict(self.units), self.awaits, self.ready, self.begun, dict(self.asked),
+                     self.content)
 
 
 @dataclass(slots=True)
@@ -185,6 +188,13 @@ class Shipment:
     def due(self) -> datetime | None:
         return earliest(self.running())
 
+    def content(self, parcel_id: str, document: Document) -> Content | None:
+        """What is planned to be in a parcel: as it was allocated, or split since."""
+        parcel = self.parcels.get(parcel_id)
+        if parcel is not None and parcel.aside is not None and parcel.aside.content is not None:
+            return parcel.aside.content
+        return document.parcels.get(parcel_id)
+
 
 CLOCKS_DIFFER = timedelta(days=1)
 
@@ -222,7 +232,14 @@ class Work:
         return "domestic" if self.shipment.regime == "bonded" else self.shipment.regime
 
     def content(self, parcel_id: str) -> Content:
-        return (self.fresh_document or self.document).parcels[parcel_id]
+        found = self.shipment.content(parcel_id, self.fresh_document or self.document)
+        assert found is not None, f"the order has no parcel {parcel_id}"
+        return found
+
+    def band(self, parcel_id: str) -> Band | None:
+        """What the logger of a parcel is set to; None: it needs none."""
+        document = self.fresh_document or self.document
+        return document.band(self.content(parcel_id)) if document.cold else None
 
     def left(self, parcel_id: str) -> list[tuple[Line, int]]:
         """The parcel's lines with the units that are still the buyer's."""
