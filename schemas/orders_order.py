@@ -176,8 +176,11 @@ class CancellationRequested(Event):
 
 
 class ReceiptConfirmed(Event):
+    """`split_off`: parcels that its warehouse made of it; their money is none of this one's."""
+
     parcel_id: str
     confirmed_by: Literal["buyer", "timer"]
+    split_off: list[str] = []
 
 
 class ReturnRequested(Event):
@@ -203,9 +206,12 @@ class DisputeOpened(Event):
 
 
 class DisputeResolved(Event):
+    """`split_off`: as of ReceiptConfirmed."""
+
     dispute_id: str
     parcel_id: str
     outcome: Literal["won", "lost"]
+    split_off: list[str] = []
 
 
 class RefundGranted(Event):

@@ -280,8 +280,6 @@ class Facts:
             parcel.gone = plan.amount - amount if plan else 0
         elif event.type == "PaymentDivided":
             self._divide(parcel, event, amount)
-        elif event.type == "PaymentVoided" and parcel.of and parcel.plan:
-            parcel.bank_lost = parcel.plan.amount  # its buyer owed nothing any more for what it was split off
         elif event.type in REFUNDS:
             parcel.refunded += amount
             parcel.gone += amount if event.data.why != "granted" else 0

@@ -62,12 +62,10 @@ def _due(case: Case, split: Event, was: Plan) -> datetime | None:
 @order_rule(49, "escrow follows goods that are split off", live=False)
 def escrow_follows(case: Case) -> Iterator[Verdict]:
     moved: dict[str, list[Event]] = {}
-    for event in case.story.of("payments", "PaymentDivided", "PaymentVoided"):
-        for parcel_id, _ in event.parcels:
-            moved.setdefault(parcel_id, []).append(event)
+    for event in case.story.of("payments", "PaymentDivided"):
+        moved.setdefault(event.parcels[0][0], []).append(event)
     for event, _, _ in case.facts.splits:
         part = event.data.part_id
         told, right = moved.get(part, []), case.facts.parcels[part].plan.amount - case.facts.parcels[part].bank_lost
-        fits = len(told) == 1 and (told[0].type == "PaymentVoided" or (told[0].data.amount, told[0].data.ref) == (
-            right, case.facts.parcels[part].of))
+        fits = [(e.data.amount, e.data.ref) for e in told] == [(right, case.facts.parcels[part].of)]
         yield None if fits else [str(event), f"parcel {part}: {right} to be held for it", *map(str, told)]

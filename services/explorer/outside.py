@@ -49,6 +49,7 @@ WORDS = {
     "release fails": "the provider refuses a release, twice at most", "answers twice": "answers come again, by webhook and caller",
     "contradicts": "the provider says afterwards the opposite of its answer", "wrong amount": "an answer names another amount",
     "short": "the warehouse finds one unit too few", "rejects": "the warehouse rejects a parcel",
+    "splits": "the warehouse puts one unit of a parcel into one of its own, at any moment",
     "begins": "the warehouse tells that it has begun to pack, and says yes or no to a cancellation",
     "holds up": "the warehouse holds a parcel up, once, and may go on", "destroys": "the carrier destroys a parcel",
     "spoils": "an excursion is found, a person decides in every way",
@@ -322,6 +323,9 @@ def _fulfil(e, words):
         begun = _report(e, report.PackingStartedReported, "/warehouse")
         pack = Offer(f"pack {e.parcel_id}", (Way("begins to pack", (begun,), (pack._replace(key=f"pack on {e.parcel_id}"),)),), must=True)
     offers = [pack]
+    if "splits" in words and "." not in e.parcel_id:
+        offers.append(_offer(f"split {e.parcel_id}", "puts one unit into a parcel of its own", _report(
+            e, report.SplitReported, "/warehouse", lines=[LineQuantity(line_no=e.lines[0].line_no, quantity=1)])))
     if "holds up" in words:
         resumed = _report(e, report.PackingResumedReported, "/warehouse")
         offers.append(Offer(f"hold up {e.parcel_id}", (Way(

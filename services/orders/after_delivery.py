@@ -34,7 +34,8 @@ def confirmed(order: Order, parcel_id: str, by: str) -> list:
     parcel = order.parcels[parcel_id]
     parcel.confirmed = True
     order.timers.pop(f"confirm:{parcel_id}", None)
-    return [out.ReceiptConfirmed(order_id=order.order_id, parcel_id=parcel_id, confirmed_by=by)]
+    return [out.ReceiptConfirmed(order_id=order.order_id, parcel_id=parcel_id, confirmed_by=by,
+                                 split_off=list(parcel.split_off))]
 
 
 def request_return(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet:
@@ -104,7 +105,7 @@ def resolve_dispute(order: Order, document: Document, incoming: Incoming, now: d
         return refuse(order, incoming, "no_dispute", "no dispute of this parcel is open")
     dispute_id, parcel.dispute = parcel.dispute, ""
     events: list[Any] = [out.DisputeResolved(order_id=order.order_id, dispute_id=dispute_id, parcel_id=parcel_id,
-                                             outcome=outcome)]
+                                             outcome=outcome, split_off=list(parcel.split_off))]
     if outcome == "won":
         resume(order, parcel_id, now)
     elif not parcel.repaid:  # else another exit of the parcel was faster, and payments has no more to say

@@ -228,10 +228,7 @@ def _money_ended(order: Order, document: Document, incoming: Incoming, now: date
     if not order.parcels:
         return NotYet("ParcelsAllocated")
     event = incoming.data
-    told = [p.parcel_id for p in event.parcels] if hasattr(event, "parcels") else [event.parcel_id]
-    if any(parcel_id not in order.parcels for parcel_id in told):
-        return NotYet("ParcelSplit")
-    for parcel_id in told:
+    for parcel_id in [p.parcel_id for p in event.parcels] if hasattr(event, "parcels") else [event.parcel_id]:
         parcel = order.parcels[parcel_id]
         parcel.money = MONEY_END[incoming.type]
         if incoming.type == "PaymentChargedBack":

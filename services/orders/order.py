@@ -34,7 +34,7 @@ GONE = {"cancelled", "returned", "lost", "destroyed"}
 class Parcel:
     """`pending`: returns, grants and lost disputes whose money has not moved yet. `pause_left_s`: of a stopped timer.
     `returning`: the return whose goods are awaited; `judged`: the dispute that was lost; `repaid`: the buyer has all back;
-    `contested`: the open disputes of his bank."""
+    `contested`: the open disputes of his bank; `split_off`: parcels that its warehouse made of it."""
 
     goods: str = "open"
     money: str = "open"
@@ -48,10 +48,12 @@ class Parcel:
     judged: str = ""
     repaid: bool = False
     contested: tuple[str, ...] = ()
+    split_off: tuple[str, ...] = ()
 
     def draft(self) -> Parcel:
         return Parcel(self.goods, self.money, self.delivered_at, self.confirmed, self.dispute, self.pause_left_s,
-                      list(self.pending), self.reason, self.returning, self.judged, self.repaid, self.contested)
+                      list(self.pending), self.reason, self.returning, self.judged, self.repaid, self.contested,
+                      self.split_off)
 
     @property
     def ended(self) -> bool:

@@ -12,11 +12,13 @@ from services.runtime.decision import Decision, Incoming, NotYet, Stale
 
 def split(order: Order, document: Document, incoming: Incoming, now: datetime) -> Decision | NotYet | Stale:
     event = incoming.data
-    if event.parcel_id not in order.parcels:
+    first = order.parcels.get(event.parcel_id)
+    if first is None:
         return NotYet("ParcelsAllocated")
     if event.part.parcel_id in order.parcels:
         return Stale("split before")
     order.parcels[event.part.parcel_id] = Parcel()
+    first.split_off = (*first.split_off, event.part.parcel_id)
     return Decision(order)
 
 

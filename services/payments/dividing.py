@@ -7,6 +7,8 @@ for the bank's decision."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas import payments_payment as out
 from schemas.lifecycle import CHARGEBACK, CONTESTED
 from services.payments.account import Hold, Shares, Work
@@ -34,19 +36,24 @@ def divided(work: Work, incoming: Incoming) -> NotYet | Stale | None:
         if event.parcel_id in dispute.parts:
             account.disputes[name] = dispute = dispute.draft()
             dispute.parts[plan.parcel_id] = 0  # should the bank come back to it, it is about both
-    if not amount:
-        work.step(plan.parcel_id, "PaymentVoided")
-        work.emit(out.PaymentVoided, payment_id, amount=0, parcels=[out.ParcelAmount(parcel_id=plan.parcel_id, amount=0)])
-        return None
     first.due -= amount
     first.captured -= amount
     first.held -= amount
     second.captured = second.held = amount
     work.step(plan.parcel_id, "PaymentDivided")
-    work.book("divide", payment_id, event.parcel_id, "held", "buyer", amount)
-    work.book("divide", payment_id, plan.parcel_id, "buyer", "held", amount)
     work.emit(out.PaymentDivided, payment_id, parcel_id=plan.parcel_id, amount=amount, of=event.parcel_id)
+    if amount:
+        work.book("divide", payment_id, event.parcel_id, "held", "buyer", amount)
+        work.book("divide", payment_id, plan.parcel_id, "buyer", "held", amount)
+    else:  # the buyer has, or will have, all back of both, with the first
+        work.step(plan.parcel_id, "PaymentRefunded")
+        work.emit(out.PaymentRefunded, payment_id, parcel_id=plan.parcel_id, amount=0, reason="dispute_lost", ref="", via="provider")
     return None
+
+
+def awaited(work: Work, event: Any) -> NotYet | None:
+    """Orders knows what was split off the parcel that it decides about; shipping tells us on a topic of its own."""
+    return NotYet("ParcelSplit") if any(parcel_id not in work.account.holds for parcel_id in event.split_off) else None
 
 
 def _in_dispute(work: Work, parcel_id: str) -> bool:
@@ -54,7 +61,7 @@ def _in_dispute(work: Work, parcel_id: str) -> bool:
                for dispute in (work.account.disputes or {}).values())
 
 
-def _share(first: Shares, second: Hold, event: out.Event) -> None:
+def _share(first: Shares, second: Hold, event: Any) -> None:
     """Freight, goods and tax as shipping divided them. A clearance fee is the first's: it was quoted for one box."""
     plan = event.part
     second.shares = Shares(plan.freight, plan.amount - plan.freight, plan.tax)

@@ -217,6 +217,8 @@ def _confirmed(work: Work, incoming: Incoming) -> NotYet | None:
     hold = work.account.holds.get(incoming.data.parcel_id)
     if hold is None:
         return NotYet("ParcelsAllocated")
+    if (wait := dividing.awaited(work, incoming.data)) is not None:
+        return wait
     hold.confirmed = True
     return None
 
@@ -233,6 +235,8 @@ def _frozen(work: Work, incoming: Incoming) -> NotYet | None:
 
 def _thawed(work: Work, incoming: Incoming) -> NotYet | None:
     event = incoming.data
+    if incoming.type == "DisputeResolved" and (wait := dividing.awaited(work, event)) is not None:
+        return wait
     hold = work.account.holds[event.parcel_id]
     name = event.return_id if incoming.type == "ReturnExpired" else event.dispute_id
     if name in hold.frozen:
