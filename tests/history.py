@@ -442,6 +442,31 @@ def _begun() -> World:
     return given(**_args("begun", outside=outside))[0]
 
 
+def _boxes() -> World:
+    """The goods do not go into one box: with duties, for a merchant with terms, by a plan; of the second box one unit comes back."""
+    outside = Outside()
+
+    def pack(e, w):
+        if e.parcel_id == "boxes-P1":
+            w.send(report.SplitReported(**ids(e), lines=[LineQuantity(line_no=1, quantity=2)]), "/warehouse")
+        w.send(report.PackedReported(**ids(e)), "/warehouse")
+
+    def assess(e, w):
+        w.send(report.CustomsReleaseReported(**ids(e), assessed=ReportedAssessment(
+            amount=e.declared.amount + 7, currency=e.declared.currency, document="T1")), "/customs")
+    outside.on[ship.FulfilmentRequested], outside.on[ship.CustomsPresented] = pack, assess
+    outside.on[ship.ParcelDelivered] = lambda e, w: w.send(
+        ask.ConfirmReceipt(**ids(e)) if e.parcel_id == "boxes-P1" else ask.RequestReturn(**ids(e), lines=[LineQuantity(line_no=1, quantity=1)]))
+    args = _args("boxes", lines=2, destination="GB", currency="GBP", merchant_id="split", freight=701)
+    lines = [line.model_copy(update={"hs_code": "950300", "quantity": 5, "amount": 5003 if line.line_no == 1 else 1999})
+             for line in args["placed"].lines]
+    paid = duties_paid(args["placed"].model_copy(update={"lines": lines, "total": 5003 + 1999 + 701}), load())
+    args |= {"placed": paid, "outside": outside, "stock": {line.sku: {"SEA1": 9} for line in lines}}
+    world, _ = given(**args, plans=network_plans())
+    world.wait(days=11)
+    return world
+
+
 def promised() -> list[World]:
     """What goes on besides the plan: held by customs, forgotten, re-routed, held for an officer."""
     return [_held_up(), _late(), _rerouted(), _reviewed(), _follows_promised(), _in_bond()]
@@ -473,7 +498,7 @@ def worlds() -> list[World]:
         _with(OrderCompleted, _once(_part_back), "claw_back"),
         _with(ship.ParcelDelivered, nothing, "silent_buyer", days=11),
         _dispute("won", "dispute_won"), _dispute("lost", "dispute_lost"), _duties(), _frozen(), _returned(), _books(_split()), _cold(), _silent(), _season(), _branded(),
-        _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), _begun(), *promised(),
+        _receipts(), _mismatched(), _revoked(), _copied(), _bank(), _follows(), _begun(), _boxes(), *promised(),
         _listed_later(),
         _named(),
     ]

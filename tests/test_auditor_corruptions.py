@@ -422,6 +422,31 @@ def promised_before_it_came(h):
     h.change(SHIPMENT.name, "BackorderFilled", "late_goods", {"ce_time": "2026-11-30T12:00:00Z"})
 
 
+def _split(h):
+    records, at = h.find(SHIPMENT.name, "ParcelSplit", "boxes")
+    return json.loads(records[at].value)
+
+
+def dearer_in_two_boxes(h):
+    """One minor unit more for the second than the first has less."""
+    part = _split(h)["part"]
+    lines = [line | {"amount": line["amount"] + 1} for line in part["lines"]]
+    h.change(SHIPMENT.name, "ParcelSplit", "boxes", part=part | {"amount": part["amount"] + 1, "lines": lines})
+
+
+def a_unit_in_both_boxes(h):
+    h.change(SHIPMENT.name, "ParcelSplit", "boxes", lines=[line | {"quantity": line["quantity"] + 1} for line in _split(h)["lines"]])
+
+
+def escrow_left_behind(h):
+    h.change(PAYMENTS.name, "PaymentDivided", "boxes", amount=2640)
+
+
+def the_second_box_is_promised_later(h):
+    part = _split(h)["part"]
+    h.change(SHIPMENT.name, "ParcelSplit", "boxes", part=part | {"route": part["route"] | {"promised_at": "2026-11-26T19:00:00Z"}})
+
+
 def asked_though_nobody_had_begun(h):
     h.change(SHIPMENT.name, "PackingStarted", "begun", parcel_id="begun-P9")
 
@@ -831,7 +856,9 @@ PLANTED = [
     (passed_by, {22}), (read_and_taken_back, {30}), (read_and_never_committed, {30}),
     (another_duty_than_agreed, {12}), (a_quote_nobody_froze, {12, 28}), (claim_paid_to_nobody, {7}), (another_buyer, {12}), (one_cent_too_much_for_what_is_missing, {12}),
     (third_side_of_an_entry, {13}), (ended_before_its_return_was_paid, {24}), (cancelled_without_an_answer, {16, 20}),
-    (customs_took_too_long, {26}), (asked_though_nobody_had_begun, {16, 24, 25, 28, 48}), (asked_and_never_answered, {48}), (promised_before_it_came, {40}),
+    (customs_took_too_long, {26}), (asked_though_nobody_had_begun, {16, 24, 25, 28, 48}), (asked_and_never_answered, {48}),
+    (dearer_in_two_boxes, {12, 49}), (a_unit_in_both_boxes, {15, 49}), (escrow_left_behind, {7, 9, 24, 25, 28, 49}),
+    (the_second_box_is_promised_later, {40, 49}), (promised_before_it_came, {40}),
     (duplicate_dispatch, {14}), (dispatched_twice_in_the_carriers_journal, {14}),
     (one_cent_too_much_refunded, {7, 9, 12, 24, 25, 28}), (one_cent_too_much_everywhere, {12}),
     (more_refunded_than_captured, {7, 9, 10, 11, 12, 24, 25, 28}), (lost_event, {16, 17}), (same_id_other_content, {18}),

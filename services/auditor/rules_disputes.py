@@ -46,7 +46,7 @@ def evidence_has_its_time(case: Case) -> Iterator[Verdict]:
             yield None if due is not None and event.time >= due else [str(event), f"at {event.time}", f"due {due}"]
 
 
-@order_rule(44, "what was laid out is back once decided: by the bank, or out of the reserve and from the merchant")
+@order_rule(44, "what was laid out is back once decided: by the bank, or out of the reserve and from the merchant", live=False)
 def laid_out_is_back(case: Case) -> Iterator[Verdict]:
     paid: dict[str, Counter[str]] = {}
     kept: Counter[str] = Counter()

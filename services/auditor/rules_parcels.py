@@ -16,6 +16,8 @@ from services.auditor.story import Event
 @order_rule(37, "a parcel's numbers hold, from its plan to its carrier")
 def numbers_hold(case: Case) -> Iterator[Verdict]:
     facts = case.facts
+    if facts.placed is None:
+        return
     for parcel_id, parcel in facts.parcels.items():
         plan = parcel.plan
         if plan is None or not plan.sscc:

@@ -61,11 +61,14 @@ def _due(case: Case, split: Event, was: Plan) -> datetime | None:
 
 @order_rule(49, "escrow follows goods that are split off", live=False)
 def escrow_follows(case: Case) -> Iterator[Verdict]:
+    """All that the part costs, unless its buyer had got money of it back by then, through a dispute."""
     moved: dict[str, list[Event]] = {}
     for event in case.story.of("payments", "PaymentDivided"):
         moved.setdefault(event.parcels[0][0], []).append(event)
+    lost = case.story.of("payments", "ChargebackLost", "ChargebackPartlyLost")
     for event, _, _ in case.facts.splits:
-        part = event.data.part_id
-        told, right = moved.get(part, []), case.facts.parcels[part].plan.amount - case.facts.parcels[part].bank_lost
-        fits = [(e.data.amount, e.data.ref) for e in told] == [(right, case.facts.parcels[part].of)]
-        yield None if fits else [str(event), f"parcel {part}: {right} to be held for it", *map(str, told)]
+        [(parcel_id, _), (part_id, _)] = event.parcels
+        told, right = moved.get(part_id, []), event.data.part.amount
+        fits = [e.data.ref for e in told] == [parcel_id] and (told[0].data.amount == right or told[0].data.amount < right and bool(
+            lost or case.facts.parcels[parcel_id].dispute_lost))
+        yield None if fits else [str(event), f"parcel {part_id}: {right} to be held for it", *(f"{e}: {e.data.amount}" for e in told)]
