@@ -54,6 +54,13 @@ def _undo(event, world):
     world.send(report.CancellationAccepted(**ids(event), cancellation_id=event.cancellation_id), "/warehouse")
 
 
+def _boxes(event, world):
+    if not event.parcel_id.endswith(".2"):
+        lines = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
+        world.send(report.SplitReported(**ids(event), lines=lines), "/warehouse")
+    world.send(report.PackedReported(**ids(event)), "/warehouse")
+
+
 def _short(event, world):
     lines = [LineQuantity(line_no=event.lines[0].line_no, quantity=1)]
     world.send(report.ShortPickReported(**ids(event), lines=lines), "/warehouse")
@@ -207,6 +214,7 @@ KINDS: dict[str, dict[str, Callable]] = {
     "release_refused_once": {}, "contradicted": {}, "no_papers": {}, "short_code": {},
     "cancelled_early": {"ParcelsAllocated": _cancel}, "cancelled": {"FulfilmentRequested": _cancel},
     "by_hand": {"FulfilmentRequested": _cancel}, "packed_then_cancelled": {"ParcelPacked": _cancel},
+    "boxes": {"FulfilmentRequested": _boxes},
     "begun": {"FulfilmentRequested": _begin, "PackingStarted": _cancel, "CancellationAsked": _undo},
     "line_cut": {"PaymentHeld": _cut}, "line_cut_early": {"ParcelsAllocated": _cut}, "short": {"FulfilmentRequested": _short},
     "nothing_there": {"FulfilmentRequested": _nothing_there}, "rejected": {"FulfilmentRequested": _reject},

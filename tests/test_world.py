@@ -32,6 +32,7 @@ KEY = bytes(range(32))
 O, P = "order-1", "order-1-p1"
 LINES = [shipping.ParcelLine(line_no=3, sku="CHERRY", quantity=2, amount=500)]
 ONE = [shipping.ParcelLine(line_no=3, sku="CHERRY", quantity=1, amount=250)]
+ROSES = shipping.ParcelLine(line_no=4, sku="ROSE", quantity=1, amount=99)
 PLAN = shipping.ParcelPlan(parcel_id=P, warehouse="SEA1", lines=LINES, freight=0, amount=500)
 
 ALLOCATED = shipping.ParcelsAllocated(order_id=O, currency="USD", total=500, parcels=[PLAN])
@@ -48,6 +49,10 @@ def parcel(name: str, **fields) -> object:
 
 def request(lines=LINES):
     return parcel("FulfilmentRequested", warehouse="SEA1", destination="CN", regime="china", lines=lines)
+
+
+def second_box():
+    return request().model_copy(update={"parcel_id": f"{P}.2"})
 
 
 def handed_over(regime="abroad"):
@@ -76,6 +81,12 @@ CASES = [
     ("warehouse", "warehouse_hold", [], request(), "PackingHeld PackingResumed Packed"),
     ("warehouse", "warehouse_hold_expires", [], request(), "PackingHeld"),
     ("warehouse", "cancel_begun_accepted", [], request(), "PackingStarted Packed"),
+    ("warehouse", "parcel_split", [], request(), "Split:3x1 Packed"),
+    ("warehouse", "parcel_split", [], request(ONE), "Packed"),
+    ("warehouse", "parcel_split", [], second_box(), "Packed"),
+    ("warehouse", "parcel_split_ready", [], request([*LINES, ROSES]), "Split:3x2 PackingHeld PackingResumed Packed"),
+    ("warehouse", "parcel_split_ready", [], second_box(), "Packed"),
+    ("warehouse", "china_split_refused", [], request(), "Split:3x1 Packed"),
     ("warehouse", "cancel_begun_accepted", [], ASKED, "CancellationAccepted"),
     ("warehouse", "cancel_begun_declined", [], ASKED, "CancellationRefused"),
     ("warehouse", "cancel_begun_silent", [], ASKED, ""),
@@ -309,8 +320,8 @@ def test_demo_orders_add_up_and_contain_each_scenario():
 
 
 def test_corridor_orders_take_every_scenario_to_every_country():
-    made = corridor_orders(5, 600, vault_key=KEY, placed_at=NOW)
-    assert len(made) == len({order.order_id for order in made}) == 600
+    made = corridor_orders(5, 640, vault_key=KEY, placed_at=NOW)
+    assert len(made) == len({order.order_id for order in made}) == 640
     reached = {(scenario_of(order.order_id, 5), order.destination) for order in made}
     assert reached >= {(name, country) for name in SCENARIOS for country in MARKETS
                        if country in destinations_of(name, [c for c in MARKETS if c != ORIGIN])}

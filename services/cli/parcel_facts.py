@@ -12,6 +12,10 @@ def told(data: dict[str, Any]) -> list[str]:
         parts.append(f"{data['dialect']} {data['code']}{_of(data, 'leg')}, scanned {str(data.get('at', ''))[:16]}{_of(data, 'place')}")
     if "cancellation_id" in data and "until" in data:
         parts.append(f"{data['cancellation_id']}, answer by {str(data['until'])[:16]}")
+    if isinstance(part := data.get("part"), dict):
+        parts.append(f"{_units(part)} as {part['parcel_id']}, SSCC {part.get('sscc')}; stays: {_units(data)}")
+    if isinstance(first := data.get("of"), str):
+        parts.append(f"of what was held for {first}")
     parts += _papers(data)
     if isinstance(data.get("sensor_element_list"), list):
         parts.append(_measured(data["sensor_element_list"]))
@@ -62,6 +66,10 @@ def _papers(data: dict[str, Any]) -> list[str]:
         parts.append(f"document of {paper['order_no']}: {paper.get('paid', paper.get('amount')) / 100:.2f} CNY, {paper['transaction']}"
                      + (f", revision {data['revision']}" if data.get("revision", 1) > 1 else ""))
     return parts
+
+
+def _units(plan: dict[str, Any]) -> str:
+    return ", ".join(f"{line['quantity']} × {line['sku']}" for line in plan["lines"])
 
 
 def _of(data: dict[str, Any], name: str) -> str:

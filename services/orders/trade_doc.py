@@ -59,6 +59,9 @@ CHECKS = (
      "10, 21); the speed is an aeroplane's, the 200 km are for scanners' clocks: not verified", "C"),
     ("Inspection hold: random, risk or brand complaint; nothing is handed over before its result; counterfeit is paid back and "
      "complained about", "before hand-over; 5 days at most", "The trade's own form: inspection_hold with reason and result", "B"),
+    ("A warehouse may put part of a parcel into one of its own before it is packed: price, freight and tax follow the goods' worth, what a "
+     "division leaves over and a clearance fee stay with the first; both are promised as it was", "when it is asked to pack it (`SplitReported`)",
+     "The trade's own form: partial shipment; one list a parcel into China is the customs' rule", "B"),
     ("Complaints per transaction, and merchants frozen a week", "`tradewind merchant complaints`, `tradewind status`", "The trade's "
      "references: one complaint per 860,000 transactions, 10,000 shops a week", "B"),
     ("Catalogue: HS code, origin, brand and temperature band of a line are those of the merchant's catalogue; chilled is −2 to "
@@ -82,7 +85,8 @@ MISSING = """\
 - **Persons**: whose a buyer's identity number is, is asked over a contract of our own (`schemas/registry_api.py`); no public
   registry's own interface is spoken. Without a registry the number is checked by its form and its check digit alone. A quote looks
   at a buyer's yearly limit only when its request says how much is used; an order always does.
-- **Parcels**: a warehouse can pack less, later or nothing of what it is asked for, but cannot split one request into two parcels.
+- **Parcels**: into China a warehouse cannot split a parcel (one captured payment, one payment document and one list each), nor
+  anywhere one that is sent once more for a spoiled box; two parcels are never put together.
 """
 
 

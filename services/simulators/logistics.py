@@ -13,7 +13,7 @@ from schemas.topics import REPORT
 from services.simulators import chinese_customs, cold, inspectors
 from services.simulators.dialects import Leg, carrier_of, tell
 from services.simulators.outsiders import HOUR, Heard, Memory, Reaction, after, hours, moment_of, said_id
-from services.simulators.scenario import BEGUN, SKU_NOWHERE, warehouse_of
+from services.simulators.scenario import BEGUN, SKU_NOWHERE, SPLIT, warehouse_of
 
 FORGOTTEN = timedelta(hours=50)  # a parcel that its carrier left behind and found again
 OPERATIONS = "/carrier/operations"
@@ -40,15 +40,19 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     if scenario == "packing_rejected":
         message = report.PackingRejected(order_id=order_id, parcel_id=parcel_id, reason="damaged in storage")
         return [after(1, 6, memory, REPORT.name, source, f"rejected:{parcel_id}", message, 0.0, parcel_id)]
-    said, start = [], 0.0
-    if scenario in ("warehouse_hold", "warehouse_hold_expires"):
-        held = after(1, 2, memory, REPORT.name, source, f"hold:{parcel_id}",
-                     report.PackingHeldReported(order_id=order_id, parcel_id=parcel_id, reason="no carton of this size"))
+    said, start, split_s = [], 0.0, 0.0
+    if scenario in SPLIT and (part := _other_box(event, scenario)):
+        said.append(after(0.2, 1, memory, REPORT.name, source, f"split:{parcel_id}",
+                          report.SplitReported(order_id=order_id, parcel_id=parcel_id, lines=part)))
+        split_s = said[0].delay_s
+    if scenario in ("warehouse_hold", "warehouse_hold_expires") or split_s and scenario == "parcel_split_ready":
+        held = after(1, 2, memory, REPORT.name, source, f"hold:{parcel_id}", report.PackingHeldReported(
+            order_id=order_id, parcel_id=parcel_id, reason="the rest is not ready" if split_s else "no carton of this size"))
         if scenario == "warehouse_hold_expires":
             return [held]
         resumed = after(12, 24, memory, REPORT.name, source, f"resume:{parcel_id}",
                         report.PackingResumedReported(order_id=order_id, parcel_id=parcel_id), held.delay_s)
-        said, start = [held, resumed], resumed.delay_s
+        said, start = [*said, held, resumed], resumed.delay_s
     if scenario in BEGUN:
         said.append(after(0.2, 1, memory, REPORT.name, source, f"started:{parcel_id}",
                           report.PackingStartedReported(order_id=order_id, parcel_id=parcel_id)))
@@ -61,13 +65,23 @@ def pack(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     slow = scenario in BEFORE_HANDOVER | BEGUN or scenario == "china_revoked"
     low, high = (36, 48) if slow else (2, 6)
     packed = after(low, high, memory, REPORT.name, source, f"packed:{parcel_id}",
-                   report.PackedReported(order_id=order_id, parcel_id=parcel_id, units=inspectors.units(event, scenario)), start,
+                   report.PackedReported(order_id=order_id, parcel_id=parcel_id, units=inspectors.units(event, scenario)), start or split_s,
                    parcel_id, CANCEL_ROOM_S if slow else 0.0)
     if event.planned and not (memory.fast or slow or start):  # in time for the lorry, which leaves then
         left_s = (event.planned[0] - moment_of(heard, 0.0)).total_seconds()
-        packed = packed._replace(delay_s=max(0.2 * HOUR, min(packed.delay_s, left_s - HOUR)))
+        packed = packed._replace(delay_s=max(split_s + 0.2 * HOUR, min(packed.delay_s, left_s - HOUR)))
     said.append(packed)
     return said + cold.measured(heard, scenario, memory, said[-1].delay_s) if event.cold else said
+
+
+def _other_box(event: Any, scenario: str) -> list[LineQuantity]:
+    """What of a parcel goes into another box; nothing of one that is a second box itself, or holds too little."""
+    if "." in event.parcel_id.rpartition("-")[2] or sum(line.quantity for line in event.lines) < 2:
+        return []
+    if scenario == "parcel_split_ready" and len(event.lines) > 1:
+        return [LineQuantity(line_no=event.lines[0].line_no, quantity=event.lines[0].quantity)]
+    many = [line for line in event.lines if line.quantity > 1] or event.lines[:1]
+    return [LineQuantity(line_no=line.line_no, quantity=1) for line in many]
 
 
 def may_be_undone(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:

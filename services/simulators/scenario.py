@@ -53,6 +53,9 @@ SCENARIOS = {s.name: s for s in (
     Scenario("cancel_begun_line", 0, "one unit is cancelled when the warehouse has begun, which agrees"),
     Scenario("cancel_begun_silent", 0, "cancelled when the warehouse has begun, which does not answer: paid back", fast=False),
     Scenario("short_pick", 60, "one unit of a parcel's first line is not on the shelf"),
+    Scenario("parcel_split", 0, "the goods do not go into one box: the warehouse puts one unit of each line into another"),
+    Scenario("parcel_split_ready", 0, "one line is ready and the others are not: it goes on at once in a parcel of its own"),
+    Scenario("china_split_refused", 0, "into China, where a parcel has one payment and one list: what does not go into one box is refused, and packed all the same"),
     Scenario("packing_rejected", 30, "the warehouse cannot pack the parcel"),
     Scenario("warehouse_hold", 0, "the warehouse holds the parcel up, then packs it"),
     Scenario("warehouse_hold_expires", 0, "the warehouse holds the parcel up and never goes on", fast=False),
@@ -159,6 +162,7 @@ SERIALS = frozenset({"serial_twice", "serial_far"})
 INSPECTED = SERIALS | {"inspection_random", "brand_complaint"}
 SEASONS = frozenset(name for name in SCENARIOS if name.startswith("season_"))
 OPENS_AFTER, CLOSES_AFTER = timedelta(days=3), timedelta(days=6)  # from the order on
+SPLIT = frozenset({"parcel_split", "parcel_split_ready", "china_split_refused"})  # whose warehouse puts part of it into another box
 BEGUN = frozenset(name for name in SCENARIOS if name.startswith("cancel_begun_"))  # whose warehouse tells that it begins
 # Nobody notices that these are too warm where the cold-chain view does not run.
 COLD = frozenset(name for name in SCENARIOS if name.startswith("cold_"))
@@ -222,6 +226,8 @@ def destinations_of(scenario: str, usual: list[str]) -> list[str]:
     """Where such orders go: the point of some is what is asked at one border. Elsewhere they are as normal."""
     if scenario.startswith("china_"):
         return ["CN"]
+    if scenario in SPLIT:
+        return [country for country in usual if country != "CN"]
     return FULL_DECLARATION if scenario == "documents_code_short" else usual
 
 
