@@ -6,13 +6,17 @@ import json
 
 import pytest
 
+from schemas import merchants
 from schemas import orders_intake as ask
 from schemas import orders_order as said
 from schemas import payments_payment as paid
 from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.model import LineQuantity
+from schemas.payments_provider_result import DisputeTold
 from services.explorer.simulation import order
+from services.orders.order import unknown_parcel
+from services.runtime.decision import Incoming, NotYet
 from services.shipping.allocation import Content, Line
 from services.shipping.machine import STATE
 from services.shipping.plans import Plans
@@ -246,7 +250,95 @@ def test_both_are_promised_alike_and_the_state_is_kept():
     state = world.state("shipping")
     assert STATE.validate_json(STATE.dump_json(state)) == state
     [allocated], [split] = told(world, "ParcelsAllocated"), told(world, "ParcelSplit")
-    assert split["part"]["route"] == allocated["parcels"][0]["route"] != None  # noqa: E711
+    assert split["part"]["route"] and split["part"]["route"] == allocated["parcels"][0]["route"]
     assert {f"risk:{P1}", f"risk:{P2}"} <= set(state.timers)
     first, second = told(world, "FulfilmentRequested")
     assert first["planned"] == second["planned"]
+
+
+# -- what is told on other topics ---------------------------------------------------------------------------------------
+
+
+def test_while_the_order_stands_still_it_is_refused_and_split_afterwards():
+    outside = Outside()
+    outside.on[ship.FulfilmentRequested] = nothing
+    world, _ = given(order(destination="US", lines=TWO_LINES, merchant_id="m9"), outside=outside)
+    world.send(merchants.FreezeMerchant(order_id="merchant:m9", reason="fraud", decided_by="o"), "/platform")
+    world.run()
+    common = {"order_id": "A1", "parcel_id": P1}
+    world.send(report.SplitReported(**common, lines=units((2, 1))), "/warehouse", id="early")
+    world.run()
+    assert [e["reason"] for e in told(world, "SplitRefused")] == ["stopped"]
+    world.send(merchants.DecideAppeal(order_id="merchant:m9", outcome="lifted", decided_by="o"), "/platform")
+    world.run()
+    world.send(report.SplitReported(**common, lines=units((2, 1))), "/warehouse", id="late")
+    for parcel_id in (P1, P2):
+        world.send(report.PackedReported(order_id="A1", parcel_id=parcel_id), "/warehouse")
+    world.run()
+    ends(world, "completed", buyer=-7699, released=7699)
+
+
+@pytest.mark.parametrize("outcome,back", [("chargeback_reversed", 0), ("lost", 7699)])
+def test_while_the_buyers_bank_has_the_money_its_division_waits(outcome, back):
+    """Of what the bank keeps nothing is divided: both parcels are paid back, the second with nothing more."""
+    outside = splits((2, 1))
+    split = outside.on[ship.FulfilmentRequested]
+
+    def bank(stage):
+        return DisputeTold(order_id="A1", dispute_id="D1", payment_id="A1-Y1", stage=stage, amount=7699, currency="USD")
+    outside.on[ship.FulfilmentRequested] = nothing
+    world, _ = given(order(destination="US", lines=TWO_LINES), outside=outside)
+    world.send(bank("chargeback"), "payments-webhook", id="taken")
+    world.run()
+    outside.on[ship.FulfilmentRequested] = split
+    world.send(report.SplitReported(order_id="A1", parcel_id=P1, lines=units((2, 1))), "/warehouse")
+    world.send(report.PackedReported(order_id="A1", parcel_id=P1), "/warehouse")
+    world.run()
+    assert list(world.state("payments").holds) == [P1] and [p.incoming.type for p in world.parties["payments"].entries["A1"].parked][0] == "ParcelSplit"
+    world.send(bank(outcome), "payments-webhook", id="decided")
+    world.run()
+    [moved] = told(world, "PaymentDivided")
+    assert moved["amount"] == (0 if back else told(world, "ParcelSplit")[0]["part"]["amount"])
+    ends(world, "completed", buyer=-7699, charged_back=back, released=7699 - back)
+
+
+def test_a_bank_that_comes_back_to_it_takes_of_both():
+    """Taken and given back before the split, taken again afterwards."""
+    outside = splits((2, 1))
+    split = outside.on[ship.FulfilmentRequested]
+    outside.on[ship.FulfilmentRequested] = nothing
+    world, _ = given(order(destination="US", lines=TWO_LINES), outside=outside)
+    for stage in ("chargeback", "chargeback_reversed"):
+        world.send(DisputeTold(order_id="A1", dispute_id="D1", payment_id="A1-Y1", stage=stage, amount=7699, currency="USD"),
+                   "payments-webhook", id=stage)
+        world.run()
+    outside.on[ship.FulfilmentRequested] = split
+    outside.on[ship.ParcelDelivered] = nothing
+    world.send(report.SplitReported(order_id="A1", parcel_id=P1, lines=units((2, 1))), "/warehouse")
+    world.send(report.PackedReported(order_id="A1", parcel_id=P1), "/warehouse")
+    world.run()
+    world.send(DisputeTold(order_id="A1", dispute_id="D1", payment_id="A1-Y1", stage="second_chargeback", amount=7699, currency="USD"),
+               "payments-webhook", id="again")
+    world.run()
+    ends(world, "completed", buyer=-7699, charged_back=7699)
+    assert {hold.status for hold in world.state("payments").holds.values()} == {"charged_back"}
+
+
+def test_a_receipt_names_what_was_split_off_and_a_buyer_may_be_faster_than_orders():
+    world, _ = given(order(destination="US", lines=TWO_LINES), outside=splits((2, 1)))
+    assert {e["parcel_id"]: e["split_off"] for e in told(world, "ReceiptConfirmed")} == {P1: [P2], P2: []}
+    machine = world.parties["orders"].entries["A1"].state.draft()
+    machine.closed = False
+    early = unknown_parcel(machine, Incoming("ConfirmReceipt", "/storefront", "c", 0, world.now, None), f"{P1}.3")
+    assert early == NotYet("ParcelSplit")
+    assert not isinstance(unknown_parcel(machine, Incoming("ConfirmReceipt", "/storefront", "c", 0, world.now, None), "A1-P9"), NotYet)
+
+
+def test_lost_is_the_dispute_of_the_first_alone():
+    outside = splits((2, 1))
+    outside.on[ship.ParcelDelivered] = lambda e, w: w.send(
+        ask.OpenDispute(**ids(e)) if e.parcel_id == P1 else ask.ConfirmReceipt(**ids(e)))
+    outside.on[said.DisputeOpened] = lambda e, w: w.send(ask.ResolveDispute(order_id=e.order_id, parcel_id=e.parcel_id, outcome="lost"))
+    world, _ = given(order(destination="US", lines=TWO_LINES), outside=outside)
+    first = told(world, "ParcelSplit")[0]["amount"]
+    ends(world, "completed", buyer=-7699, charged_back=first, released=7699 - first)

@@ -33,7 +33,7 @@ PLACE_CHUNK = 20
 UNPAID_MAX = 60
 PACE_S_MAX = 60.0
 SHORT_SKUS_PERMILLE = 3  # of the SKUs, so many have less on the shelf than the file sold
-WATCHED = frozenset({"ParcelsAllocated", "ParcelDelivered", "ReturnReceived", "GrantPriced", "CommandRefused",
+WATCHED = frozenset({"ParcelsAllocated", "ParcelSplit", "ParcelDelivered", "ReturnReceived", "GrantPriced", "CommandRefused",
                      "PaymentPartiallyRefunded", "PaymentRefunded", "OrderCompleted", "OrderCancelled", "OrderRejected",
                      "StockReceived"})
 
@@ -166,6 +166,8 @@ class Importer:
             self.stocked[order_id] += event.quantity
         elif name == "ParcelsAllocated":
             self.plans[order_id] = {p.parcel_id: {l.line_no: l.quantity for l in p.lines} for p in event.parcels}
+        elif name == "ParcelSplit":
+            self.plans[order_id] |= {p.parcel_id: {l.line_no: l.quantity for l in p.lines} for p in (event, event.part)}
         elif name == "ParcelDelivered":
             self.delivered.add(event.parcel_id)
             self._ask(order_id, "return", event.parcel_id)
