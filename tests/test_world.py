@@ -51,6 +51,10 @@ def request(lines=LINES):
     return parcel("FulfilmentRequested", warehouse="SEA1", destination="CN", regime="china", lines=lines)
 
 
+def held_for(reason: str):
+    return orders.OrderHeld(order_id=O, reason=reason, ref="r-1")
+
+
 def second_box():
     return request().model_copy(update={"parcel_id": f"{P}.2"})
 
@@ -81,6 +85,9 @@ CASES = [
     ("warehouse", "warehouse_hold", [], request(), "PackingHeld PackingResumed Packed"),
     ("warehouse", "warehouse_hold_expires", [], request(), "PackingHeld"),
     ("warehouse", "cancel_begun_accepted", [], request(), "PackingStarted Packed"),
+    ("storefront", "merchant_frozen_lifted", [], held_for("merchant_frozen"), "FileAppeal DecideAppeal:lifted"),
+    ("storefront", "brand_covered", [], held_for("real_name"), ""),
+    ("storefront", "merchant_frozen_lifted", [], held_for("real_name"), ""),
     ("warehouse", "parcel_split", [], request(), "Split:3x1 Packed"),
     ("warehouse", "parcel_split", [], request(ONE), "Packed"),
     ("warehouse", "parcel_split", [], second_box(), "Packed"),

@@ -9,6 +9,7 @@ from schemas import brands
 from schemas import merchants as ask
 from schemas.orders_intake import AnswerRealName, DecideScreening
 from schemas.topics import INTAKE
+from services.runtime.decision import REAL_NAME
 from services.simulators import inspectors
 from services.simulators.outsiders import Heard, Memory, Reaction, after, moment_of
 from services.simulators.scenario import TERMS_CHANGED, brand_of, merchant_of
@@ -80,6 +81,8 @@ def punish(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
 
 def decide(heard: Heard, scenario: str, memory: Memory) -> list[Reaction]:
     """Who is nearly a denied party is looked at; a frozen merchant appeals the next day, and the decision takes some more."""
+    if heard.data.reason == REAL_NAME:
+        return []  # a registry answers that, and what the order is here for comes later
     if scenario in REVIEWED:
         order_id = heard.data.order_id
         decision = DecideScreening(order_id=order_id, outcome=REVIEWED[scenario], decided_by="officer-4")
