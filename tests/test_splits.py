@@ -342,3 +342,13 @@ def test_lost_is_the_dispute_of_the_first_alone():
     world, _ = given(order(destination="US", lines=TWO_LINES), outside=outside)
     first = told(world, "ParcelSplit")[0]["amount"]
     ends(world, "completed", buyer=-7699, charged_back=first, released=7699 - first)
+
+
+def test_units_that_are_missing_of_a_line_which_is_in_the_other_box_by_now_are_nobodys():
+    """A short pick and a split in the wrong order: what is said of a line that left the parcel is late, and no dead letter."""
+    outside = splits((2, 1), then=lambda e, w: (
+        w.send(report.ShortPickReported(**ids(e), lines=units((2, 1))), "/warehouse"),
+        w.send(report.PackedReported(**ids(e)), "/warehouse")))
+    world, _ = given(order(destination="US", lines=TWO_LINES), outside=outside)
+    assert not told(world, "ParcelShortPicked")
+    ends(world, "completed", buyer=-7699, released=7699)

@@ -101,7 +101,7 @@ def short_picked(work: Work, incoming: Incoming) -> NotYet | Stale | None:
 @reported("ParcelShortPicked")
 def _short_picked(work, report, parcel_id, parcel, before):
     taken, refund = work.cut(parcel_id, [(line.line_no, line.quantity) for line in report.lines])
-    if not taken and not {line.line_no for line in work.content(parcel_id).lines} & {line.line_no for line in report.lines}:
+    if not taken and not _lines_of(work, parcel_id) & {line.line_no for line in report.lines}:
         raise Impossible(Reason.UNKNOWN_LINE, "none of the lines is in the parcel")
     units_taken = {line.line_no: units for line, units in taken}
     if not taken:
@@ -122,6 +122,15 @@ def _short_picked(work, report, parcel_id, parcel, before):
     if not _write_off(work, report, units_taken) and not taken:
         return Stale("the missing units are no longer the buyer's, and nobody counts on them")  # his cancellation was known
     return None
+
+
+def _lines_of(work: Work, parcel_id: str) -> set[int]:
+    """The lines that are, or before it was split may have been, in a parcel."""
+    contents = [work.content(parcel_id)]
+    aside = work.shipment.parcels[parcel_id].aside
+    if aside is not None and aside.content is not None:
+        contents += work.document.parcels.values()
+    return {line.line_no for content in contents for line in content.lines}
 
 
 def _write_off(work: Work, report: Any, taken: dict[int, int]) -> bool:
