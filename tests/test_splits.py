@@ -14,6 +14,7 @@ from schemas import shipping_report as report
 from schemas import shipping_shipment as ship
 from schemas.model import LineQuantity
 from schemas.payments_provider_result import DisputeTold
+from services.cli import parcel_facts
 from services.explorer.simulation import order
 from services.orders.order import unknown_parcel
 from services.runtime.decision import Incoming, NotYet
@@ -352,3 +353,10 @@ def test_units_that_are_missing_of_a_line_which_is_in_the_other_box_by_now_are_n
     world, _ = given(order(destination="US", lines=TWO_LINES), outside=outside)
     assert not told(world, "ParcelShortPicked")
     ends(world, "completed", buyer=-7699, released=7699)
+
+
+def test_the_timeline_says_what_is_in_each_box():
+    world, _ = given(order(destination="US", lines=TWO_LINES), outside=splits((1, 1), (2, 1)))
+    [split], [moved] = told(world, "ParcelSplit"), told(world, "PaymentDivided")
+    assert parcel_facts.told(split) == [f"1 × CHERRY, 1 × PLUM as {P2}, SSCC {split['part']['sscc']}; stays: 2 × CHERRY"]
+    assert parcel_facts.told(moved) == [f"of what was held for {P1}"]
