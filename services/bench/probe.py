@@ -20,7 +20,7 @@ from services.bench.run import empty
 from services.cli.supervisor import Supervisor, run
 from services.cli.table import VIEWS, programs
 from services.runtime.processes import NotReady
-from services.runtime.settings import Settings
+from services.runtime.settings import ELSEWHERE, Settings
 from services.simulators.edge import Publisher
 
 ORDERS, PER_SECOND, WARM_UP = 360, 40.0, 120
@@ -28,9 +28,7 @@ ORDERS, PER_SECOND, WARM_UP = 360, 40.0, 120
 
 def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> dict:
     """{p50_s, p99_s, orders}. Starts and stops everything, and leaves nothing. Raises StartError, Interrupted."""
-    own = settings.model_copy(update={
-        "data_folder": settings.data_folder / "probe", "speed": 1.0, "bootstrap_servers": None, "orders_dsn": None,
-        "payments_dsn": None, "shipping_dsn": None, "provider_url": None})
+    own = settings.model_copy(update=dict.fromkeys(ELSEWHERE) | {"data_folder": settings.data_folder / "probe", "speed": 1.0})
     asyncio.run(empty(own))
     path = own.data_folder / "probe-orders.msgpack"
     _, stock = orders.build(path, seed=own.seed, count=ORDERS, vault_key=own.vault_key_bytes(), placed_at=datetime.now(UTC),

@@ -29,7 +29,7 @@ from services.orders import rulebook
 from services.runtime.kafka_jars import KAFKA_VERSION
 from services.runtime.local_postgres import POSTGRES_MAJOR
 from services.runtime.processes import StartError
-from services.runtime.settings import SERVICES, Settings
+from services.runtime.settings import ELSEWHERE, SERVICES, Settings
 from services.runtime.topics import TopicRefused
 from services.simulators.edge import Publisher
 
@@ -83,8 +83,7 @@ def own_settings(settings: Settings) -> Settings:
 
     One instance a service has nothing to spread, so two partitions and fuller fetches unless the settings say otherwise."""
     tuned = {name: value for name, value in TUNED.items() if name not in settings.model_fields_set}
-    local = {name: None for name in ("bootstrap_servers", "orders_dsn", "payments_dsn", "shipping_dsn", "provider_url")}
-    return settings.model_copy(update=local | tuned | {
+    return settings.model_copy(update=dict.fromkeys(ELSEWHERE) | tuned | {
         "data_folder": settings.data_folder / "bench", "provider": "inprocess", "speed": 1.0, "log_level": "WARNING"})
 
 

@@ -29,7 +29,7 @@ from services.cli.rest import PLACED, left_open
 from services.cli.supervisor import Watched, run
 from services.runtime import processes
 from services.runtime.processes import NotReady
-from services.runtime.settings import SERVICES, Settings
+from services.runtime.settings import ELSEWHERE, SERVICES, Settings
 
 RATE_S = 45.0  # orders a second
 DRAIN_MAX_S = 60.0
@@ -92,8 +92,7 @@ class Told:
 def own_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
     """A system of its own in `folder`, on servers of its own."""
     tuned = {name: value for name, value in TUNED.items() if name not in settings.model_fields_set}
-    local = {name: None for name in ("bootstrap_servers", "orders_dsn", "payments_dsn", "shipping_dsn", "provider_url")}
-    return settings.model_copy(update=local | tuned | {
+    return settings.model_copy(update=dict.fromkeys(ELSEWHERE) | tuned | {
         "data_folder": folder, "speed": pace.chosen(settings, plan.fault.speed), "provider": "http", "seed": plan.seed,
         "kafka_nodes": plan.fault.nodes, "log_level": "WARNING", "dead_letters_max": DEAD_LETTERS_MAX})
 

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.numbers import COMPANY_PREFIX
 
 SERVICES = ("orders", "payments", "shipping")
+# What may run elsewhere. Whoever measures or breaks things starts a system of his own, and unsets these.
+ELSEWHERE = ("bootstrap_servers", *(f"{service}_dsn" for service in SERVICES), "provider_url", "registry_url")
 _PREFIX = "TRADEWIND_"
 
 
