@@ -316,7 +316,7 @@ BUGS = (
          "return Call(intent.intent_id, order_id", "return Call(f'{intent.intent_id}.{random.random()}', order_id",
          {6, 7, 11}, run="crash:effects.answered:20"),
     _bug("parked_only_in_memory", "what came too early is lost when the service dies", RUNTIME,
-         "        if batch.parked:  # what", "        if False:  # what", {22, 24}, run="kills"),
+         "        if batch.parked:  # what", "        if False:  # what", {22, 24}, run="parked:1"),
     _bug("parked_rows_stay", "what waited is tried again after its time, for ever", RUNTIME,
          "            write.delete_parked(gone)", "            pass", {26}, run="kills"),
     _bug("offset_one_too_far", "the next record is skipped when the service dies", RUNTIME,

@@ -3,7 +3,8 @@
 Run through `python -m tests.planted --run BUG tests.planted_system` it has a bug. It is what its supervisor in
 `tests.planted_runs` kills, stops and starts again; everything else of a run lives outside.
 
-PLANTED_STOP=payments:batch.decided:15 stops it (SIGSTOP) when payments passes that crash point for the 15th time.
+PLANTED_STOP=payments:batch.decided:15 stops it (SIGSTOP) when payments passes that crash point for the 15th time;
+PLANTED_END=1 ends it when a batch was committed in which something came too early, for the first time.
 """
 
 from __future__ import annotations
@@ -32,6 +33,20 @@ def stop_at(service: str, name: str, nth: int) -> None:
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGSTOP)
+
+    crash.point = point
+
+
+def end_with_parked(nth: int) -> None:
+    """Let the process end, without cleanup, when something waits that only this batch has put aside."""
+    left = nth
+
+    def point(passed: str) -> None:
+        nonlocal left
+        if passed == "batch.committed" and sys._getframe(1).f_locals["batch"].parked:
+            left -= 1
+            if left == 0:
+                os._exit(crash.EXIT_CRASHED)
 
     crash.point = point
 
@@ -72,4 +87,6 @@ if __name__ == "__main__":
     if where := os.environ.get("PLANTED_STOP"):
         whose, what, count = where.split(":")
         stop_at(whose, what, int(count))
+    if nth := os.environ.get("PLANTED_END"):
+        end_with_parked(int(nth))
     asyncio.run(main())
