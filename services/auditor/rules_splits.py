@@ -1,4 +1,5 @@
-"""Rules of parcels that a warehouse split (49): the two are together what the one was, in units, in money and in its promise."""
+"""Rules of parcels that a warehouse split (49): the two are together what the one was, in units, in money and in its
+promise."""
 
 from __future__ import annotations
 
@@ -69,6 +70,8 @@ def escrow_follows(case: Case) -> Iterator[Verdict]:
     for event, _, _ in case.facts.splits:
         [(parcel_id, _), (part_id, _)] = event.parcels
         told, right = moved.get(part_id, []), event.data.part.amount
-        fits = [e.data.ref for e in told] == [parcel_id] and (told[0].data.amount == right or told[0].data.amount < right and bool(
-            lost or case.facts.parcels[parcel_id].dispute_lost))
-        yield None if fits else [str(event), f"parcel {part_id}: {right} to be held for it", *(f"{e}: {e.data.amount}" for e in told)]
+        less = lost or case.facts.parcels[parcel_id].dispute_lost
+        fits = [e.data.ref for e in told] == [parcel_id] and (
+            told[0].data.amount == right or less and told[0].data.amount < right)
+        yield None if fits else [
+            str(event), f"parcel {part_id}: {right} to be held for it", *(f"{e}: {e.data.amount}" for e in told)]

@@ -1,5 +1,5 @@
-"""A parcel that its warehouse split in two: the order has one more, whose goods shipping tells of and whose money payments does,
-each on a topic of its own. Pure."""
+"""A parcel that its warehouse split in two: the order has one more, whose goods shipping tells of and whose money payments
+does, each on a topic of its own. Pure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The escrow of a parcel that its warehouse split: part of it is the new parcel's from now on. No money moves. Pure.
 
-Both are paid for by one captured payment, so the provider has nothing to do with it; the ledger takes the part out of the one
-parcel and puts it into the other, so that each is even by itself. What is about to go back to the buyer, and a return, dispute
-or payout that is open, stays with the first: it was of that parcel. While a bank has its money, or asks for it, the split waits
-for the bank's decision."""
+Both are paid for by one captured payment, so the provider has nothing to do with it; the ledger takes the part out of the
+one parcel and puts it into the other, so that each is even by itself. What is about to go back to the buyer, and a
+return, dispute or payout that is open, stays with the first: it was of that parcel. While a bank has its money, or asks
+for it, the split waits for the bank's decision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def divided(work: Work, incoming: Incoming) -> NotYet | Stale | None:
         work.book("divide", payment_id, plan.parcel_id, "buyer", "held", amount)
     else:  # the buyer has, or will have, all back of both, with the first
         work.step(plan.parcel_id, "PaymentRefunded")
-        work.emit(out.PaymentRefunded, payment_id, parcel_id=plan.parcel_id, amount=0, reason="dispute_lost", ref="", via="provider")
+        work.emit(out.PaymentRefunded, payment_id, parcel_id=plan.parcel_id, amount=0, reason="dispute_lost",
+                  ref="", via="provider")
     return None
 
 

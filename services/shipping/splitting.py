@@ -1,9 +1,9 @@
 """A warehouse whose goods do not go into one box, or are not ready together, puts some units into a parcel of their own.
 
-Split is what it was asked to pack and has not packed: by then the money is held, so that none moves, and stock is reserved for
-the units, whichever parcel they are in. The second parcel has a part of amount, freight and tax by what its goods are worth;
-what a division leaves over stays with the first, so that the two together are what the parcel was. It is promised as the first
-is. Whatever cannot be split is answered with an event that says why, never silence. Pure."""
+Split is what it was asked to pack and has not packed: by then the money is held, so that none moves, and stock is
+reserved for the units, whichever parcel they are in. The second parcel has a part of amount, freight and tax by what its
+goods are worth; what a division leaves over stays with the first, so that the two together are what the parcel was. It is
+promised as the first is. Whatever cannot be split is answered with an event that says why, never silence. Pure."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def _refusal(work: Work, parcel_id: str, wanted: dict[int, int]) -> tuple[str, s
 
 
 def divided(work: Work, parcel_id: str, wanted: dict[int, int]) -> tuple[Content, Content]:
-    """What stays in a parcel, with the units that have left it, and what goes: line by line its price, and of what the buyer owes
-    for it, exactly."""
+    """What stays in a parcel, with the units that have left it, and what goes: together its price line by line, and what the
+    buyer owes for it, exactly."""
     content = work.content(parcel_id)
     stay: list[Line] = []
     go: list[Line] = []
@@ -97,8 +97,8 @@ def divided(work: Work, parcel_id: str, wanted: dict[int, int]) -> tuple[Content
 
 
 def _price(line: Line, left: int, units: int, owed: int) -> int:
-    """Of a line's price that of `units`, so that with what the buyer still owes for the others it is `owed`. Where units have left
-    the line before, theirs was rounded: then not every part of the price will do."""
+    """Of a line's price that of `units`, so that with what the buyer still owes for the others it is `owed`. Where units
+    have left the line before, theirs was rounded: then not every part of the price will do."""
     rest = line.quantity - units
     if not rest:
         return line.amount
@@ -108,7 +108,8 @@ def _price(line: Line, left: int, units: int, owed: int) -> int:
 
 def _worth(content: Content, cut: dict[int, int]) -> int:
     """What the buyer owes for it."""
-    return content.freight + sum(line.amount * (line.quantity - cut.get(line.line_no, 0)) // line.quantity for line in content.lines)
+    return content.freight + sum(line.amount * (line.quantity - cut.get(line.line_no, 0)) // line.quantity
+                                 for line in content.lines)
 
 
 def _split(work: Work, parcel_id: str, rest: Content, part: Content) -> None:
@@ -123,8 +124,8 @@ def _split(work: Work, parcel_id: str, rest: Content, part: Content) -> None:
     parcel.beside().content = rest
     for each in (parcel, fresh):
         work.step(each, "ParcelSplit")
-    work.emit(out.ParcelSplit, parcel_id=parcel_id, lines=_lines(rest), freight=rest.freight, amount=rest.amount, tax=rest.tax,
-              part=out.ParcelPlan.model_construct(
+    work.emit(out.ParcelSplit, parcel_id=parcel_id, lines=_lines(rest), freight=rest.freight, amount=rest.amount,
+              tax=rest.tax, part=out.ParcelPlan.model_construct(
                   parcel_id=new_id, warehouse=part.warehouse, lines=_lines(part), freight=part.freight, amount=part.amount,
                   sscc=sscc, waybill_no=waybill_no, tax=part.tax, route=part.route))
     promise.share(work, new_id)
@@ -139,8 +140,8 @@ def _route(work: Work, parcel_id: str) -> Route | None:
         return None
     slip = timedelta(seconds=promise.slip_s(work, parcel_id))
     legs = [Leg.model_construct(lane=leg.lane, departs=leg.departs + slip, arrives=leg.arrives + slip) for leg in route.legs]
-    return Route.model_construct(service=route.service, legs=legs, promised_at=due, in_time=route.in_time, border=route.border,
-                                 cost=route.cost)
+    return Route.model_construct(service=route.service, legs=legs, promised_at=due, in_time=route.in_time,
+                                 border=route.border, cost=route.cost)
 
 
 def _lines(content: Content) -> list[out.ParcelLine]:
