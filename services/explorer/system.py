@@ -31,7 +31,8 @@ from schemas.shipping_report import LANE
 from schemas.topics import REPORT
 from services.explorer import rules, shared
 from services.explorer.machines import TOLD, Effect, Machines, row_of
-from services.explorer.outside import FOGGY, Offer, Outside, Send, Way
+from services.explorer.offers import Offer, Send, Way
+from services.explorer.outside import FOGGY, Outside
 from services.explorer.simulation import MERCHANT_ID
 from services.runtime.decision import LANES, PROTECTED, Standing
 
