@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 
 from services.auditor.reread import Snapshot, differences
+from services.chaos import reread as chaos_reread
+from services.runtime.settings import Settings
 
 LETTER = ("orders.intake.v1", 0, 7, "orders", "unknown_type")
 
@@ -68,3 +70,30 @@ def test_a_planted_change_is_told(plant, says):
     before, after = snapshot(), copy.deepcopy(snapshot())
     plant(after)
     assert says in "\n".join(differences(before, after))
+
+
+async def test_a_record_that_came_while_the_services_stopped_is_read_before_the_first_look(monkeypatch):
+    """The provider told a webhook once more: payments notes it, which reading again from the start did not do."""
+    done, unread = [], [True]
+
+    class Services:
+        async def halt(self, name):
+            done.append(f"halt {name}")
+
+        async def resume(self, name):
+            done.append(f"resume {name}")
+
+    def step(name, result=None):
+        async def act(settings):
+            done.append(name)
+            return result() if result else None
+        return act
+    taken = iter((snapshot(), snapshot()))
+    for name, result in (("all_read", lambda: not (unread and unread.pop())), ("read_again", None), ("forget", lambda: 7),
+                         ("snapshot", lambda: next(taken))):
+        monkeypatch.setattr(chaos_reread, name, step(name, result))
+    told = await chaos_reread.reread(Settings(), Services())
+    acts = [act for act in done if not act.endswith(("payments", "shipping"))]
+    assert acts == ["halt orders", "all_read", "resume orders", "read_again", "halt orders", "all_read", "snapshot", "forget",
+                    "resume orders", "read_again", "halt orders", "snapshot", "resume orders"]
+    assert told.records == 7 and told.differences == []

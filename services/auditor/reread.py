@@ -1,6 +1,6 @@
 """The other half of rule 28: offsets set back to 0 over full databases change nothing.
 
-    before = await snapshot(settings)     # at rest, the services stopped
+    before = await snapshot(settings)     # at rest, the services stopped, and `all_read`
     await forget(settings)                # every stored offset is 0
     ...                                   # the services run until `read_again`, and are stopped
     differences(before, await snapshot(settings))
@@ -84,21 +84,29 @@ async def forget(settings: Settings) -> int:
 async def read_again(settings: Settings) -> None:
     """Until every service has read up to the ends of its topics, and has nothing left to send."""
     async with Evidence(settings) as evidence:
-        while True:
-            ends, behind = await evidence.ends_now(), False
-            for service in SERVICES:
-                conn = await asyncpg.connect(settings.dsn(service))
-                try:
-                    rows = await conn.fetch("SELECT partition, offsets::text FROM partitions")
-                    behind |= await conn.fetchval("SELECT count(*) > 0 FROM outbox")
-                finally:
-                    await conn.close()
-                stored = {(topic, partition): at for partition, text in rows for topic, at in json.loads(text).items()}
-                behind |= any(stored.get(place, 0) < end for topic in TOPICS if service in topic.read_by
-                              for place, end in ends.items() if place[0] == topic.name)
-            if not behind:
-                return
+        while await _behind(settings, evidence):
             await asyncio.sleep(0.2)
+
+
+async def all_read(settings: Settings) -> bool:
+    """Whether, of services that stand still, each has read up to the ends of its topics, and has nothing left to send."""
+    async with Evidence(settings) as evidence:
+        return not await _behind(settings, evidence)
+
+
+async def _behind(settings: Settings, evidence: Evidence) -> bool:
+    ends, behind = await evidence.ends_now(), False
+    for service in SERVICES:
+        conn = await asyncpg.connect(settings.dsn(service))
+        try:
+            rows = await conn.fetch("SELECT partition, offsets::text FROM partitions")
+            behind |= await conn.fetchval("SELECT count(*) > 0 FROM outbox")
+        finally:
+            await conn.close()
+        stored = {(topic, partition): at for partition, text in rows for topic, at in json.loads(text).items()}
+        behind |= any(stored.get(place, 0) < end for topic in TOPICS if service in topic.read_by
+                      for place, end in ends.items() if place[0] == topic.name)
+    return behind
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:

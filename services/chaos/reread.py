@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.auditor.reread import differences, forget, read_again, snapshot
+from services.auditor.reread import all_read, differences, forget, read_again, snapshot
 from services.runtime.processes import NotReady
 from services.runtime.settings import SERVICES, Settings
 
@@ -32,12 +32,13 @@ class Reread:
 
 async def reread(settings: Settings, supervisor: Supervisor) -> Reread:
     """Of a system at rest; it runs again afterwards. Raises NotReady when the services do not get through in time."""
-    await _each(supervisor.halt)
-    before = await snapshot(settings)
-    records = await forget(settings)
-    await _each(supervisor.resume)
     try:
-        await asyncio.wait_for(read_again(settings), WITHIN_S)
+        async with asyncio.timeout(WITHIN_S):
+            await _halted(settings, supervisor)
+            before = await snapshot(settings)
+            records = await forget(settings)
+            await _each(supervisor.resume)
+            await read_again(settings)
     except TimeoutError:
         raise NotReady(f"the services have not read all of their topics again within {WITHIN_S:g} s",
                        str(settings.data_folder / "logs"), "Their logs have the cause.") from None
@@ -45,6 +46,15 @@ async def reread(settings: Settings, supervisor: Supervisor) -> Reread:
     after = await snapshot(settings)
     await _each(supervisor.resume)
     return Reread(records, after.rows, after.letters_told - before.letters_told, differences(before, after))
+
+
+async def _halted(settings: Settings, supervisor: Supervisor) -> None:
+    """Stopped with nothing unread: what the provider tells once more while they stop would be a change that reading again made."""
+    await _each(supervisor.halt)
+    while not await all_read(settings):
+        await _each(supervisor.resume)
+        await read_again(settings)
+        await _each(supervisor.halt)
 
 
 async def _each(step) -> None:
