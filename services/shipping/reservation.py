@@ -76,7 +76,7 @@ def _reserve(work: Work, found: Any, routes: dict[str, out.Route], accepted_at: 
         work.move(parcel_id, "reserve")
         plans.append(out.ParcelPlan.model_construct(
             parcel_id=parcel_id, warehouse=content.warehouse, freight=content.freight,
-            lines=_lines(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no, tax=content.tax,
+            lines=lines_of(content), amount=content.amount, sscc=content.sscc, waybill_no=content.waybill_no, tax=content.tax,
             route=content.route))
         if content.route is not None:
             promise.begin(work, parcel_id)
@@ -93,7 +93,8 @@ def _numbered(work: Work, content: Content, routes: dict[str, out.Route]) -> Con
     return replace(content, sscc=sscc, waybill_no=waybill_no, route=routes.get(content.warehouse))
 
 
-def _lines(content: Content) -> list[out.ParcelLine]:
+def lines_of(content: Content) -> list[out.ParcelLine]:
+    """As a parcel's plan tells them."""
     return [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=l.quantity, amount=l.amount)
             for l in content.lines]
 

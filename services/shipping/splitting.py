@@ -19,6 +19,7 @@ from services.shipping import promise
 from services.shipping.allocation import Content, Line
 from services.shipping.packing import request
 from services.shipping.reports import no_parcel
+from services.shipping.reservation import lines_of
 from services.shipping.shipment import CHINESE, Parcel, Work
 
 PARTS_MAX = 20  # of one allocated parcel
@@ -124,9 +125,9 @@ def _split(work: Work, parcel_id: str, rest: Content, part: Content) -> None:
     parcel.beside().content = rest
     for each in (parcel, fresh):
         work.step(each, "ParcelSplit")
-    work.emit(out.ParcelSplit, parcel_id=parcel_id, lines=_lines(rest), freight=rest.freight, amount=rest.amount,
+    work.emit(out.ParcelSplit, parcel_id=parcel_id, lines=lines_of(rest), freight=rest.freight, amount=rest.amount,
               tax=rest.tax, part=out.ParcelPlan.model_construct(
-                  parcel_id=new_id, warehouse=part.warehouse, lines=_lines(part), freight=part.freight, amount=part.amount,
+                  parcel_id=new_id, warehouse=part.warehouse, lines=lines_of(part), freight=part.freight, amount=part.amount,
                   sscc=sscc, waybill_no=waybill_no, tax=part.tax, route=part.route))
     promise.share(work, new_id)
     work.step(fresh, "FulfilmentRequested")
@@ -142,11 +143,6 @@ def _route(work: Work, parcel_id: str) -> Route | None:
     legs = [Leg.model_construct(lane=leg.lane, departs=leg.departs + slip, arrives=leg.arrives + slip) for leg in route.legs]
     return Route.model_construct(service=route.service, legs=legs, promised_at=due, in_time=route.in_time,
                                  border=route.border, cost=route.cost)
-
-
-def _lines(content: Content) -> list[out.ParcelLine]:
-    return [out.ParcelLine.model_construct(line_no=l.line_no, sku=l.sku, quantity=l.quantity, amount=l.amount)
-            for l in content.lines]
 
 
 def _first(parcel_id: str) -> str:
