@@ -300,7 +300,7 @@ BUGS = (
          "            await asyncio.sleep(0.02)\n", {21}, run="kills"),
     _bug("no_outbox", "what was committed and not sent when the service died is never told", RUNTIME,
          "            write.insert_outbox(self.next_batch, pack(batch.out))", "            pass",
-         {17, 24}, run="crash:batch.committed:40"),
+         {17, 24}, run="ends:out:20"),
     Bug("outbox_deleted_before_it_is_sent", "the same, when the broker is slow", (
         Change(RUNTIME, "if self.relay.acknowledged > self.relay.deleted:\n            self._deleting = self.relay.acknowledged",
                "if True:\n            self._deleting = self.next_batch"),
@@ -316,7 +316,7 @@ BUGS = (
          "return Call(intent.intent_id, order_id", "return Call(f'{intent.intent_id}.{random.random()}', order_id",
          {6, 7, 11}, run="crash:effects.answered:20"),
     _bug("parked_only_in_memory", "what came too early is lost when the service dies", RUNTIME,
-         "        if batch.parked:  # what", "        if False:  # what", {22, 24}, run="parked:1"),
+         "        if batch.parked:  # what", "        if False:  # what", {22, 24}, run="ends:parked:1"),
     _bug("parked_rows_stay", "what waited is tried again after its time, for ever", RUNTIME,
          "            write.delete_parked(gone)", "            pass", {26}, run="kills"),
     _bug("offset_one_too_far", "the next record is skipped when the service dies", RUNTIME,

@@ -81,7 +81,7 @@ class System:
         env = self.settings.child_env(**self.clock.env(), PLANTED_READY=str(self.folder / "ready"))
         if self.crash:  # of the first life alone
             kind = self.bug.run.partition(":")[0]
-            env[{"zombie": "PLANTED_STOP", "parked": "PLANTED_END"}.get(kind, "TRADEWIND_CRASH")], self.crash = self.crash, ""
+            env[{"zombie": "PLANTED_STOP", "ends": "PLANTED_END"}.get(kind, "TRADEWIND_CRASH")], self.crash = self.crash, ""
         for name in SERVICES:
             (self.folder / "ready" / name).unlink(missing_ok=True)
         name = (self.bug if self.bug.changes else CONTROL).name

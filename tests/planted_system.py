@@ -4,7 +4,8 @@ Run through `python -m tests.planted --run BUG tests.planted_system` it has a bu
 `tests.planted_runs` kills, stops and starts again; everything else of a run lives outside.
 
 PLANTED_STOP=payments:batch.decided:15 stops it (SIGSTOP) when payments passes that crash point for the 15th time;
-PLANTED_END=1 ends it when a batch was committed in which something came too early, for the first time.
+PLANTED_END=parked:1 ends it when a batch was committed in which something came too early, for the first time; PLANTED_END=out:20
+when the 20th was committed that has something to tell.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ def stop_at(service: str, name: str, nth: int) -> None:
     crash.point = point
 
 
-def end_with_parked(nth: int) -> None:
-    """Let the process end, without cleanup, when something waits that only this batch has put aside."""
+def end_with(part: str, nth: int) -> None:
+    """Let the process end, without cleanup, when a batch is committed of which this part is not empty."""
     left = nth
 
     def point(passed: str) -> None:
         nonlocal left
-        if passed == "batch.committed" and sys._getframe(1).f_locals["batch"].parked:
+        if passed == "batch.committed" and getattr(sys._getframe(1).f_locals["batch"], part):
             left -= 1
             if left == 0:
                 os._exit(crash.EXIT_CRASHED)
@@ -87,6 +88,7 @@ if __name__ == "__main__":
     if where := os.environ.get("PLANTED_STOP"):
         whose, what, count = where.split(":")
         stop_at(whose, what, int(count))
-    if nth := os.environ.get("PLANTED_END"):
-        end_with_parked(int(nth))
+    if how := os.environ.get("PLANTED_END"):
+        part_, many = how.split(":")
+        end_with(part_, int(many))
     asyncio.run(main())
