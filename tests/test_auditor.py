@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from schemas.envelope import Envelope, headers_of
 from schemas.topics import ORDER, REPORT
-from services.auditor import invariants, rules_money
+from services.auditor import invariants, rules_merchants, rules_money
 from services.auditor.audit import audit, examine
 from services.auditor.evidence import CannotRead, content_of, letter_of, partition_of, read_journals
 from services.auditor.facts import STOCK_KINDS
@@ -274,3 +274,13 @@ async def corrupt(settings: Settings) -> None:
     await producer.start()
     await producer.send_and_wait(f"{REPORT.name}.dlq", key=b"normal", value=b"?", headers=[("__dlq.errors.reason", b"invalid")])
     await producer.stop()
+
+
+@pytest.mark.parametrize("early, right", [(timedelta(seconds=7), True), (timedelta(hours=2), False)])
+def test_a_hold_may_be_told_as_a_moment_older_than_its_freeze(early, right):
+    """A batch had its time before it learned of the freeze: seen at a demo's speed, 7 s of trade time."""
+    since = datetime(2026, 11, 30, 22, 46, 12, tzinfo=UTC)
+    freeze = rules_merchants.Freeze(1, since, since + timedelta(days=5), "FreezeLifted")
+    span = rules_merchants.Span("A1", since - timedelta(days=1), since + timedelta(days=6), (since - early,), (freeze.until,),
+                                since.date(), "CNY", None)
+    assert (rules_merchants._of_span(span, freeze, timedelta(hours=1)) is None) == right

@@ -123,7 +123,8 @@ def all_held(whole: Whole) -> Iterator[WholeVerdict]:
 
 def _of_span(span: Span, freeze: Freeze, within: timedelta) -> WholeVerdict:
     until = freeze.until
-    held = [t for t in span.held if freeze.since <= t and (until is None or t <= until)]
+    # A batch has its time before it learns of the freeze, so a hold may be told as a moment older.
+    held = [t for t in span.held if freeze.since - within <= t and (until is None or t <= until)]
     if not held:
         # What ended before its owner came to it needs no hold; nor does a freeze that ended before.
         gone, short = span.ended is not None and (until is None or span.ended < until), until and until - freeze.since < within
